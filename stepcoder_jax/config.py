@@ -1,0 +1,217 @@
+"""Every knob and every default, as typed dataclasses; `Config.validate` runs once.
+
+Functions elsewhere take no defaults for hyper-parameters. An experiment is a Python file
+whose `get_config(arg="")` returns a `Config`; the command line overrides fields by dotted
+flag. The defaults below are the paper's where it gives them (arXiv:2402.01391, section
+4.2) and METHOD's where it is silent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """A field has a value that cannot work; the message names the field and the mend."""
+
+
+@dataclasses.dataclass
+class ModelConfig:
+    """A Llama-shaped decoder; the shape comes from `checkpoint` when that is set."""
+
+    checkpoint: str = ""  # Hugging Face folder, "builtin", or "" for random weights
+    tokenizer: str = ""  # tokenizer folder; "": the checkpoint's; "builtin": the shipped one
+    vocab_size: int = 512
+    hidden_size: int = 96
+    intermediate_size: int = 256
+    num_layers: int = 4
+    num_heads: int = 4
+    num_kv_heads: int = 2
+    head_dim: int = 24
+    max_positions: int = 1024
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-6
+    tie_embeddings: bool = True
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of activations
+    remat: bool = False  # recompute each layer in the backward pass
+    shared_trunk: bool = False  # value head on the actor's trunk instead of a critic
+
+
+@dataclasses.dataclass
+class PromptConfig:
+    """How a problem is put before the model."""
+
+    template: Literal["deepseek", "plain"] = "deepseek"
+    max_prompt_length: int = 1024  # tokens, head included; longer prompts are an error
+    fence: str = "```"
+
+
+@dataclasses.dataclass
+class SamplingConfig:
+    """Rollouts: n per problem by nucleus sampling (paper: 16, 0.8, 0.9, 1024)."""
+
+    problems_per_step: int = 16
+    rollouts_per_problem: int = 16
+    max_completion_length: int = 1024
+    temperature: float = 0.8
+    top_p: float = 0.9
+    chunk: int = 32  # tokens decoded between two looks of the host
+
+
+@dataclasses.dataclass
+class OptimizerConfig:
+    """AdamW with global-norm clipping and linear warm-up (authors' later release)."""
+
+    learning_rate: float = 5e-7
+    warmup_steps: int = 0  # optimizer steps
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-6
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+
+
+@dataclasses.dataclass
+class PPOConfig:
+    """Clipped PPO with a token-level KL penalty in the reward."""
+
+    num_epochs: int = 1
+    num_minibatches: int = 1
+    num_micro_batches: int = 1  # gradient accumulation inside a minibatch
+    clip_eps: float = 0.2
+    value_clip_eps: float = 0.2
+    value_coef: float = 1.0  # only with a shared trunk; a separate critic has its own Adam
+    entropy_coef: float = 0.0
+    kl_coef: float = 0.05
+    gamma: float = 1.0
+    gae_lambda: float = 0.95
+    whiten_advantages: bool = False
+    scale_rewards: bool = True  # divide outcome rewards by their running standard deviation
+    normaliser: Literal["kept", "completion"] = "kept"
+    critic_warmup_steps: int = 0  # iterations in which only the critic learns
+    actor: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    critic: OptimizerConfig = dataclasses.field(
+        default_factory=lambda: OptimizerConfig(learning_rate=1.5e-6)
+    )
+
+
+@dataclasses.dataclass
+class CCCSConfig:
+    """Curriculum of code completion subtasks (section 3.1, Algorithm 1)."""
+
+    enabled: bool = True
+    alpha: float = 0.3  # moving average of the pass rate; the paper gives no value
+    threshold: float = 0.5  # rho above which a problem moves on; the paper gives no value
+    full_fraction: float = 0.0  # share of problems posed at stage 0 whatever their stage
+
+
+@dataclasses.dataclass
+class FGOConfig:
+    """Fine-grained optimisation: which completion tokens the policy loss keeps."""
+
+    mask: Literal["executed", "random", "inverse", "none"] = "executed"
+    keep_uncompiled: bool = True  # a program that does not compile keeps all its tokens
+
+
+@dataclasses.dataclass
+class RewardConfig:
+    """Outcome rewards by verdict class (eq. 3)."""
+
+    passed: float = 1.0
+    wrong: float = -0.3
+    runtime: float = -0.6  # runtime, timeout, memory, output
+    compile: float = -1.0
+
+
+@dataclasses.dataclass
+class ExecutionConfig:
+    """The judge's pool of sandboxed workers."""
+
+    workers: int = 0  # 0: one per core
+    tests: Literal["early_exit", "run_all"] = "early_exit"
+    cpu_seconds: float = 6.0  # of one test, for problems without a measured limit
+    memory_mb: int = 512
+    output_mb: int = 8
+    python: str = ""  # sandbox interpreter; "": the trainer's own
+    min_level: int = 3  # isolation level below which the pool refuses to start
+    allow_unsafe: bool = False  # start below min_level all the same, with a banner
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """Where problems come from."""
+
+    path: str = "builtin"  # the generated benchmark, or an APPS+ v1 JSON file
+    pool_size: int = 0  # problems that RL draws from; 0: all of the train split
+    strict: bool = False  # stop at the first bad row instead of reporting and counting it
+
+
+@dataclasses.dataclass
+class MeshConfig:
+    """Devices along each axis; -1 takes what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass
+class EvaluationConfig:
+    """Greedy pass@1; test is read only before and after a run."""
+
+    every: int = 0  # iterations between validation runs; 0: never
+    validation_problems: int = 200
+    test_problems: int = 0  # 0: no evaluation before and after the run
+    batch_size: int = 100
+
+
+@dataclasses.dataclass
+class SFTConfig:
+    """Supervised fine-tuning: linear warm-up, then linear decay to zero."""
+
+    epochs: float = 3.0
+    batch_size: int = 64
+    learning_rate: float = 2e-5
+    warmup_fraction: float = 0.1
+    weight_decay: float = 0.0
+    minutes: float = 0.0  # stop after this much wall time; 0: no limit
+
+
+@dataclasses.dataclass
+class RunConfig:
+    """One run and its folder."""
+
+    folder: str = "runs/run"
+    total_steps: int = 1000
+    seed: int = 0
+    save_every: int = 50  # iterations between checkpoints
+    keep: int = 2  # checkpoints kept beside the best one
+    resume: bool = False
+    rollouts_every: int = 1  # iterations between rollouts/STEP.jsonl files; 0: none
+    tensorboard: bool = True
+    compilation_cache: str = ""  # folder of XLA's persistent cache; "": none
+
+
+@dataclasses.dataclass
+class Config:
+    """A whole run."""
+
+    run: RunConfig = dataclasses.field(default_factory=RunConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
+    sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
+    ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
+    cccs: CCCSConfig = dataclasses.field(default_factory=CCCSConfig)
+    fgo: FGOConfig = dataclasses.field(default_factory=FGOConfig)
+    reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
+    execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    sft: SFTConfig = dataclasses.field(default_factory=SFTConfig)
+
+    @property
+    def batch_size(self) -> int:
+        """Rollouts per iteration, B."""
+        return self.sampling.problems_per_step * self.sampling.rollouts_per_problem

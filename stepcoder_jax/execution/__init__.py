@@ -1,0 +1,1 @@
+"""Running untrusted programs: standard library only, usable on its own."""

@@ -1,0 +1,1 @@
+"""The policy and value networks; Flax is seen only in here."""

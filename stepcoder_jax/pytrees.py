@@ -1,0 +1,79 @@
+"""The nouns of the device: NamedTuples of arrays, importable without JAX.
+
+Letters: B rollouts, P prompt length, T completion length, V vocabulary. Rows are packed
+from the left: `tokens[b, :length[b]]` are real, completion token t of row b stands at
+`prompt_length[b] + t`. Column t of a [B, T] array speaks of completion token t. Outside
+`mask` every [B, T] array is exactly 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import jax
+    import numpy as np
+
+    Array = jax.Array | np.ndarray
+
+
+class PromptBatch(NamedTuple):
+    """Prompts with their response heads, ready to be continued."""
+
+    tokens: Array  # i32[B, P], zero right of prompt_length
+    prompt_length: Array  # i32[B]
+    index: Array  # i32[B], global rollout index; with (seed, step) it gives the random draws
+
+
+class Rollout(NamedTuple):
+    """What the sampler returns."""
+
+    tokens: Array  # i32[B, P + T]
+    prompt_length: Array  # i32[B]
+    length: Array  # i32[B], prompt and completion, the ending token included
+    mask: Array  # bool[B, T], True up to and including the token that ended the row
+    logprobs: Array  # f32[B, T], the sampler's own
+    kept_mass: Array  # f32[B, T], probability that the truncation (top-p ...) kept
+    truncated: Array  # bool[B], ended by the length limit
+
+
+class Feedback(NamedTuple):
+    """What running the programs said about each token."""
+
+    rewards: Array  # f32[B, T], outcome reward on the last True of mask
+    executed: Array  # bool[B, T], False on code that no test executed; subset of mask
+    valid: Array  # bool[B], False where our own machinery failed
+
+
+class Experience(NamedTuple):
+    """All that a PPO epoch needs; made once per rollout batch, before any update."""
+
+    tokens: Array  # i32[B, P + T]
+    prompt_length: Array  # i32[B]
+    length: Array  # i32[B]
+    mask: Array  # bool[B, T]: mask & valid, for values, returns, KL
+    loss_mask: Array  # bool[B, T]: mask & executed & valid, for policy loss and entropy
+    old_logprobs: Array  # f32[B, T]
+    ref_logprobs: Array  # f32[B, T]
+    old_values: Array  # f32[B, T]
+    advantages: Array  # f32[B, T]
+    returns: Array  # f32[B, T]
+
+
+class RewardScale(NamedTuple):
+    """Running moments of outcome rewards (Welford), for `ppo.scale_rewards`."""
+
+    count: Array  # f32[]
+    mean: Array  # f32[]
+    m2: Array  # f32[]
+
+
+class TrainState(NamedTuple):
+    """Everything that an update changes."""
+
+    step: Array  # i32[], iterations done
+    actor: Any  # params
+    critic: Any  # params (a trunk of its own, or the value head alone when shared)
+    actor_opt: Any
+    critic_opt: Any
+    reward_scale: RewardScale

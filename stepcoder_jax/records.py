@@ -1,0 +1,125 @@
+"""The nouns of the host: what a problem, a task, a program and a verdict are.
+
+Standard library only, so that a judge worker can load this file alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any
+
+Span = tuple[int, int]
+
+
+class Mode(enum.StrEnum):
+    """How a program meets a test."""
+
+    STDIN_MAIN = "stdin_main"  # run the file; compare standard output
+    STDIN_FN = "stdin_fn"  # run the file, call entry_point(); compare standard output
+    CALL = "call"  # call entry_point(*inputs); compare the returned value
+
+
+class Verdict(enum.StrEnum):
+    """What became of one test, or of a whole program."""
+
+    PASS = "pass"
+    WRONG = "wrong"
+    RUNTIME = "runtime"
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    OUTPUT = "output"
+    COMPILE = "compile"
+    INFRA = "infra"  # our own machinery failed: never scored as the program's
+    NOT_RUN = "not_run"  # an earlier test already settled the verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class TestCase:
+    """One test: `inputs` is text for the stdin modes, a tuple of arguments for calls."""
+
+    __test__ = False  # not a pytest class
+
+    inputs: Any
+    expected: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """One programming problem with its canonical solution and unit tests."""
+
+    id: str
+    statement: str
+    starter_code: str
+    solution: str
+    entry_point: str | None
+    mode: Mode
+    tests: tuple[TestCase, ...]
+    difficulty: str
+    cpu_seconds: float | None = None  # measured limit of one test; None: the default
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A problem as posed in one rollout.
+
+    `head` opens the response: the starter code at stage 0, at a later stage the
+    canonical solution up to the cut (arXiv:2402.01391, section 3.1). It is empty or ends
+    in a newline.
+    """
+
+    problem: Problem
+    index: int  # row of the problem in the training pool
+    stage: int
+    head: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """The source that is run, and where each completion token stands in it.
+
+    source == head + completion code, byte for byte. `token_spans[t]` is the half-open
+    byte range of completion token t in `source.encode()`, or None when the token lies
+    outside the code (closing fence, EOS). A token that splits a character has the byte
+    range of its own bytes.
+    """
+
+    problem: Problem
+    source: str
+    generated_from: int  # byte offset where the completion begins
+    token_spans: tuple[Span | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TestResult:
+    """What one test saw. `error` is an exception class name; `line` is 1-based."""
+
+    __test__ = False
+
+    verdict: Verdict
+    error: str = ""
+    line: int | None = None
+    cpu_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    memory_bytes: int = 0
+    stdout: str = ""  # capped
+    stderr: str = ""  # capped
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """The judge's word on one program.
+
+    `verdict` is that of the first test, in data-set order, that did not pass (NOT_RUN
+    never counts). `executed` holds (line, byte column) of every statement that ran in at
+    least one test: line 1-based, column 0-based in UTF-8 bytes, as `ast` has them.
+    """
+
+    verdict: Verdict
+    tests: tuple[TestResult, ...]
+    executed: frozenset[tuple[int, int]]
+    message: str = ""  # for COMPILE and INFRA: one line
+
+    @property
+    def passed(self) -> bool:
+        return self.verdict is Verdict.PASS
