@@ -1,0 +1,248 @@
+"""Tasks to tokens, and completion tokens back to programs with byte-exact spans.
+
+Spans come from the generated ids' own bytes; nothing is ever tokenised twice. The
+tokenizer is an argument: any object with the few members of `Tokenizer`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from stepcoder_jax.config import PromptConfig
+from stepcoder_jax.pytrees import PromptBatch, Rollout
+from stepcoder_jax.records import Program, Span, Task
+
+# arXiv:2402.01391, appendix D; the backbone's own instruction format.
+SYSTEM = (
+    "You are an AI programming assistant, utilizing the Deepseek Coder model, developed by "
+    "Deepseek Company, and you only answer questions related to computer science. For "
+    "politically sensitive questions, security and privacy issues, and other non-computer "
+    "science questions, you will refuse to answer."
+)
+TEMPLATES = {
+    "deepseek": SYSTEM
+    + "\n### Instruction:\nwrite an algorithm in python:\n{statement}\n### Response:\n",
+    "plain": "{statement}\n",
+}
+
+
+class Tokenizer(Protocol):
+    """What is asked of a tokenizer; those of Hugging Face have it all."""
+
+    bos_token_id: int | None
+    all_special_ids: list[int]
+    added_tokens_decoder: dict[int, Any]  # id -> object with .content and .special
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]: ...
+
+    def get_vocab(self) -> dict[str, int]: ...
+
+
+def render(task: Task, template: str, fence: str) -> str:
+    """Return the text put before the model: statement, opened code fence, head.
+
+    The authors' later release opens the response with the fence and the starter code in
+    the same way; the prefix of a later stage takes the starter code's place.
+    """
+    if template not in TEMPLATES:
+        raise ValueError(
+            f"prompt.template: expected one of {sorted(TEMPLATES)}, got {template!r}"
+        )
+    # str.replace, since a statement may hold braces.
+    opening = TEMPLATES[template].replace("{statement}", task.problem.statement.rstrip())
+    return f"{opening}{fence}python\n{task.head}"
+
+
+def opening_ids(tokenizer: Tokenizer) -> list[int]:
+    """Return the beginning-of-sequence id where the tokenizer opens a text with one."""
+    marks = tokenizer.encode("", add_special_tokens=True)
+    return [marks[0]] if marks and marks[0] == tokenizer.bos_token_id else []
+
+
+def encode(
+    tasks: Sequence[Task], tokenizer: Tokenizer, config: PromptConfig, index: np.ndarray
+) -> PromptBatch:
+    """Return the tasks as a batch of prompts, packed from the left.
+
+    The width is always `config.max_prompt_length`, so that no step compiles twice. `index`
+    is the global rollout index of each row. A longer prompt is an error, never cut.
+    """
+    width = config.max_prompt_length
+    opening = opening_ids(tokenizer)
+    known: dict[str, list[int]] = {}
+    tokens = np.zeros((len(tasks), width), np.int32)
+    lengths = np.zeros(len(tasks), np.int32)
+    for row, task in enumerate(tasks):
+        text = render(task, config.template, config.fence)
+        if text not in known:
+            known[text] = opening + tokenizer.encode(text, add_special_tokens=False)
+        ids = known[text]
+        if len(ids) > width:
+            raise ValueError(
+                f"problem {task.problem.id}: the prompt has {len(ids)} tokens at stage "
+                f"{task.stage}, more than prompt.max_prompt_length={width}; raise that "
+                "field or drop the problem"
+            )
+        tokens[row, : len(ids)] = ids
+        lengths[row] = len(ids)
+    return PromptBatch(tokens, lengths, np.asarray(index, np.int32))
+
+
+def byte_alphabet() -> dict[str, int]:
+    """Return the characters in which byte-level BPE writes bytes (GPT-2, encoder.py).
+
+    Printable Latin-1 bytes stand for themselves, the other 68 for U+0100 onwards.
+    """
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    alphabet = {chr(byte): byte for byte in shown}
+    alphabet.update((chr(256 + place), byte) for place, byte in enumerate(hidden))
+    return alphabet
+
+
+def sentencepiece_bytes(token: str) -> bytes:
+    """Return the bytes of a SentencePiece token: `<0x0A>` is one byte, `▁` a space."""
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bytes([int(token[3:5], 16)])
+    return token.replace("▁", " ").encode()
+
+
+def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
+    """Return the bytes that each id stands for; nothing for special tokens.
+
+    Knows byte-level BPE and SentencePiece vocabularies with byte fall-back; any other is
+    an error, since spans from guessed bytes would silently be wrong.
+    """
+    vocabulary = tokenizer.get_vocab()
+    added = tokenizer.added_tokens_decoder
+    special = set(tokenizer.all_special_ids)
+    special.update(token_id for token_id, token in added.items() if token.special)
+    table = [b""] * (max(vocabulary.values()) + 1)
+    alphabet = byte_alphabet()
+    plain = {token: i for token, i in vocabulary.items() if i not in special | added.keys()}
+    is_byte_level = all(alphabet.keys() >= set(token) for token in plain)
+    if not is_byte_level and not any("▁" in token or token == "<0x0A>" for token in plain):
+        strange = next(token for token in plain if not alphabet.keys() >= set(token))
+        raise ValueError(
+            "model.tokenizer: expected a byte-level BPE or a SentencePiece vocabulary, got "
+            f"one with the token {strange!r}; its tokens cannot be turned into bytes"
+        )
+    for token, token_id in plain.items():
+        if is_byte_level:
+            table[token_id] = bytes(alphabet[char] for char in token)
+        else:
+            table[token_id] = sentencepiece_bytes(token)
+    for token_id, token in added.items():
+        if token_id not in special:  # added words are stored as they read
+            table[token_id] = token.content.encode()
+    return table
+
+
+def closing_fence(code: bytes, fence: bytes) -> int | None:
+    """Return where the fence first opens a line of `code`, or None."""
+    if code.startswith(fence):
+        return 0
+    place = code.find(b"\n" + fence)
+    return None if place < 0 else place + 1
+
+
+def pieces_of(ids: Sequence[int], table: list[bytes]) -> list[bytes]:
+    """Return the bytes of each id; one beyond the tokenizer (padded vocabulary) has none."""
+    return [table[token_id] if token_id < len(table) else b"" for token_id in ids]
+
+
+def stop_finder(tokenizer: Tokenizer, fence: str) -> Callable[[list[int]], int | None]:
+    """Return a function: completion ids -> tokens to keep once the closing fence is whole.
+
+    It answers None while the fence is not complete. The token that completes the fence is
+    kept: it carries the reward.
+    """
+    table = token_bytes(tokenizer)
+    mark = fence.encode()
+
+    def find_stop(ids: list[int]) -> int | None:
+        pieces = pieces_of(ids, table)
+        place = closing_fence(b"".join(pieces), mark)
+        if place is None:
+            return None
+        ends = itertools.accumulate(len(piece) for piece in pieces)
+        return 1 + next(i for i, end in enumerate(ends) if end >= place + len(mark))
+
+    return find_stop
+
+
+def decode_lossy(data: bytes) -> tuple[str, list[Span]]:
+    """Return the text of `data` and, for each of its bytes, its range in the text's UTF-8.
+
+    Bytes that are no UTF-8 become U+FFFD, as `errors="replace"` does; each such byte then
+    has the range of the whole replacement, so spans stay in order and inside the text.
+    """
+    text = ""
+    ranges: list[Span] = []
+    start = size = 0
+    while start < len(data):
+        try:
+            good, bad = data[start:].decode(), 0
+        except UnicodeDecodeError as error:
+            good = data[start : start + error.start].decode()
+            bad = error.end - error.start
+        length = len(good.encode())
+        ranges += [(i, i + 1) for i in range(size, size + length)]
+        size += length
+        text += good
+        if bad:
+            ranges += [(size, size + 3)] * bad
+            size += 3
+            text += "\ufffd"
+        start += length + bad
+    return text, ranges
+
+
+def program_of(task: Task, pieces: Sequence[bytes], fence: bytes) -> Program:
+    """Return the program that a completion makes, with the span of each of its tokens.
+
+    The code ends before the closing fence, else with the completion. A token that is
+    partly code has the span of its part; one wholly outside, or without bytes, has None.
+    """
+    completion = b"".join(pieces)
+    end = closing_fence(completion, fence)
+    code = completion if end is None else completion[:end]
+    text, ranges = decode_lossy(code)
+    base = len(task.head.encode())
+    spans: list[Span | None] = []
+    start = 0
+    for piece in pieces:
+        stop = min(start + len(piece), len(code))
+        if start < stop:
+            spans.append((base + ranges[start][0], base + ranges[stop - 1][1]))
+        else:
+            spans.append(None)
+        start += len(piece)
+    return Program(
+        problem=task.problem,
+        source=task.head + text,
+        generated_from=base,
+        token_spans=tuple(spans),
+    )
+
+
+def decode(
+    tasks: Sequence[Task], rollout: Rollout, table: list[bytes], fence: str
+) -> list[Program]:
+    """Return the program of each row; `table` is `token_bytes(tokenizer)`.
+
+    `token_spans` has one entry for each True of the row's mask: completion token t is at
+    `tokens[b, prompt_length[b] + t]`.
+    """
+    tokens = np.asarray(rollout.tokens)
+    starts = np.asarray(rollout.prompt_length)
+    counts = np.asarray(rollout.mask).sum(axis=1)
+    programs = []
+    for task, row, start, count in zip(tasks, tokens, starts, counts, strict=True):
+        pieces = pieces_of(row[start : start + count].tolist(), table)
+        programs.append(program_of(task, pieces, fence.encode()))
+    return programs

@@ -1,0 +1,114 @@
+"""Reports to rewards on tokens, and all the feedback of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from stepcoder_jax.config import FGOConfig, RewardConfig
+from stepcoder_jax.fgo import executed_tokens
+from stepcoder_jax.pytrees import Feedback
+from stepcoder_jax.records import Program, Report, Verdict
+
+# The verdicts that a program can have; INFRA is not the program's.
+OUTCOMES = (
+    Verdict.PASS,
+    Verdict.WRONG,
+    Verdict.RUNTIME,
+    Verdict.TIMEOUT,
+    Verdict.MEMORY,
+    Verdict.OUTPUT,
+    Verdict.COMPILE,
+)
+
+
+def is_valid(report: Report) -> bool:
+    """Say whether the row counts: False where our own machinery failed."""
+    return report.verdict is not Verdict.INFRA
+
+
+def outcome_reward(report: Report, config: RewardConfig) -> float:
+    """Return the program's reward.
+
+    r = +1 all tests pass, -0.3 a wrong answer, -0.6 a runtime error, -1 no compilation
+    (arXiv:2402.01391, eq. 3); the first test that did not pass settles which. Exceeded
+    time, memory or output counts as a runtime error, which the paper leaves open. A report
+    of INFRA is worth 0.
+    """
+    if not is_valid(report):
+        return 0.0
+    if report.verdict not in OUTCOMES:
+        raise ValueError(f"expected the verdict of a whole program, got {report.verdict!r}")
+    rewards = {
+        Verdict.PASS: config.passed,
+        Verdict.WRONG: config.wrong,
+        Verdict.COMPILE: config.compile,
+    }
+    return rewards.get(report.verdict, config.runtime)
+
+
+def token_rewards(report: Report, mask: np.ndarray, config: RewardConfig) -> np.ndarray:
+    """Return f32[T]: the outcome reward on the last True of `mask` (bool[T]), else 0."""
+    rewards = np.zeros(mask.shape, np.float32)
+    places = np.flatnonzero(mask)
+    if places.size:
+        rewards[places[-1]] = outcome_reward(report, config)
+    return rewards
+
+
+def feedback(
+    programs: Sequence[Program],
+    reports: Sequence[Report],
+    mask: np.ndarray,
+    *,
+    reward: RewardConfig,
+    fgo: FGOConfig,
+    seed: int,
+    step: int,
+) -> Feedback:
+    """Return what running the programs said about each token of the batch.
+
+    `mask` is bool[B, T] of the rollout; `executed` is a subset of it. (seed, step, row)
+    settle the draws of `fgo.mask="random"`.
+    """
+    mask = np.asarray(mask)
+    if not len(programs) == len(reports) == mask.shape[0]:
+        raise ValueError(
+            f"expected as many reports and mask rows as the {len(programs)} programs, got "
+            f"{len(reports)} and {mask.shape[0]}"
+        )
+    rewards = np.zeros(mask.shape, np.float32)
+    executed = np.zeros(mask.shape, bool)
+    for row, (program, report) in enumerate(zip(programs, reports)):
+        rewards[row] = token_rewards(report, mask[row], reward)
+        kept = executed_tokens(program, report, fgo, (seed, step, row))
+        executed[row, : len(kept)] = kept
+    valid = np.array([is_valid(report) for report in reports], bool)
+    return Feedback(rewards, executed & mask, valid)
+
+
+def metrics(
+    reports: Sequence[Report], mask: np.ndarray, feedback: Feedback
+) -> dict[str, float]:
+    """Return the numbers of a batch: verdict shares, reward, masked share by verdict.
+
+    Shares are over valid rows; `masked` is the share of completion tokens that FGO drops.
+    """
+    mask, executed = np.asarray(mask), np.asarray(feedback.executed)
+    valid = np.asarray(feedback.valid)
+    numbers = {"verdict/infra": float(1.0 - valid.mean()) if valid.size else 0.0}
+    if not valid.any():
+        return numbers
+    dropped, total = (mask & ~executed).sum(axis=1), mask.sum(axis=1)
+    outcome = np.asarray(feedback.rewards).sum(axis=1)
+    numbers["reward"] = float(outcome[valid].mean())
+    numbers["fgo/masked"] = float(dropped[valid].sum() / max(1, total[valid].sum()))
+    for verdict in OUTCOMES:
+        rows = valid & np.array([report.verdict is verdict for report in reports])
+        numbers[f"verdict/{verdict}"] = float(rows.sum() / valid.sum())
+        if rows.any():
+            share = dropped[rows].sum() / max(1, total[rows].sum())
+            numbers[f"fgo/masked_{verdict}"] = float(share)
+    numbers["pass_rate"] = numbers["verdict/pass"]
+    return numbers
