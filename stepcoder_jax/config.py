@@ -31,6 +31,7 @@ class ModelConfig:
     head_dim: int = 24
     max_positions: int = 1024
     rope_theta: float = 10000.0
+    rope_factor: float = 1.0  # linear position scaling (DeepSeek-Coder: 4)
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations

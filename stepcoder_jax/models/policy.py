@@ -1,0 +1,179 @@
+"""The policy and its critic as functions of plain parameter trees.
+
+Actor: {"trunk": ..., "lm_head": {"kernel": [H, V]}}, without "lm_head" when embeddings are
+tied. Critic: {"trunk": ..., "value_head": {"kernel": [H, 1], "bias": [1]}}, without "trunk"
+when it is shared with the actor. Heads run in float32 whatever the activations' dtype.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from stepcoder_jax.models.transformer import KVCache, Trunk
+
+if TYPE_CHECKING:
+    from stepcoder_jax.config import ModelConfig
+
+Params = Any
+
+
+def init_params(config: ModelConfig, key: jax.Array) -> Params:
+    """Random actor parameters in float32; `key` is a jax.random key."""
+    trunk_key, head_key = jax.random.split(key)
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    params = {"trunk": Trunk(config).init(trunk_key, tokens, tokens, None)["params"]}
+    if not config.tie_embeddings:
+        shape = (config.hidden_size, config.vocab_size)
+        kernel = 0.02 * jax.random.normal(head_key, shape, jnp.float32)
+        params["lm_head"] = {"kernel": kernel}
+    return params
+
+
+def init_critic(config: ModelConfig, actor: Params) -> Params:
+    """A critic that begins as the actor with a value head of zeros.
+
+    The paper starts the critic from the SFT policy (arXiv:2402.01391, section 4.2); a zero
+    head makes all values 0 at first. The trunk is a copy, so donation cannot alias it.
+    """
+    kernel = jnp.zeros((config.hidden_size, 1), jnp.float32)
+    critic: Params = {"value_head": {"kernel": kernel, "bias": jnp.zeros(1, jnp.float32)}}
+    if not config.shared_trunk:
+        critic["trunk"] = jax.tree.map(jnp.copy, actor["trunk"])
+    return critic
+
+
+def hidden_states(config: ModelConfig, trunk: Params, tokens: jax.Array) -> jax.Array:
+    """Final hidden states dtype[B, L, H] of tokens i32[B, L] packed from the left."""
+    positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+    hidden, _ = Trunk(config).apply({"params": trunk}, tokens, positions, None)
+    return hidden
+
+
+def apply_lm_head(actor: Params, hidden: jax.Array) -> jax.Array:
+    """Logits f32[..., V] of hidden states [..., H]; a tied head is the embedding."""
+    if "lm_head" in actor:
+        kernel = actor["lm_head"]["kernel"]
+    else:
+        kernel = actor["trunk"]["embed_tokens"]["embedding"].T
+    kernel = kernel.astype(hidden.dtype)
+    return jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)
+
+
+def apply_value_head(critic: Params, hidden: jax.Array) -> jax.Array:
+    """Values f32[...] of hidden states [..., H]."""
+    head = critic["value_head"]
+    values = jnp.matmul(hidden.astype(jnp.float32), head["kernel"])[..., 0]
+    return values + head["bias"][0]
+
+
+def gather_columns(
+    hidden: jax.Array, prompt_length: jax.Array, num_columns: int
+) -> jax.Array:
+    """Hidden states [B, T, H] that predict completion tokens 0..T-1.
+
+    Column t is read at position prompt_length + t - 1: token 0 is predicted by the last
+    prompt token, so prompt_length must be at least 1.
+    """
+    column = jnp.arange(num_columns)[None]
+    index = jnp.minimum(prompt_length[:, None] + column - 1, hidden.shape[1] - 1)
+    return jnp.take_along_axis(hidden, index[:, :, None], axis=1)
+
+
+def all_logits(config: ModelConfig, actor: Params, tokens: jax.Array) -> jax.Array:
+    """Logits f32[B, L, V] at every position of tokens i32[B, L]: for SFT."""
+    return apply_lm_head(actor, hidden_states(config, actor["trunk"], tokens))
+
+
+def completion_logits(
+    config: ModelConfig,
+    actor: Params,
+    tokens: jax.Array,
+    prompt_length: jax.Array,
+    num_columns: int,
+) -> jax.Array:
+    """Logits f32[B, T, V]: column t is the distribution that completion token t came from.
+
+    tokens i32[B, P + T] packed from the left, prompt_length i32[B] >= 1, num_columns = T.
+    """
+    hidden = hidden_states(config, actor["trunk"], tokens)
+    return apply_lm_head(actor, gather_columns(hidden, prompt_length, num_columns))
+
+
+def completion_values(
+    config: ModelConfig,
+    actor: Params,
+    critic: Params,
+    tokens: jax.Array,
+    prompt_length: jax.Array,
+    num_columns: int,
+) -> jax.Array:
+    """Values f32[B, T], column t read where completion token t is predicted.
+
+    With `config.shared_trunk` the trunk is the actor's; otherwise `actor` is not read.
+    """
+    trunk = actor["trunk"] if config.shared_trunk else critic["trunk"]
+    hidden = hidden_states(config, trunk, tokens)
+    return apply_value_head(critic, gather_columns(hidden, prompt_length, num_columns))
+
+
+def completion_logits_and_values(
+    config: ModelConfig,
+    actor: Params,
+    critic: Params,
+    tokens: jax.Array,
+    prompt_length: jax.Array,
+    num_columns: int,
+) -> tuple[jax.Array, jax.Array]:
+    """`completion_logits` and `completion_values` of a shared trunk, in one pass."""
+    hidden = hidden_states(config, actor["trunk"], tokens)
+    hidden = gather_columns(hidden, prompt_length, num_columns)
+    return apply_lm_head(actor, hidden), apply_value_head(critic, hidden)
+
+
+def prefill(
+    config: ModelConfig,
+    actor: Params,
+    tokens: jax.Array,
+    prompt_length: jax.Array,
+    num_slots: int,
+) -> tuple[jax.Array, KVCache]:
+    """Read the prompts: logits f32[B, V] of the first completion token, and the cache.
+
+    tokens i32[B, P]. The cache has P slots for the prompt and `num_slots` free ones, in
+    the activations' dtype.
+    """
+    width = tokens.shape[1]
+    positions = jnp.broadcast_to(jnp.arange(width)[None], tokens.shape)
+    variables = {"params": actor["trunk"]}
+    hidden, new = Trunk(config).apply(variables, tokens, positions, None)
+    free = ((0, 0), (0, 0), (0, 0), (0, num_slots), (0, 0))
+    keys, values = (jnp.pad(x.swapaxes(2, 3), free) for x in new)
+    slot = jnp.arange(width + num_slots)[None]
+    cache = KVCache(keys, values, keep=slot < prompt_length[:, None])
+    return apply_lm_head(actor, gather_columns(hidden, prompt_length, 1))[:, 0], cache
+
+
+def decode(
+    config: ModelConfig,
+    actor: Params,
+    cache: KVCache,
+    token: jax.Array,
+    position: jax.Array,
+    slot: jax.Array,
+) -> tuple[jax.Array, KVCache]:
+    """Read one more token per row: logits f32[B, V] of the next, and the longer cache.
+
+    token i32[B] stands at position i32[B] of its row and goes to cache slot i32[], the
+    same for all rows.
+    """
+    variables = {"params": actor["trunk"]}
+    hidden, new = Trunk(config).apply(variables, token[:, None], position[:, None], cache)
+    keys, values = (
+        jax.lax.dynamic_update_slice_in_dim(old, x.swapaxes(2, 3), slot, axis=3)
+        for old, x in zip(cache[:2], new)
+    )
+    keep = cache.keep | (jnp.arange(cache.keep.shape[1])[None] == slot)
+    return apply_lm_head(actor, hidden[:, 0]), KVCache(keys, values, keep)
