@@ -45,11 +45,22 @@ def init_critic(config: ModelConfig, actor: Params) -> Params:
     return critic
 
 
+def apply_trunk(
+    config: ModelConfig,
+    trunk: Params,
+    tokens: jax.Array,
+    positions: jax.Array,
+    cache: KVCache | None,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """Hidden states [B, L, H] and the new (keys, values), [N, B, L, K, D] each."""
+    hidden, new = Trunk(config).apply({"params": trunk}, tokens, positions, cache)
+    return hidden, new  # type: ignore[return-value]  # Flax types apply() as Any | str
+
+
 def hidden_states(config: ModelConfig, trunk: Params, tokens: jax.Array) -> jax.Array:
     """Final hidden states dtype[B, L, H] of tokens i32[B, L] packed from the left."""
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-    hidden, _ = Trunk(config).apply({"params": trunk}, tokens, positions, None)
-    return hidden
+    return apply_trunk(config, trunk, tokens, positions, None)[0]
 
 
 def apply_lm_head(actor: Params, hidden: jax.Array) -> jax.Array:
@@ -147,10 +158,10 @@ def prefill(
     """
     width = tokens.shape[1]
     positions = jnp.broadcast_to(jnp.arange(width)[None], tokens.shape)
-    variables = {"params": actor["trunk"]}
-    hidden, new = Trunk(config).apply(variables, tokens, positions, None)
-    free = ((0, 0), (0, 0), (0, 0), (0, num_slots), (0, 0))
-    keys, values = (jnp.pad(x.swapaxes(2, 3), free) for x in new)
+    hidden, (keys, values) = apply_trunk(config, actor["trunk"], tokens, positions, None)
+    free = (0, num_slots)
+    keys = jnp.pad(keys.transpose(0, 1, 3, 4, 2), ((0, 0),) * 4 + (free,))
+    values = jnp.pad(values.swapaxes(2, 3), ((0, 0),) * 3 + (free, (0, 0)))
     slot = jnp.arange(width + num_slots)[None]
     cache = KVCache(keys, values, keep=slot < prompt_length[:, None])
     return apply_lm_head(actor, gather_columns(hidden, prompt_length, 1))[:, 0], cache
@@ -169,11 +180,11 @@ def decode(
     token i32[B] stands at position i32[B] of its row and goes to cache slot i32[], the
     same for all rows.
     """
-    variables = {"params": actor["trunk"]}
-    hidden, new = Trunk(config).apply(variables, token[:, None], position[:, None], cache)
-    keys, values = (
-        jax.lax.dynamic_update_slice_in_dim(old, x.swapaxes(2, 3), slot, axis=3)
-        for old, x in zip(cache[:2], new)
+    hidden, (key, value) = apply_trunk(
+        config, actor["trunk"], token[:, None], position[:, None], cache
     )
+    update = jax.lax.dynamic_update_slice_in_dim
+    keys = update(cache.keys, key.transpose(0, 1, 3, 4, 2), slot, axis=4)
+    values = update(cache.values, value.swapaxes(2, 3), slot, axis=3)
     keep = cache.keep | (jnp.arange(cache.keep.shape[1])[None] == slot)
     return apply_lm_head(actor, hidden[:, 0]), KVCache(keys, values, keep)
