@@ -151,7 +151,7 @@ def closing_fence(code: bytes, fence: bytes) -> int | None:
 
 
 def pieces_of(ids: Sequence[int], table: list[bytes]) -> list[bytes]:
-    """Return the bytes of each id; one beyond the tokenizer (padded vocabulary) has none."""
+    """Return the bytes of each id; none for ids that only pad the vocabulary."""
     return [table[token_id] if token_id < len(table) else b"" for token_id in ids]
 
 

@@ -1,0 +1,111 @@
+"""Metrics and rollouts out: JSON lines, and TensorBoard scalars where wanted."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from stepcoder_jax.config import ConfigError
+
+METRICS = "metrics.jsonl"
+ROLLOUTS = "rollouts"
+
+
+def to_json(value: Any) -> Any:
+    """Return a metric as JSON knows it: array scalars as numbers, nan and inf as null."""
+    if isinstance(value, str) or value is None:
+        return value
+    number = value.item() if hasattr(value, "item") else value
+    if isinstance(number, float) and not math.isfinite(number):
+        return None
+    return number
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a metrics file; a last line cut short by a kill is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise ValueError(
+                f"{path}, line {number}: expected a JSON object, got {line[:40]!r}; "
+                "mend or remove the line"
+            ) from error
+    return rows
+
+
+def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Write one JSON object per line, all or nothing: a reader never sees half a file."""
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+    os.replace(part, path)
+
+
+class Logger:
+    """Writes `metrics.jsonl`, `rollouts/STEP.jsonl` and TensorBoard events into a folder.
+
+    `start_step` is the first iteration that will be logged: rows of an interrupted run at
+    or after it are removed, since they will be written again. Raises ConfigError when the
+    folder cannot be written.
+    """
+
+    def __init__(self, folder: str | Path, *, tensorboard: bool, start_step: int):
+        self.folder = Path(folder)
+        path = self.folder / METRICS
+        try:
+            (self.folder / ROLLOUTS).mkdir(parents=True, exist_ok=True)
+            rows = read_metrics(path) if path.exists() else []
+            write_lines(path, [row for row in rows if row["step"] < start_step])
+            self.file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"run.folder: cannot write to {self.folder} ({error.strerror}); "
+                "choose another with --run.folder"
+            ) from error
+        self.events = None
+        if tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self.events = SummaryWriter(str(self.folder / "events"), purge_step=start_step)
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Append one iteration's metrics and flush, so that a kill loses none."""
+        row = {"step": step, **{name: to_json(value) for name, value in metrics.items()}}
+        self.file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        self.file.flush()
+        if self.events is not None:
+            for name, value in row.items():
+                if isinstance(value, (int, float)) and name != "step":
+                    self.events.add_scalar(name, value, step)
+            self.events.flush()
+
+    def write_rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write one iteration's rollouts to `rollouts/STEP.jsonl`."""
+        write_lines(self.folder / ROLLOUTS / f"{step}.jsonl", rows)
+
+    def close(self) -> None:
+        self.file.close()
+        if self.events is not None:
+            self.events.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
