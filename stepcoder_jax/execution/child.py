@@ -1,0 +1,210 @@
+"""What happens in the forked, sandboxed child: compile, run, hand over, exit.
+
+The child never holds an expected output. It speaks through four descriptors: 0 input,
+1 and 2 output, RESULT_FD for the returned value or the name of the error. The compiler's
+word goes through `head`, which is closed before any line of the program runs.
+"""
+
+from __future__ import annotations
+
+import atexit
+import builtins
+import dataclasses
+import io
+import json
+import mmap
+import os
+import sys
+import threading
+import traceback
+import types
+from typing import Any
+
+from stepcoder_jax.execution import values
+from stepcoder_jax.execution.tracer import Instrumented
+
+RESULT_FD = 3
+EXIT_OK, EXIT_ERROR, EXIT_MEMORY = 0, 1, 94
+# first byte of `head`: how far the child came before the program's first line
+IN_SANDBOX, COMPILED, REFUSED = b"S", b"C", b"E"
+_PYTHON_RECURSION_LIMIT = 1000
+_TRACEBACK_FRAMES = -8  # the innermost ones
+
+PRELUDE = """
+import bisect, collections, copy, datetime, functools, heapq, io, itertools, json, math
+import operator, os, random, re, statistics, string, sys, typing
+from typing import *
+from string import *
+from re import *
+from datetime import *
+from collections import *
+from heapq import *
+from bisect import *
+from copy import *
+from math import *
+from random import *
+from statistics import *
+from itertools import *
+from functools import *
+from operator import *
+from builtins import *
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One test as the child sees it."""
+
+    source: str
+    mode: str  # a records.Mode value
+    entry_point: str
+    arguments: bytes  # encoded, for mode call
+
+
+def make_prelude() -> dict[str, Any]:
+    """Names that APPS+ solutions take for granted; built once, in the worker."""
+    namespace: dict[str, Any] = {}
+    exec(compile(PRELUDE, "<prelude>", "exec", dont_inherit=True), namespace)
+    del namespace["__builtins__"]
+    return namespace
+
+
+def run(job: Job, prelude: dict[str, Any], hits: mmap.mmap, head: int) -> None:
+    """Run one test and leave the process; never returns."""
+    os.write(head, IN_SANDBOX)
+    try:
+        program = Instrumented(job.source)
+    except BaseException as error:  # whatever the compiler raises is its verdict
+        os.write(head, REFUSED + _describe_refusal(error))
+        os._exit(EXIT_ERROR)
+    os.write(head, COMPILED + program.table.tobytes())
+    os.close(head)
+    _open_standard_streams()
+    pristine = dict(builtins.__dict__)
+    module = _fresh_module(job, prelude)
+    try:
+        _set_recursion_limit()
+        program.start(hits)
+        _run_mode(job, program.code, module, pristine)
+    except SystemExit as stop:
+        if job.mode == "call" or _exit_code(stop) != 0:
+            _leave_note(stop)
+        _finish(module)
+    except MemoryError:
+        os._exit(EXIT_MEMORY)  # nothing here may allocate
+    except BaseException as error:  # any error is the program's own
+        _leave_note(error)
+    _finish(module)
+
+
+def _describe_refusal(error: BaseException) -> bytes:
+    detail = error.msg if isinstance(error, SyntaxError) else str(error)
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    note = {"error": type(error).__name__, "message": str(detail)[:200], "line": line}
+    return json.dumps(note).encode()
+
+
+def _open_standard_streams() -> None:
+    """Put real streams on descriptors 0, 1 and 2, as a fresh interpreter would."""
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
+    out = open(1, "wb", closefd=False)
+    sys.stdout = sys.__stdout__ = io.TextIOWrapper(out, "utf-8")  # type: ignore[misc]
+    err = open(2, "wb", buffering=0, closefd=False)
+    sys.stderr = sys.__stderr__ = io.TextIOWrapper(  # type: ignore[misc]
+        err, "utf-8", "backslashreplace", write_through=True
+    )
+
+
+def _fresh_module(job: Job, prelude: dict[str, Any]) -> types.ModuleType:
+    """The program's module: `__main__` itself, or one whose function will be called."""
+    main = job.mode == "stdin_main"
+    module = types.ModuleType("__main__" if main else "program")
+    if not main:
+        module.__dict__.update(prelude)
+    sys.modules[module.__name__] = module
+    sys.argv = ["program.py"]
+    return module
+
+
+def _set_recursion_limit() -> None:
+    """Give the program the depth it would have as a script, our own frames aside."""
+    depth, frame = 0, sys._getframe()
+    while frame.f_back is not None:
+        depth, frame = depth + 1, frame.f_back
+    sys.setrecursionlimit(_PYTHON_RECURSION_LIMIT + depth)
+
+
+def _run_mode(
+    job: Job, code: types.CodeType, module: types.ModuleType, pristine: dict[str, Any]
+) -> None:
+    exec(code, module.__dict__)
+    if job.mode == "stdin_main":
+        return
+    function = _find_function(module, job.entry_point)
+    if job.mode == "stdin_fn":
+        function()
+        return
+    result = function(*values.decode(job.arguments))
+    builtins.__dict__.update(pristine)  # ours are needed again, whatever it did to them
+    _leave_result(values.encode(result))
+
+
+def _find_function(module: types.ModuleType, name: str) -> Any:
+    """The module's function, or a method of its `Solution` class."""
+    if name in module.__dict__:
+        return module.__dict__[name]
+    solution = module.__dict__.get("Solution")
+    if solution is not None:
+        return getattr(solution(), name)
+    raise NameError(f"name {name!r} is not defined")
+
+
+def _leave_result(data: bytes) -> None:
+    os.ftruncate(RESULT_FD, 0)
+    offset = 0
+    while offset < len(data):
+        offset += os.pwrite(RESULT_FD, data[offset:], offset)
+    # Finalisers, threads and atexit hooks have no say over a value already returned.
+    os._exit(EXIT_OK)
+
+
+def _leave_note(error: BaseException) -> None:
+    """Write the error's class and line for the report, its traceback to stderr; exit."""
+    try:
+        os.ftruncate(RESULT_FD, 0)
+        note = f"{type(error).__name__}\n{_program_line(error)}"
+        os.pwrite(RESULT_FD, note.encode("utf-8", "replace")[:400], 0)
+        sys.stdout.flush()
+        trace = traceback.format_exception(error, limit=_TRACEBACK_FRAMES, chain=False)
+        os.write(2, "".join(trace)[-4000:].encode("utf-8", "replace"))
+    finally:
+        os._exit(EXIT_ERROR)
+
+
+def _program_line(error: BaseException) -> int:
+    """The innermost line of the program on the error's way, 0 when there is none."""
+    line, trace = 0, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<program>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def _exit_code(stop: SystemExit) -> int:
+    if stop.code is None:
+        return 0
+    return stop.code if isinstance(stop.code, int) else 1
+
+
+def _finish(module: types.ModuleType) -> None:
+    """End as CPython does: join threads, run atexit hooks, flush, drop the globals."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        module.__dict__.clear()  # closes, and so flushes, files that the program opened
+        sys.stdout.flush()
+    except BaseException as error:  # a broken stdout, or an exit from a hook
+        _leave_note(error)
+    os._exit(EXIT_OK)

@@ -1,0 +1,58 @@
+"""What a pool is told, and the error with which it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Literal
+
+DEFAULT_MIN_LEVEL = 3
+_SMALLEST_MEMORY_MB = 64
+
+
+class SandboxError(RuntimeError):
+    """The sandbox cannot be had as asked; the message says why and the mend."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PoolSettings:
+    """How programs are run; the fields of config.ExecutionConfig, and one for tests.
+
+    `min_level` 3 means 3, or 2 where the kernel has no Landlock (then with a banner).
+    `without` leaves layers of the sandbox out, to show what each of them is good for.
+    """
+
+    workers: int  # 0: one per core
+    tests: Literal["early_exit", "run_all"]
+    cpu_seconds: float  # of one test, for problems without a measured limit
+    memory_mb: int
+    output_mb: int
+    python: str  # sandbox interpreter; "": this one
+    min_level: int
+    allow_unsafe: bool
+    without: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.tests not in ("early_exit", "run_all"):
+            raise ValueError(
+                f"execution.tests is {self.tests!r}: expected 'early_exit' or 'run_all'"
+            )
+        if self.workers < 0 or not 0 <= self.min_level <= 3:
+            raise ValueError(
+                f"execution.workers is {self.workers} and execution.min_level is "
+                f"{self.min_level}: expected workers >= 0 and a level from 0 to 3"
+            )
+        if self.memory_mb < _SMALLEST_MEMORY_MB or self.output_mb < 1:
+            raise ValueError(
+                f"execution.memory_mb is {self.memory_mb} and execution.output_mb is "
+                f"{self.output_mb}: expected at least {_SMALLEST_MEMORY_MB} and 1"
+            )
+        if not self.cpu_seconds > 0:
+            raise ValueError(
+                f"execution.cpu_seconds is {self.cpu_seconds}: expected more than 0"
+            )
+
+    @property
+    def worker_count(self) -> int:
+        """Workers to start: as asked, or one for each core we may use."""
+        return self.workers or len(os.sched_getaffinity(0))
