@@ -1,0 +1,120 @@
+"""Outcome rewards by verdict, on the last token, and the feedback of a batch."""
+
+import numpy as np
+import pytest
+
+from stepcoder_jax import rewards
+from stepcoder_jax.config import FGOConfig, RewardConfig
+from stepcoder_jax.records import Mode, Problem, Program, Report, Verdict
+
+PROBLEM = Problem("p", "", "", "", None, Mode.STDIN_MAIN, (), "introductory")
+REWARD = RewardConfig()
+
+
+def report(verdict, executed=()):
+    return Report(verdict, (), frozenset(executed))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "expected"),
+    [
+        (Verdict.PASS, 1.0),
+        (Verdict.WRONG, -0.3),
+        (Verdict.RUNTIME, -0.6),
+        (Verdict.TIMEOUT, -0.6),
+        (Verdict.MEMORY, -0.6),
+        (Verdict.OUTPUT, -0.6),
+        (Verdict.COMPILE, -1.0),
+        (Verdict.INFRA, 0.0),
+    ],
+)
+def test_reward_of_each_verdict(verdict, expected):
+    assert rewards.outcome_reward(report(verdict), REWARD) == expected
+
+
+def test_not_run_is_no_verdict_of_a_program():
+    with pytest.raises(ValueError, match="expected the verdict of a whole program"):
+        rewards.outcome_reward(report(Verdict.NOT_RUN), REWARD)
+
+
+def test_other_rewards_are_read():
+    config = RewardConfig(passed=4.0, wrong=3.0, runtime=2.0, compile=1.0)
+    verdicts = (Verdict.PASS, Verdict.WRONG, Verdict.MEMORY, Verdict.COMPILE)
+    assert [rewards.outcome_reward(report(v), config) for v in verdicts] == [4, 3, 2, 1]
+
+
+def test_the_last_true_of_the_mask_carries_it():
+    mask = np.array([True, True, True, False, False])
+    found = rewards.token_rewards(report(Verdict.WRONG), mask, REWARD)
+    assert found.dtype == np.float32
+    # -0.3 survives: an integer array would make it 0.
+    np.testing.assert_array_equal(found, np.array([0, 0, -0.3, 0, 0], np.float32))
+    assert not rewards.token_rewards(report(Verdict.PASS), np.zeros(5, bool), REWARD).any()
+
+
+SOURCE = "if a:\n    b\n"
+SPANS = ((0, 5), (5, 12), None)  # `if a:`, the body, EOS
+
+
+def batch():
+    program = Program(PROBLEM, SOURCE, 0, SPANS)
+    short = Program(PROBLEM, "a\n", 0, ((0, 2),))
+    reports = [
+        report(Verdict.WRONG, {(1, 0)}),
+        report(Verdict.PASS, {(1, 0)}),
+        report(Verdict.INFRA),
+        report(Verdict.COMPILE),
+    ]
+    mask = np.array([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 0]], bool)
+    return [program, short, program, program], reports, mask
+
+
+def feedback(fgo=FGOConfig()):  # noqa: B008 - read only
+    programs, reports, mask = batch()
+    return rewards.feedback(programs, reports, mask, reward=REWARD, fgo=fgo, seed=0, step=0)
+
+
+def test_feedback_of_a_batch():
+    found = feedback()
+    assert found.executed.astype(int).tolist() == [
+        [1, 0, 1, 0],
+        [1, 0, 0, 0],
+        [1, 1, 1, 0],
+        [1, 1, 1, 0],
+    ]
+    expected = np.zeros((4, 4), np.float32)
+    expected[0, 2], expected[1, 0], expected[3, 2] = -0.3, 1.0, -1.0
+    np.testing.assert_array_equal(found.rewards, expected)
+    assert found.rewards.dtype == np.float32 and found.executed.dtype == bool
+    assert found.valid.tolist() == [True, True, False, True]
+
+
+@pytest.mark.parametrize("mask", ["executed", "random", "inverse", "none"])
+def test_executed_is_a_subset_of_the_mask(mask):
+    assert not (feedback(FGOConfig(mask=mask)).executed & ~batch()[2]).any()
+
+
+def test_feedback_refuses_batches_of_different_lengths():
+    programs, reports, mask = batch()
+    with pytest.raises(ValueError, match="4 programs, got 3 and 4"):
+        rewards.feedback(
+            programs, reports[:3], mask, reward=REWARD, fgo=FGOConfig(), seed=0, step=0
+        )
+
+
+def test_metrics_count_valid_rows_only():
+    _, reports, mask = batch()
+    numbers = rewards.metrics(reports, mask, feedback())
+    assert numbers["pass_rate"] == numbers["verdict/pass"] == pytest.approx(1 / 3)
+    assert numbers["verdict/infra"] == 0.25
+    assert numbers["reward"] == pytest.approx((-0.3 + 1.0 - 1.0) / 3)
+    # Valid rows have 3 + 1 + 3 tokens, of which one is dropped, in the wrong program.
+    assert numbers["fgo/masked"] == pytest.approx(1 / 7)
+    assert numbers["fgo/masked_wrong"] == pytest.approx(1 / 3)
+    assert "fgo/masked_timeout" not in numbers
+    only = rewards.metrics(
+        [report(Verdict.INFRA)],
+        mask[:1],
+        rewards.Feedback(np.zeros((1, 4), np.float32), mask[:1], np.array([False])),
+    )
+    assert only == {"verdict/infra": 1.0}
