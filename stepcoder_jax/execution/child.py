@@ -28,6 +28,7 @@ EXIT_OK, EXIT_ERROR, EXIT_MEMORY = 0, 1, 94
 # first byte of `head`: how far the child came before the program's first line
 IN_SANDBOX, COMPILED, REFUSED = b"S", b"C", b"E"
 _PYTHON_RECURSION_LIMIT = 1000
+_STREAMS = ((0, "r"), (1, "w"), (2, "w"))
 _TRACEBACK_FRAMES = -8  # the innermost ones
 
 PRELUDE = """
@@ -106,13 +107,17 @@ def _describe_refusal(error: BaseException) -> bytes:
 
 def _open_standard_streams() -> None:
     """Put real streams on descriptors 0, 1 and 2, as a fresh interpreter would."""
-    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # type: ignore[misc]
-    out = open(1, "wb", closefd=False)
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(out, "utf-8")  # type: ignore[misc]
-    err = open(2, "wb", buffering=0, closefd=False)
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(  # type: ignore[misc]
-        err, "utf-8", "backslashreplace", write_through=True
-    )
+    source, out, err = (io.FileIO(fd, mode, closefd=False) for fd, mode in _STREAMS)
+    streams = {
+        "stdin": io.TextIOWrapper(io.BufferedReader(source), "utf-8"),
+        "stdout": io.TextIOWrapper(io.BufferedWriter(out), "utf-8"),
+        "stderr": io.TextIOWrapper(
+            io.BufferedWriter(err), "utf-8", "backslashreplace", write_through=True
+        ),
+    }
+    for name, stream in streams.items():
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def _fresh_module(job: Job, prelude: dict[str, Any]) -> types.ModuleType:
@@ -175,10 +180,19 @@ def _leave_note(error: BaseException) -> None:
         note = f"{type(error).__name__}\n{_program_line(error)}"
         os.pwrite(RESULT_FD, note.encode("utf-8", "replace")[:400], 0)
         sys.stdout.flush()
-        trace = traceback.format_exception(error, limit=_TRACEBACK_FRAMES, chain=False)
+        own = error.with_traceback(_program_frames(error))
+        trace = traceback.format_exception(own, limit=_TRACEBACK_FRAMES, chain=False)
         os.write(2, "".join(trace)[-4000:].encode("utf-8", "replace"))
     finally:
         os._exit(EXIT_ERROR)
+
+
+def _program_frames(error: BaseException) -> types.TracebackType | None:
+    """The error's traceback from the program's outermost frame on."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename != "<program>":
+        trace = trace.tb_next
+    return trace
 
 
 def _program_line(error: BaseException) -> int:

@@ -8,10 +8,12 @@ root, namespaces or a container.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
 import resource
+import sys
 import sysconfig
 from collections.abc import Callable
 
@@ -81,10 +83,8 @@ class Sandbox:
             self._prepare_identity()
 
     def _prepare_identity(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # a user namespace may forbid it: no matter
             os.setgroups([])
-        except OSError:
-            pass  # a user namespace that forbids it; the uid is dropped all the same
         self.drops_uid = _works_in_child(self._drop_uid_and_import)
         if not self.drops_uid:
             _drop_bounding_set()
@@ -184,11 +184,21 @@ def _works_in_child(action: Callable[[], None]) -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
+def site_packages() -> list[str]:
+    """The interpreter's third-party folders (-S leaves them out of sys.path)."""
+    prefix = os.path.dirname(os.path.dirname(sys.executable))
+    if not os.path.exists(os.path.join(prefix, "pyvenv.cfg")):
+        prefix = sys.base_prefix
+    names = {"base": prefix, "platbase": prefix}
+    return sorted({sysconfig.get_path(key, vars=names) for key in ("purelib", "platlib")})
+
+
 def _readable_paths() -> list[str]:
     """The interpreter's own files, shared libraries and a few harmless devices."""
     paths = {
         sysconfig.get_path("stdlib"),
         sysconfig.get_path("platstdlib"),
+        *site_packages(),
         "/lib",
         "/lib64",
         "/usr/lib",

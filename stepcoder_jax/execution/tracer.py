@@ -36,7 +36,7 @@ class Instrumented:
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(_RECURSION_FOR_COMPILER)  # for long elif chains
         try:
-            tree = compile(source, _FILENAME, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+            tree = ast.parse(source, _FILENAME)
             self.first_line = len(source) + 2  # past every line of the source
             self.table = array("I")
             self._probe_all(tree)

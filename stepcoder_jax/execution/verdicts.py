@@ -1,4 +1,4 @@
-"""From what a worker saw to a verdict; expected outputs are compared here, and only here."""
+"""From what a worker saw to a verdict; here alone expected outputs are compared."""
 
 from __future__ import annotations
 

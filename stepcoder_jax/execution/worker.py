@@ -25,7 +25,12 @@ import time
 from typing import Any
 
 from stepcoder_jax.execution import canaries, child, frames, tracer
-from stepcoder_jax.execution.sandbox import STACK_BYTES, Sandbox, die_with_parent
+from stepcoder_jax.execution.sandbox import (
+    STACK_BYTES,
+    Sandbox,
+    die_with_parent,
+    site_packages,
+)
 
 _CONTROL_IN, _CONTROL_OUT = 250, 251
 _STDERR_TAIL = 4096
@@ -59,6 +64,7 @@ def main() -> None:
     _move_control_pipes()
     sandbox = Sandbox(slot, tuple(filter(None, without.split(","))))
     sandbox.prepare()
+    sys.path += site_packages()
     site.setquit()  # `exit` and `quit`, which -S leaves out
     random.seed(0)
     worker = Worker(sandbox)
