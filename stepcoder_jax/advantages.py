@@ -1,0 +1,115 @@
+"""From outcome rewards to advantages: KL penalty, GAE, whitening, running reward scale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+
+from stepcoder_jax.pytrees import RewardScale
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float
+
+# a running standard deviation below this is rounding, not spread: rewards stay as they are
+SMALLEST_SPREAD = 1e-6
+
+
+def masked_sum(x: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, ""]:
+    """Sum of x where mask is True; what stands elsewhere, even NaN, has no influence."""
+    return jnp.sum(jnp.where(mask, x, 0.0))
+
+
+def masked_mean(x: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, ""]:
+    """Mean of x where mask is True; 0 for an empty mask."""
+    return masked_sum(x, mask) / jnp.maximum(1, jnp.sum(mask))
+
+
+def token_rewards(
+    outcome: Float[Array, "B T"],
+    logprobs: Float[Array, "B T"],
+    ref_logprobs: Float[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    kl_coef: float,
+) -> Float[Array, "B T"]:
+    """Rewards with the KL penalty of every completion token.
+
+    r_t = outcome_t - kl_coef * (log pi(y_t) - log pi_ref(y_t)) on the mask, 0 elsewhere.
+    Source: arXiv:2402.01391, eq. 4; the penalty is on tokens, as in arXiv:2203.02155.
+    """
+    return jnp.where(mask, outcome - kl_coef * (logprobs - ref_logprobs), 0.0)
+
+
+def gae(
+    rewards: Float[Array, "B T"],
+    values: Float[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    gamma: float,
+    gae_lambda: float,
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """Generalized advantage estimates and returns, 0 outside the mask.
+
+    delta_t = r_t + gamma V_{t+1} - V_t; A_t = delta_t + gamma lambda A_{t+1};
+    return_t = A_t + V_t; V and A after the last masked token are 0.
+    Source: arXiv:1707.06347, eqs. 11-12. Differs: positions outside the mask are skipped;
+    t + 1 is the next position inside it.
+    """
+
+    def step(carry, column):
+        next_value, next_advantage = carry
+        reward, value, keep = column
+        delta = reward + gamma * next_value - value
+        advantage = delta + gamma * gae_lambda * next_advantage
+        carry = (
+            jnp.where(keep, value, next_value),
+            jnp.where(keep, advantage, next_advantage),
+        )
+        return carry, jnp.where(keep, advantage, 0.0)
+
+    zeros = jnp.zeros(rewards.shape[0], jnp.float32)
+    columns = (rewards.T, values.T, mask.T)
+    _, advantages = jax.lax.scan(step, (zeros, zeros), columns, reverse=True)
+    return advantages.T, jnp.where(mask, advantages.T + values, 0.0)
+
+
+def whiten(x: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, "B T"]:
+    """(x - mean) / sqrt(var + 1e-8) over the mask, 0 elsewhere; var is unbiased."""
+    mean = masked_mean(x, mask)
+    squares = masked_sum((x - mean) ** 2, mask)
+    variance = squares / jnp.maximum(1, jnp.sum(mask) - 1)
+    return jnp.where(mask, (x - mean) * jax.lax.rsqrt(variance + 1e-8), 0.0)
+
+
+def init_reward_scale() -> RewardScale:
+    """Moments of no rewards at all."""
+    return RewardScale(*(jnp.zeros((), jnp.float32) for _ in range(3)))
+
+
+def update_reward_scale(
+    scale: RewardScale, outcome: Float[Array, " B"], valid: Bool[Array, " B"]
+) -> RewardScale:
+    """Take the outcome rewards of the valid rows into the running moments.
+
+    Source: the parallel form of Welford's algorithm (Chan, Golub, LeVeque 1979, eq. 2.1).
+    """
+    count = jnp.sum(valid, dtype=jnp.float32)
+    mean = jnp.sum(jnp.where(valid, outcome, 0.0)) / jnp.maximum(1.0, count)
+    m2 = jnp.sum(jnp.where(valid, (outcome - mean) ** 2, 0.0))
+    total = scale.count + count
+    share = count / jnp.maximum(1.0, total)
+    shift = mean - scale.mean
+    return RewardScale(
+        count=total,
+        mean=scale.mean + shift * share,
+        m2=scale.m2 + m2 + shift**2 * scale.count * share,
+    )
+
+
+def reward_divisor(scale: RewardScale) -> Float[Array, ""]:
+    """Running unbiased standard deviation of outcome rewards; 1 while there is no spread.
+
+    The authors' released PPO divides by it without subtracting the mean.
+    """
+    std = jnp.sqrt(scale.m2 / jnp.maximum(1.0, scale.count - 1))
+    return jnp.where(std > SMALLEST_SPREAD, std, 1.0)

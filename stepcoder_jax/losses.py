@@ -1,0 +1,99 @@
+"""The losses of PPO, each as a sum over its mask.
+
+Sums, not means: the caller divides by a count taken over all micro-batches and devices, so
+that neither changes the gradient. What stands outside a mask has exactly zero gradient.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from stepcoder_jax.advantages import masked_sum
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Bool, Float, Int
+
+
+class MaskedSum(NamedTuple):
+    """A sum over a mask and the number of True in that mask."""
+
+    total: jax.Array  # f32[]
+    count: jax.Array  # f32[]
+
+
+def sum_over(x: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> MaskedSum:
+    """Sum and count of x over mask."""
+    return MaskedSum(masked_sum(x, mask), jnp.sum(mask, dtype=jnp.float32))
+
+
+def log_policy(logits: Float[Array, "B T V"], temperature: float) -> Float[Array, "B T V"]:
+    """log pi = log softmax(logits / temperature) over the full vocabulary, in float32."""
+    return jax.nn.log_softmax(logits.astype(jnp.float32) / temperature, axis=-1)
+
+
+def token_logprobs(
+    log_pi: Float[Array, "B T V"], chosen: Int[Array, "B T"]
+) -> Float[Array, "B T"]:
+    """log pi of the tokens that were chosen."""
+    return jnp.take_along_axis(log_pi, chosen[:, :, None], axis=-1)[:, :, 0]
+
+
+def entropy(log_pi: Float[Array, "B T V"]) -> Float[Array, "B T"]:
+    """H = - sum_v pi(v) log pi(v), in nats."""
+    return -jnp.sum(jnp.exp(log_pi) * log_pi, axis=-1)
+
+
+def kl_divergence(
+    log_pi: Float[Array, "B T V"], log_ref: Float[Array, "B T V"]
+) -> Float[Array, "B T"]:
+    """KL(pi || ref) = sum_v pi(v) (log pi(v) - log ref(v)), exact, in nats."""
+    return jnp.sum(jnp.exp(log_pi) * (log_pi - log_ref), axis=-1)
+
+
+def log_ratio(
+    logprobs: Float[Array, "B T"],
+    old_logprobs: Float[Array, "B T"],
+    mask: Bool[Array, "B T"],
+) -> Float[Array, "B T"]:
+    """log(pi / pi_old) on the mask, 0 elsewhere, so that no exp overflows out of sight."""
+    return jnp.where(mask, logprobs - old_logprobs, 0.0)
+
+
+def policy_loss(
+    logprobs: Float[Array, "B T"],
+    old_logprobs: Float[Array, "B T"],
+    advantages: Float[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    clip_eps: float,
+) -> tuple[MaskedSum, MaskedSum]:
+    """Clipped policy loss, and how many tokens the clip holds back.
+
+    loss = sum max(-A ratio, -A clip(ratio, 1 - eps, 1 + eps)), ratio = pi / pi_old.
+    Source: arXiv:1707.06347, eq. 7, negated; with the execution mask arXiv:2402.01391,
+    eq. 5. Counted as clipped: tokens whose clipped term is strictly the greater.
+    """
+    ratio = jnp.exp(log_ratio(logprobs, old_logprobs, mask))
+    plain = -advantages * ratio
+    clipped = -advantages * jnp.clip(ratio, 1.0 - clip_eps, 1.0 + clip_eps)
+    held = (clipped > plain).astype(jnp.float32)
+    return sum_over(jnp.maximum(plain, clipped), mask), sum_over(held, mask)
+
+
+def value_loss(
+    values: Float[Array, "B T"],
+    old_values: Float[Array, "B T"],
+    returns: Float[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    clip_eps: float,
+) -> MaskedSum:
+    """Clipped value loss.
+
+    loss = sum 0.5 max((V - R)^2, (V_old + clip(V - V_old, -eps, eps) - R)^2).
+    Source: the PPO release of OpenAI baselines (ppo2); no paper has it as an equation.
+    """
+    clipped = old_values + jnp.clip(values - old_values, -clip_eps, clip_eps)
+    errors = jnp.maximum((values - returns) ** 2, (clipped - returns) ** 2)
+    return sum_over(0.5 * errors, mask)
