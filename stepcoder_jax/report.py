@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -21,6 +22,7 @@ LEGEND = (
     f"{GIVEN}given{RESET}  {RAN}written, executed{RESET}  "
     f"{IDLE}written, never executed{RESET} (FGO drops it from the policy loss)"
 )
+WORDS = re.compile(r"\S(?:[^\n]*\S)?")
 PLAIN_LEGEND = "| given   + executed   - never executed (FGO drops it)   ~ partly"
 
 # Panels of the picture: title -> patterns of metric names, drawn where present.
@@ -84,8 +86,8 @@ def colour(program: Program, kept: np.ndarray, ansi: bool) -> str:
         if run.size:
             code = (GIVEN, RAN, IDLE)[style[run[0]]]
             text = show_controls(data[run[0] : run[-1] + 1].decode(errors="replace"))
-            # Closed before each line end, so that no style leaks into a pager's margin.
-            parts.append(code + text.replace("\n", f"{RESET}\n{code}") + RESET)
+            # Word to word within a line: no style on indentations, none left open.
+            parts.append(WORDS.sub(lambda match, code=code: code + match[0] + RESET, text))
     return "".join(parts)
 
 
