@@ -6,7 +6,7 @@ that neither changes the gradient. What stands outside a mask has exactly zero g
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class MaskedSum(NamedTuple):
     """A sum over a mask and the number of True in that mask."""
 
-    total: jax.Array  # f32[]
-    count: jax.Array  # f32[]
+    total: Any  # f32[]
+    count: Any  # f32[]
 
 
 def sum_over(x: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> MaskedSum:

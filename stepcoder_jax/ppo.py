@@ -32,11 +32,11 @@ SHUFFLE_STREAM = 0x7FFFFFFF
 class ValueMoments(NamedTuple):
     """Sums per row from which the critic's explained variance of any group follows."""
 
-    count: jax.Array  # f32[B]
-    returns: jax.Array  # f32[B]
-    squared_returns: jax.Array  # f32[B]
-    errors: jax.Array  # f32[B], returns - values
-    squared_errors: jax.Array  # f32[B]
+    count: Any  # f32[B]
+    returns: Any  # f32[B]
+    squared_returns: Any  # f32[B]
+    errors: Any  # f32[B], returns - values
+    squared_errors: Any  # f32[B]
 
 
 class Updated(NamedTuple):
@@ -188,7 +188,8 @@ def make_experience(
     logprobs, ref_logprobs, kl, values = place(
         join_rows(
             jax.lax.map(
-                lambda row: evaluate_tokens(config, state, reference, *row, columns), inputs
+                lambda x: evaluate_tokens(config, state, reference, x[0], x[1], columns),
+                inputs,
             )
         ),
         0,
@@ -265,7 +266,7 @@ def ppo_loss(
     config: Config,
     batch: Experience,
     divisors: tuple[jax.Array, jax.Array],
-) -> tuple[jax.Array, Metrics]:
+) -> tuple[jax.Array, tuple[Metrics, Metrics]]:
     """Loss of one micro-batch, already divided by its minibatch's counts; and sums to log.
 
     policy / n_policy - entropy_coef * entropy / n_policy + c * value / n_value, with

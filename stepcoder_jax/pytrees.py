@@ -8,13 +8,9 @@ from the left: `tokens[b, :length[b]]` are real, completion token t of row b sta
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    import jax
-    import numpy as np
-
-    Array = jax.Array | np.ndarray
+Array = Any  # jax.Array on the device, numpy.ndarray on the host
 
 
 class PromptBatch(NamedTuple):
@@ -22,7 +18,9 @@ class PromptBatch(NamedTuple):
 
     tokens: Array  # i32[B, P], zero right of prompt_length
     prompt_length: Array  # i32[B]
-    index: Array  # i32[B], global rollout index; with (seed, step) it gives the random draws
+    index: (
+        Array  # i32[B], global rollout index; with (seed, step) it gives the random draws
+    )
 
 
 class Rollout(NamedTuple):

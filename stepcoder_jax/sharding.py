@@ -1,0 +1,153 @@
+"""The device layout: one mesh, one table of rules, and the way in and out for arrays.
+
+The only file that spells axis names. Batches are split over data and fsdp; parameters over
+fsdp (their hidden axis) and tensor (heads, inner width, vocabulary).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stepcoder_jax.config import Config, MeshConfig
+
+P = PartitionSpec
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
+
+# Path of a parameter (its end, so that optimizer moments match too) -> axes. Every
+# parameter matches exactly one rule; there is no catch-all.
+RULES: tuple[tuple[str, PartitionSpec], ...] = (
+    (r"trunk/embed_tokens/embedding", P("tensor", "fsdp")),
+    (r"trunk/layers/(q|k|v|gate|up)_proj/kernel", P(None, "fsdp", "tensor")),
+    (r"trunk/layers/(o|down)_proj/kernel", P(None, "tensor", "fsdp")),
+    (r"trunk/layers/\w+_layernorm/scale", P(None, None)),
+    (r"trunk/norm/scale", P(None)),
+    (r"lm_head/kernel", P("fsdp", "tensor")),
+    (r"value_head/kernel", P("fsdp", None)),
+    (r"value_head/bias", P(None)),
+)
+
+
+class ShardingError(ValueError):
+    """Sizes that do not fit the mesh; the message names the numbers and the field."""
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
+    """Lay `devices` out as data x fsdp x tensor; an axis of -1 takes what is left."""
+    sizes = [getattr(config, axis) for axis in AXES]
+    shown = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes))
+    if sizes.count(-1) > 1:
+        raise ShardingError(f"mesh {shown}: only one axis of mesh.* may be -1")
+    if any(size < 1 and size != -1 for size in sizes):
+        raise ShardingError(f"mesh {shown}: axes of mesh.* must be positive, or -1")
+    known = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = len(devices) // known
+    if math.prod(sizes) != len(devices):
+        raise ShardingError(
+            f"mesh {shown} needs a multiple of {known} devices and exactly their number, "
+            f"found {len(devices)}; change mesh.data, mesh.fsdp or mesh.tensor"
+        )
+    return Mesh(np.asarray(devices).reshape(sizes), AXES)  # Auto axes
+
+
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
+    """Number of parts that a batch is split into."""
+    return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def check_batch(config: Config, mesh: Mesh | AbstractMesh) -> None:
+    """Raise ShardingError unless every micro-batch divides over the mesh."""
+    ppo, sampling, shards = config.ppo, config.sampling, batch_shards(mesh)
+    parts = ppo.num_minibatches * ppo.num_micro_batches * shards
+    if config.batch_size % parts:
+        raise ShardingError(
+            f"a batch of {config.batch_size} rollouts (sampling.problems_per_step "
+            f"{sampling.problems_per_step} x sampling.rollouts_per_problem "
+            f"{sampling.rollouts_per_problem}) does not divide into ppo.num_minibatches "
+            f"{ppo.num_minibatches} x ppo.num_micro_batches {ppo.num_micro_batches} x "
+            f"{shards} devices (mesh.data x mesh.fsdp)"
+        )
+
+
+def find_rule(path: str) -> PartitionSpec:
+    """The one rule for a parameter path such as trunk/layers/q_proj/kernel."""
+    found = [spec for rule, spec in RULES if re.search(rf"(^|/){rule}$", path)]
+    if len(found) != 1:
+        raise ShardingError(
+            f"parameter {path!r} matches {len(found)} rules of sharding.RULES, expected 1"
+        )
+    return found[0]
+
+
+def param_shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
+    """A NamedSharding per leaf of a tree of params, optimizer states or a TrainState.
+
+    Leaves need a shape only. Scalars (counts, the step) are replicated. Raises
+    ShardingError for a path without exactly one rule, or a size that does not divide.
+    """
+
+    def shard(path: Any, leaf: Any) -> NamedSharding:
+        if leaf.ndim == 0:
+            return NamedSharding(mesh, P())
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spec = find_rule(name)
+        for size, axis in zip(leaf.shape, spec, strict=True):
+            if axis is not None and size % mesh.shape[axis]:
+                raise ShardingError(
+                    f"parameter {name} of shape {leaf.shape}: {size} does not divide "
+                    f"over mesh.{axis} = {mesh.shape[axis]}"
+                )
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(shard, tree)
+
+
+def batch_sharding(mesh: Mesh | AbstractMesh, axis: int) -> NamedSharding:
+    """Split axis number `axis` over data and fsdp, nothing else."""
+    return NamedSharding(mesh, P(*(None,) * axis, BATCH))
+
+
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def constrain_batch(mesh: Mesh, tree: Any, axis: int) -> Any:
+    """Pin the batch axis of every array inside a jitted program.
+
+    Without it a shuffled gather silently runs the whole batch on every device.
+    """
+    return jax.lax.with_sharding_constraint(tree, batch_sharding(mesh, axis))
+
+
+def to_devices(tree: Any, shardings: Any) -> Any:
+    """Host arrays -> global arrays; every process passes the whole arrays, all equal.
+
+    `shardings` is one sharding for all leaves or a tree of them.
+    """
+    if isinstance(shardings, jax.sharding.Sharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+
+    def put(array: Any, sharding: NamedSharding) -> jax.Array:
+        array = np.asarray(array)
+        return jax.make_array_from_callback(array.shape, sharding, lambda i: array[i])
+
+    return jax.tree.map(put, tree, shardings)
+
+
+def to_host(tree: Any) -> Any:
+    """Global arrays -> whole numpy arrays, on every process."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+    return multihost_utils.process_allgather(tree, tiled=True)

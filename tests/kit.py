@@ -1,0 +1,92 @@
+"""A tiny model, tiny batches and their config: one set of compiled shapes for all tests."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import numpy as np
+
+from stepcoder_jax import config as settings
+from stepcoder_jax.models import policy
+from stepcoder_jax.pytrees import Feedback, PromptBatch, Rollout
+
+ROWS, PROMPT, COLUMNS = 16, 12, 10  # B, P, T
+EOS = 1
+
+
+def tiny_model(**fields) -> settings.ModelConfig:
+    """Two layers of width 32 over 304 tokens: each axis divides by 8 devices."""
+    shape = {
+        "vocab_size": 304,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 8,
+        "max_positions": 64,
+    }
+    return settings.ModelConfig(**shape | fields)
+
+
+def tiny_config() -> settings.Config:
+    """4 problems x 4 rollouts, 2 minibatches, rates large enough to see an update."""
+    config = settings.Config(model=tiny_model())
+    config.prompt.max_prompt_length = PROMPT
+    config.sampling = settings.SamplingConfig(4, 4, COLUMNS, 0.8, 0.9, chunk=4)
+    config.ppo.num_minibatches = 2
+    config.ppo.scale_rewards = False
+    config.ppo.actor.learning_rate = 1e-3
+    config.ppo.critic.learning_rate = 1e-3
+    config.evaluation.batch_size = ROWS
+    return config
+
+
+@functools.cache
+def tiny_params():
+    """Random actor parameters of `tiny_model()`; sharp enough to have preferences."""
+    params = policy.init_params(tiny_model(), jax.random.key(0))
+    return jax.tree.map(lambda x: 3 * x, params)
+
+
+def prompt_batch(rows: int = ROWS, group: int = 4) -> PromptBatch:
+    """Random prompts of 3 to PROMPT tokens, the same one for `group` rows in a row."""
+    rng = np.random.default_rng(0)
+    length = rng.integers(3, PROMPT + 1, rows // group).repeat(group).astype(np.int32)
+    tokens = rng.integers(2, 304, (rows // group, PROMPT)).repeat(group, axis=0)
+    tokens = np.where(np.arange(PROMPT)[None] < length[:, None], tokens, 0)
+    return PromptBatch(tokens.astype(np.int32), length, np.arange(rows, dtype=np.int32))
+
+
+def rollout_batch() -> tuple[Rollout, Feedback]:
+    """Random completions of 1 to COLUMNS tokens with rewards; row 3 is invalid."""
+    rng = np.random.default_rng(1)
+    batch = prompt_batch()
+    count = rng.integers(1, COLUMNS + 1, ROWS).astype(np.int32)
+    mask = np.arange(COLUMNS)[None] < count[:, None]
+    length = batch.prompt_length + count
+    tokens = np.pad(batch.tokens, ((0, 0), (0, COLUMNS)))
+    drawn = rng.integers(2, 304, tokens.shape).astype(np.int32)
+    column = np.arange(PROMPT + COLUMNS)[None]
+    inside = (column >= batch.prompt_length[:, None]) & (column < length[:, None])
+    tokens = np.where(inside, drawn, tokens)
+    zeros = np.zeros((ROWS, COLUMNS), np.float32)
+    rollout = Rollout(
+        tokens=tokens,
+        prompt_length=batch.prompt_length,
+        length=length,
+        mask=mask,
+        logprobs=zeros,
+        kept_mass=mask.astype(np.float32),
+        truncated=count == COLUMNS,
+    )
+    rewards = zeros.copy()
+    rewards[np.arange(ROWS), count - 1] = rng.choice([1.0, -0.3, -0.6, -1.0], ROWS)
+    valid = np.arange(ROWS) != 3
+    return rollout, Feedback(rewards, mask & (rng.random(mask.shape) < 0.7), valid)
+
+
+def one_device(tree, _axis):
+    """The `place` of programs that run on one device."""
+    return tree

@@ -1,0 +1,142 @@
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh
+
+import kit
+from stepcoder_jax import ppo, sharding
+from stepcoder_jax.config import MeshConfig
+from stepcoder_jax.models import policy
+from stepcoder_jax.pytrees import PromptBatch
+from stepcoder_jax.steps import Steps
+
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
+
+
+def make_steps(shape, num_micro_batches=1):
+    config = kit.tiny_config()
+    config.ppo.num_micro_batches = num_micro_batches
+    config.ppo.num_minibatches = 1
+    devices = jax.devices()[: int(np.prod(shape))]
+    return Steps(config, sharding.make_mesh(MeshConfig(*shape), devices), kit.EOS)
+
+
+@functools.cache
+def run_iteration(shape):
+    """One whole iteration; arrays on the host, and flops of one device in the update."""
+    steps = make_steps(shape)
+    actor = steps.place_params(kit.tiny_params())
+    state = steps.init_state(actor)
+    rollout = steps.sample(actor, kit.prompt_batch(), 0, None)
+    sampled = sharding.to_host(rollout)
+    rewards, executed = sampled.logprobs * 0, sampled.mask.copy()
+    last = sampled.length - sampled.prompt_length - 1
+    rewards[np.arange(kit.ROWS), last] = np.where(np.arange(kit.ROWS) % 3, -0.6, 1.0)
+    executed[::2, 1] = False
+    feedback = kit.Feedback(rewards, executed, np.ones(kit.ROWS, bool))
+    experience, state, _ = steps.make_experience(state, actor, rollout, feedback)
+    cost = steps.ppo_program.lower(state, experience).compile().cost_analysis()
+    seen = sharding.to_host(experience)
+    state, metrics = steps.ppo_step(state, experience)
+    results = {"rollout": sampled, "experience": seen, "metrics": metrics}
+    results |= {"actor": state.actor, "critic": state.critic}
+    return sharding.to_host(results), cost["flops"]
+
+
+@pytest.mark.parametrize("shape", MESHES)
+def test_one_iteration_equals_that_of_one_device(shape):
+    expected, _ = run_iteration((1, 1, 1))
+    got, _ = run_iteration(shape)
+    np.testing.assert_array_equal(got["rollout"].tokens, expected["rollout"].tokens)
+
+    def close(a, b):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+    jax.tree.map(close, got, expected)
+
+
+@pytest.mark.parametrize("shape", MESHES)
+def test_each_device_does_a_share_of_the_work(shape):
+    _, whole = run_iteration((1, 1, 1))
+    _, share = run_iteration(shape)
+    assert share < 0.3 * whole  # a shuffle without a constraint would leave it at 1
+
+
+def test_an_update_moves_every_parameter():
+    result, _ = run_iteration((1, 1, 1))
+    moved = jax.tree.map(
+        lambda a, b: bool(np.any(a != b)), result["actor"], kit.tiny_params()
+    )
+    assert all(jax.tree.leaves(moved))
+
+
+@functools.cache
+def abstract_state(**fields):
+    config = kit.tiny_config()
+    config.model = kit.tiny_model(**fields)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    actor = jax.eval_shape(functools.partial(policy.init_params, config.model), key)
+    return jax.eval_shape(functools.partial(ppo.init_state, config), actor)
+
+
+@pytest.mark.parametrize("shared_trunk", [False, True])
+@pytest.mark.parametrize("tie_embeddings", [False, True])
+def test_every_leaf_of_a_state_has_one_rule(shared_trunk, tie_embeddings):
+    mesh = AbstractMesh((2, 2, 2), sharding.AXES)
+    state = abstract_state(shared_trunk=shared_trunk, tie_embeddings=tie_embeddings)
+    shardings = sharding.param_shardings(mesh, state)
+    assert jax.tree.structure(shardings) == jax.tree.structure(state)
+    query = shardings.actor["trunk"]["layers"]["q_proj"]["kernel"]
+    shape = state.actor["trunk"]["layers"]["q_proj"]["kernel"].shape
+    assert query.shard_shape(shape) == (2, 16, 16)
+    moments = jax.tree.leaves(shardings.actor_opt)
+    assert any(not s.is_fully_replicated for s in moments)
+
+
+def test_a_parameter_without_a_rule_is_an_error():
+    with pytest.raises(sharding.ShardingError, match=r"trunk/layers/lora/kernel.* 0 rules"):
+        sharding.find_rule("trunk/layers/lora/kernel")
+
+
+def test_a_parameter_that_does_not_divide_is_an_error():
+    mesh = AbstractMesh((1, 1, 5), sharding.AXES)
+    with pytest.raises(
+        sharding.ShardingError, match=r"304 does not divide over mesh.tensor"
+    ):
+        sharding.param_shardings(mesh, abstract_state())
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ((3, 1, 1), "found 8"),
+        ((-1, 3, 1), "multiple of 3 devices.*found 8"),
+        ((-1, -1, 1), "only one axis"),
+        ((0, 1, 1), "must be positive"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_an_error(axes, message):
+    with pytest.raises(sharding.ShardingError, match=message):
+        sharding.make_mesh(MeshConfig(*axes), jax.devices())
+
+
+def test_the_free_axis_takes_what_is_left():
+    mesh = sharding.make_mesh(MeshConfig(-1, 2, 2), jax.devices())
+    assert dict(mesh.shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+
+
+def test_a_batch_that_does_not_divide_names_the_numbers():
+    with pytest.raises(sharding.ShardingError, match=r"16 rollouts.*num_micro_batches 4"):
+        make_steps((8, 1, 1), num_micro_batches=4)
+
+
+def test_arrays_survive_the_way_to_the_devices_and_back():
+    mesh = sharding.make_mesh(MeshConfig(8, 1, 1), jax.devices())
+    batch = kit.prompt_batch()
+    there = sharding.to_devices(batch, sharding.batch_sharding(mesh, 0))
+    assert there.tokens.sharding.shard_shape(there.tokens.shape) == (2, kit.PROMPT)
+    back = sharding.to_host(there)
+    assert isinstance(back, PromptBatch)
+    jax.tree.map(np.testing.assert_array_equal, back, batch)
