@@ -30,7 +30,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Rollouts: pass rate and reward": ("pass_rate", "reward"),
     "Validation pass@1 (greedy)": ("validation/pass*",),
     "Curriculum": ("cccs/stage0_share", "cccs/mean_stage"),
-    "KL to the reference": ("*kl", "*kl_executed", "*kl_unexecuted"),
+    "KL to the reference": ("kl", "*/kl", "*kl_executed", "*kl_unexecuted"),
     "Completion tokens masked by FGO": ("fgo/masked", "fgo/masked_*"),
     "Seconds per iteration": ("seconds/*",),
 }
@@ -87,7 +87,7 @@ def colour(program: Program, kept: np.ndarray, ansi: bool) -> str:
             code = (GIVEN, RAN, IDLE)[style[run[0]]]
             text = show_controls(data[run[0] : run[-1] + 1].decode(errors="replace"))
             # Word to word within a line: no style on indentations, none left open.
-            parts.append(WORDS.sub(lambda match, code=code: code + match[0] + RESET, text))
+            parts.append(WORDS.sub(rf"{code}\g<0>{RESET}", text))
     return "".join(parts)
 
 
