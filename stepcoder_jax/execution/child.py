@@ -14,6 +14,7 @@ import io
 import json
 import mmap
 import os
+import random
 import sys
 import threading
 import traceback
@@ -81,6 +82,7 @@ def run(job: Job, prelude: dict[str, Any], hits: mmap.mmap, head: int) -> None:
     os.write(head, COMPILED + program.table.tobytes())
     os.close(head)
     _open_standard_streams()
+    random.seed(0)  # here, for a fork seeds it anew
     pristine = dict(builtins.__dict__)
     module = _fresh_module(job, prelude)
     try:
@@ -112,7 +114,7 @@ def _open_standard_streams() -> None:
         "stdin": io.TextIOWrapper(io.BufferedReader(source), "utf-8"),
         "stdout": io.TextIOWrapper(io.BufferedWriter(out), "utf-8"),
         "stderr": io.TextIOWrapper(
-            io.BufferedWriter(err), "utf-8", "backslashreplace", write_through=True
+            io.BufferedWriter(err), "utf-8", "backslashreplace", line_buffering=True
         ),
     }
     for name, stream in streams.items():
@@ -180,6 +182,7 @@ def _leave_note(error: BaseException) -> None:
         note = f"{type(error).__name__}\n{_program_line(error)}"
         os.pwrite(RESULT_FD, note.encode("utf-8", "replace")[:400], 0)
         sys.stdout.flush()
+        sys.stderr.flush()
         own = error.with_traceback(_program_frames(error))
         trace = traceback.format_exception(own, limit=_TRACEBACK_FRAMES, chain=False)
         os.write(2, "".join(trace)[-4000:].encode("utf-8", "replace"))
@@ -219,6 +222,7 @@ def _finish(module: types.ModuleType) -> None:
         sys.stdout.flush()
         module.__dict__.clear()  # closes, and so flushes, files that the program opened
         sys.stdout.flush()
+        sys.stderr.flush()
     except BaseException as error:  # a broken stdout, or an exit from a hook
         _leave_note(error)
     os._exit(EXIT_OK)

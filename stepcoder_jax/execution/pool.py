@@ -124,14 +124,14 @@ class Pool:
         problems = {id(program.problem): program.problem for program in programs}
         for problem in problems.values():
             _check_problem(problem)
-        return self._stream(programs)
-
-    def _stream(self, programs: Sequence[Program]) -> Iterator[tuple[int, Report]]:
         ticket = _Ticket(queue.SimpleQueue())
         for index, program in enumerate(programs):
             self._jobs.put(_Job(index, program, ticket))
+        return self._collect(ticket, len(programs))
+
+    def _collect(self, ticket: _Ticket, count: int) -> Iterator[tuple[int, Report]]:
         try:
-            for _ in programs:
+            for _ in range(count):
                 index, report = ticket.reports.get()
                 if isinstance(report, Exception):
                     raise report
@@ -158,14 +158,14 @@ class Pool:
         """The thread of one worker: start it, feed it, replace it."""
         try:
             self._replace(slot)
-        except (SandboxError, OSError) as error:
+        except Exception as error:  # raised again by the thread that waits for us
             self._started.put(error)
             return
         self._started.put(None)
         try:
             while (job := self._jobs.get()) is not None:
                 if not job.ticket.cancelled:
-                    job.ticket.reports.put((job.index, self._judge(slot, job.program)))
+                    job.ticket.reports.put((job.index, self._answer(slot, job.program)))
         finally:
             worker = self._workers[slot]
             if worker is not None:
@@ -183,13 +183,20 @@ class Pool:
                 worker.kill()
         return worker
 
-    def _judge(self, slot: int, program: Program) -> Report | Exception:
-        """One program with its second chance; an exception only when the pool closes."""
+    def _answer(self, slot: int, program: Program) -> Report | Exception:
+        """A report, or what the waiting caller is to raise."""
+        try:
+            return self._judge(slot, program)
+        except Exception as error:  # a fault of ours must not leave the caller waiting
+            return error
+
+    def _judge(self, slot: int, program: Program) -> Report:
+        """One program with its second chance; RuntimeError when the pool closes."""
         tests = len(program.problem.tests)
         message = ""
         for _ in range(_ATTEMPTS):
             if self._closing:
-                return RuntimeError("the pool was closed")
+                raise RuntimeError("the pool was closed")
             try:
                 worker = self._workers[slot] or self._replace(slot)
                 return worker.judge(program)
@@ -199,7 +206,7 @@ class Pool:
                 if dead is not None:
                     dead.close()
         if self._closing:
-            return RuntimeError("the pool was closed")
+            raise RuntimeError("the pool was closed")
         return verdicts.infra_report(tests, message)
 
 

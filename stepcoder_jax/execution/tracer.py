@@ -1,9 +1,10 @@
 """Statement coverage in one shared byte per statement, which a SIGKILL cannot undo.
 
 A probe is put before every statement. On interpreters with `sys.monitoring` (3.12 and
-newer) it is a `pass` on a line number of its own: it compiles to a NOP whose LINE event
-is switched off after the first time, so that a hot loop pays next to nothing. On 3.11 it
-stores into the map. Placement is the same, hence so are the statements reported. Real
+newer) it is a `pass` on a line number of its own: it compiles to a NOP whose event is
+switched off after the first time, so that a hot loop pays next to nothing. (INSTRUCTION
+events, for a LINE event looks its line up, which is quadratic in a long module.) On 3.11
+the probe stores into the map. Placement is the same, hence so are the statements reported. Real
 nodes keep their positions: line numbers and tracebacks are those of the source.
 """
 
@@ -83,20 +84,31 @@ class Instrumented:
             setattr(builtins, _HIT, hits)
             return
         monitoring = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
-        first, disable = self.first_line, monitoring.DISABLE
+        event, disable = monitoring.events.INSTRUCTION, monitoring.DISABLE
+        slots: dict[int, dict[int, int]] = {}  # id of code object, offset -> statement
 
-        def on_line(code: types.CodeType, line: int) -> object:
-            if line >= first:
-                hits[line - first] = 1
+        def on_instruction(code: types.CodeType, offset: int) -> object:
+            slot = slots[id(code)].get(offset)
+            if slot is not None:
+                hits[slot] = 1
             return disable
 
         monitoring.use_tool_id(_TOOL, "stepcoder")
-        monitoring.register_callback(_TOOL, monitoring.events.LINE, on_line)
+        monitoring.register_callback(_TOOL, event, on_instruction)
         pending = [self.code]
         while pending:
             code = pending.pop()
-            monitoring.set_local_events(_TOOL, code, monitoring.events.LINE)
+            slots[id(code)] = self._find_probes(code)
+            monitoring.set_local_events(_TOOL, code, event)
             pending += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+
+    def _find_probes(self, code: types.CodeType) -> dict[int, int]:
+        first = self.first_line
+        return {
+            start: line - first
+            for start, _, line in code.co_lines()
+            if line is not None and line >= first
+        }
 
 
 _MAY_HAVE_DOCSTRING = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)

@@ -15,6 +15,7 @@ from typing import Any
 
 MAX_DEPTH = 100
 MAX_NODES = 2_000_000
+MAX_COMPOSITE_KEYS = 5000
 MAX_INT_DIGITS = 1 << 20  # hexadecimal
 _SMALL = 1 << 53
 
@@ -135,8 +136,22 @@ def _build_all(items: list[Any], depth: int) -> list[Any]:
     return [_build(item, depth) for item in items]
 
 
+def _build_hashed(items: list[Any], depth: int) -> list[Any]:
+    """Items that are to be hashed, few enough that colliding ones cost no time.
+
+    Big ints and tuples can be chosen to share one hash value; strings and small numbers
+    cannot.
+    """
+    if sum(isinstance(item, list) for item in items) > MAX_COMPOSITE_KEYS:
+        raise ValueCodecError(f"more than {MAX_COMPOSITE_KEYS} composite keys")
+    return _build_all(items, depth)
+
+
 def _build_dict(items: list[Any], depth: int) -> dict[Any, Any]:
-    return {_build(key, depth): _build(value, depth) for key, value in items}
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in items):
+        raise ValueCodecError("a dict item that is no pair")
+    keys = _build_hashed([key for key, _ in items], depth)
+    return dict(zip(keys, _build_all([value for _, value in items], depth)))
 
 
 def _build_int(items: list[Any], depth: int) -> int:
@@ -172,8 +187,8 @@ def _build_bytes(items: list[Any], depth: int) -> bytes:
 _BUILDERS: dict[str, Callable[[list[Any], int], Any]] = {
     "l": _build_all,
     "t": lambda items, depth: tuple(_build_all(items, depth)),
-    "s": lambda items, depth: set(_build_all(items, depth)),
-    "z": lambda items, depth: frozenset(_build_all(items, depth)),
+    "s": lambda items, depth: set(_build_hashed(items, depth)),
+    "z": lambda items, depth: frozenset(_build_hashed(items, depth)),
     "d": _build_dict,
     "i": _build_int,
     "f": _build_float,

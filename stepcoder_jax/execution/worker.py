@@ -15,7 +15,6 @@ import json
 import math
 import mmap
 import os
-import random
 import resource
 import select
 import signal
@@ -66,7 +65,6 @@ def main() -> None:
     sandbox.prepare()
     sys.path += site_packages()
     site.setquit()  # `exit` and `quit`, which -S leaves out
-    random.seed(0)
     worker = Worker(sandbox)
     gc.collect()
     gc.freeze()
@@ -214,10 +212,13 @@ def _wait(pid: int, started: float, limits: Limits) -> dict[str, Any]:
         os.killpg(pid, signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
+    code, cpu = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+    if code == -signal.SIGKILL and cpu >= limits.cpu:
+        killed = "cpu"  # several threads at once: the kernel's own limit was first
     return {
-        "exit": os.waitstatus_to_exitcode(status),
+        "exit": code,
         "killed": killed,
-        "cpu": usage.ru_utime + usage.ru_stime,
+        "cpu": cpu,
         "wall": time.monotonic() - started,
         "memory": usage.ru_maxrss * 1024,
     }

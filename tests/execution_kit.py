@@ -1,0 +1,55 @@
+"""What the tests of the judge share: settings, programs, interpreters, data folders."""
+
+import dataclasses
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+from stepcoder_jax.config import ExecutionConfig
+from stepcoder_jax.execution import PoolSettings
+from stepcoder_jax.records import Mode, Problem, Program, TestCase
+
+SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+INTERPRETERS = ("", "python3.12", "python3.13")
+
+
+def make_settings(**changes) -> PoolSettings:
+    """Two workers, a CPU limit of 2 s, and the defaults for the rest."""
+    fields = dataclasses.asdict(ExecutionConfig(workers=2, cpu_seconds=2.0))
+    return PoolSettings(**(fields | changes))
+
+
+def find_interpreter(name: str) -> str:
+    """The path of a sandbox interpreter; skips the test where it is not installed."""
+    if not name:
+        return ""
+    path = shutil.which(name)
+    if path is None or subprocess.call([path, "-c", ""], stderr=subprocess.DEVNULL):
+        pytest.skip(f"no working {name} on PATH")
+    return path
+
+
+def make_program(
+    source,
+    *tests,
+    mode=Mode.STDIN_MAIN,
+    entry_point=None,
+    name="test",
+    cpu_seconds=None,
+) -> Program:
+    """A program whose tests are (inputs, expected) pairs."""
+    cases = tuple(TestCase(*test) for test in tests)
+    problem = Problem(
+        name, "", "", source, entry_point, mode, cases, "introductory", cpu_seconds
+    )
+    return Program(problem, source, 0, ())
+
+
+def need_data(relative: str) -> pathlib.Path:
+    """A file of the shared data; skips the test where it is absent."""
+    path = SHARED_DATA / relative
+    if not path.exists():
+        pytest.skip(f"no shared data: {relative} is absent")
+    return path

@@ -1,0 +1,112 @@
+"""The codec of arguments and results: exact for plain values, strict for hostile bytes."""
+
+import contextlib
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stepcoder_jax.execution import values
+
+key = st.none() | st.booleans() | st.integers() | st.text() | st.binary()
+plain = st.recursive(
+    key | st.floats(allow_nan=False) | st.complex_numbers(allow_nan=False),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.lists(inner, max_size=4).map(tuple)
+        | st.dictionaries(key, inner, max_size=4)
+        | st.sets(key, max_size=4)
+        | st.frozensets(key, max_size=4)
+    ),
+    max_leaves=15,
+)
+
+
+def same(a, b):
+    """Equality that also sees types and the sign of zero."""
+    return repr(a) == repr(b) or (type(a) is type(b) and a == b)
+
+
+@given(plain)
+def test_plain_values_survive_the_round_trip(value):
+    assert same(values.decode(values.encode(value)), value)
+
+
+@given(st.binary(max_size=60) | st.text('[]{},"ltdszifcb0123-.eE null', max_size=60))
+def test_arbitrary_bytes_give_a_value_or_the_one_error(data):
+    raw = data if isinstance(data, bytes) else data.encode()
+    with contextlib.suppress(values.ValueCodecError):
+        values.decode(raw)
+
+
+def test_special_floats_and_big_ints():
+    big = -(7**5000)
+    back = values.decode(values.encode([math.nan, math.inf, -math.inf, -0.0, big]))
+    assert math.isnan(back[0])
+    assert back[1:3] == [math.inf, -math.inf]
+    assert math.copysign(1, back[3]) == -1
+    assert back[4] == big
+
+
+def test_subclasses_are_reduced_to_their_base_without_asking_them():
+    class Liar(int):
+        def __int__(self):
+            return 99
+
+        __add__ = __index__ = __repr__ = __int__
+
+    class LyingList(list):
+        def __iter__(self):
+            return iter([99])
+
+    back = values.decode(values.encode([Liar(3), LyingList([1, 2])]))
+    assert back == [3, [1, 2]]
+    assert type(back[0]) is int and type(back[1]) is list
+
+
+def test_what_is_not_plain_is_refused():
+    cycle: list = []
+    cycle.append(cycle)
+    for value in (object(), (x for x in ()), cycle, range(3), print):
+        with pytest.raises(values.ValueCodecError):
+            values.encode(value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'["q", 1]',
+        b'["f", "nan", 1]',
+        b'["f", []]',
+        b'["i", "1_0"]',
+        b'["i", 5]',
+        b'["d", [1]]',
+        b'["d", "ab"]',
+        b'["d", [["l"], 1]]',
+        b'["s", ["l"]]',
+        b'["b", "zz"]',
+        b'["c", 1, 2]',
+        b"NaN",
+        b"1" * 30,
+        b"[" * 100_000,
+        b'["l",' * 200 + b"1" + b"]" * 200,
+        "é".encode(),
+        b"\xff\xfe",
+    ],
+)
+def test_malformed_bytes_are_refused(data):
+    with pytest.raises(values.ValueCodecError):
+        values.decode(data)
+
+
+def test_size_and_colliding_keys_are_bounded():
+    with pytest.raises(values.ValueCodecError, match="items"):
+        values.decode(b'["l"' + b",1" * (values.MAX_NODES + 1) + b"]")
+    step = (1 << 61) - 1  # ints that all share the hash 0
+    keys = set(range(0, step * (values.MAX_COMPOSITE_KEYS + 2), step)) - {0}
+    with pytest.raises(values.ValueCodecError, match="composite"):
+        values.decode(b'["s",' + b",".join(b'["i","%x"]' % k for k in keys) + b"]")
