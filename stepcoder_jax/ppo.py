@@ -388,7 +388,7 @@ def ppo_step(
         if config.model.shared_trunk:  # the value loss moves the trunk as well
             acts = jnp.any(batch.mask)
         learn = (warm & acts, jnp.any(batch.mask))
-        norms = tuple(optax.global_norm(x) for x in gradients)
+        norms = tuple(optax.tree.norm(x) for x in gradients)
         metrics |= {
             "actor_grad_norm": norms[0],
             "critic_grad_norm": norms[1],

@@ -45,9 +45,11 @@ def tiny_config() -> settings.Config:
 
 @functools.cache
 def tiny_params():
-    """Random actor parameters of `tiny_model()`; sharp enough to have preferences."""
+    """Random actor parameters of `tiny_model()`, sharpened until it has preferences."""
     params = policy.init_params(tiny_model(), jax.random.key(0))
-    return jax.tree.map(lambda x: 3 * x, params)
+    embed = params["trunk"]["embed_tokens"]
+    embed["embedding"] = 5 * embed["embedding"]
+    return params
 
 
 def prompt_batch(rows: int = ROWS, group: int = 4) -> PromptBatch:
