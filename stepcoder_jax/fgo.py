@@ -146,27 +146,16 @@ def clauses(node: ast.stmt) -> list[tuple[list[ast.AST], list[ast.stmt]]]:
     return [found[0], *(clause for clause in found[1:] if clause[1])]
 
 
-def is_elif(statements: list[ast.stmt], header: int, layout: Layout) -> bool:
-    """Say whether the clause at `header` is the nested `If` of an `elif`."""
-    return (
-        len(statements) == 1
-        and isinstance(statements[0], ast.If)
-        and layout.start(statements[0]) == header
-    )
-
-
 def suites_of(node: ast.stmt, layout: Layout, closes: int) -> list[Suite]:
     """Return the clauses of a compound statement as suites, in order.
 
-    `closes` is where the next code behind the whole statement begins.
+    `closes` is where the next code behind the whole statement begins. An `elif` is a suite
+    of one `If`, which then labels its header itself.
     """
     suites: list[Suite] = []
     for place, (parts, statements) in enumerate(clauses(node)):
         header = layout.start(node) if place == 0 else layout.next_code(suites[-1].closes)
-        if place and is_elif(statements, header, layout):
-            opens = header
-        else:
-            opens = layout.colon(header, parts)
+        opens = layout.colon(header, parts)
         # Until the next clause is met, the suite reaches to the end of its statements.
         end = layout.end(statements[-1]) if statements else opens
         suites.append(Suite(statements, header, opens, end, place > 0))
@@ -221,7 +210,7 @@ class Painter:
         if suite.owns_header:
             self.paint(suite.header, suite.opens, ran, is_code=True)
         margin = layout.line_start(first)
-        if margin >= suite.opens > suite.header:  # no `elif`, nothing after its own header
+        if margin >= suite.opens:  # neither an `elif` nor a suite on its header's line
             self.blocks.append((suite.opens, suite.closes, first - margin, ran))
         inner: list[Suite] = []
         for node, following in zip(statements, [*statements[1:], None]):

@@ -230,6 +230,10 @@ with (              |*
     as g            |
 ):  # end           |
     h = 1           |*
+def f(              |*
+    a,  # first: it |
+):                  |
+    return a        |x
 """,
 }
 
@@ -257,6 +261,10 @@ def test_golden_one_line_suites():
     assert labels('if a: b = "#"\n# c\nwhile d: pass\n', {(1, 0), (3, 0), (3, 9)}) == (
         "if a: . . ...\n# c\nwhile d: pass\n"
     )
+
+
+def test_no_comment_line_is_in_a_one_line_suite():
+    assert labels("if a: b()\n        # c\n", {(1, 0)}) == "if a: ...\n        # c\n"
 
 
 def test_comment_of_a_one_line_suite_follows_the_code_before_it():

@@ -197,7 +197,7 @@ def sections() -> list[tuple[str, str, str]]:
 
 
 def names_of_sections(tree: ast.AST) -> set[tuple[str, str]]:
-    """Return (variable, class name) of what a file annotates as a section or takes from one."""
+    """Return (variable, class name) of each section that a file holds in a variable."""
     known = {(section, kind) for section, kind, _ in sections()}
     for node in ast.walk(tree):
         if isinstance(node, (ast.arg, ast.AnnAssign)) and node.annotation:

@@ -94,6 +94,21 @@ def test_executed_is_a_subset_of_the_mask(mask):
     assert not (feedback(FGOConfig(mask=mask)).executed & ~batch()[2]).any()
 
 
+def test_executed_never_leaves_the_mask():
+    programs, reports, _ = batch()
+    mask = np.array([[True, False, False, False]])
+    found = rewards.feedback(
+        programs[2:3],
+        reports[2:3],
+        mask,
+        reward=REWARD,
+        fgo=FGOConfig(),
+        seed=0,
+        step=0,
+    )
+    assert found.executed.tolist() == mask.tolist()
+
+
 def test_feedback_refuses_batches_of_different_lengths():
     programs, reports, mask = batch()
     with pytest.raises(ValueError, match="4 programs, got 3 and 4"):
