@@ -4,8 +4,9 @@ A probe is put before every statement. On interpreters with `sys.monitoring` (3.
 newer) it is a `pass` on a line number of its own: it compiles to a NOP whose event is
 switched off after the first time, so that a hot loop pays next to nothing. (INSTRUCTION
 events, for a LINE event looks its line up, which is quadratic in a long module.) On 3.11
-the probe stores into the map. Placement is the same, hence so are the statements reported. Real
-nodes keep their positions: line numbers and tracebacks are those of the source.
+the probe stores into the map. Placement is the same, hence so are the statements
+reported. Real nodes keep their positions: line numbers and tracebacks are those of the
+source.
 """
 
 from __future__ import annotations
