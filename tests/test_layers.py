@@ -227,17 +227,30 @@ def tail(node: ast.expr) -> str:
 
 
 def fields_read(source: str) -> set[tuple[str, str]]:
-    """Return (class name, field) of every knob that a source reads."""
+    """Return (class name, field) of every knob that a source reads.
+
+    `ppo.kl_coef`; `getattr(mesh, axis)` for the fields whose names the file spells out; and
+    `Settings(**dataclasses.asdict(execution))`, which fails where a field has no taker.
+    """
     tree = ast.parse(source)
     kinds: dict[str, set[str]] = {}
     for variable, kind in names_of_sections(tree):
         kinds.setdefault(variable, set()).add(kind)
-    return {
-        (kind, node.attr)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
-        for kind in kinds.get(tail(node.value), ())
-    }
+    spelled = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    read = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            read |= {(kind, node.attr) for kind in kinds.get(tail(node.value), ())}
+        elif isinstance(node, ast.Call) and node.args:
+            taken = kinds.get(tail(node.args[0]), set())
+            does_spell = tail(node.func) == "getattr"
+            if does_spell or tail(node.func) == "asdict":
+                read |= {
+                    (kind, field)
+                    for _, kind, field in sections()
+                    if kind in taken and (field in spelled or not does_spell)
+                }
+    return read
 
 
 def test_every_knob_is_read():
@@ -310,6 +323,7 @@ def test_the_checks_see_what_they_look_for():
         "def f(config: Config, reward: RewardConfig, c):\n"
         "    ppo = config.ppo\n"
         "    config.run.seed = c.gamma\n"
+        "    shape = [getattr(config.mesh, axis) for axis in ('data', 'tensor')]\n"
         "    return ppo.kl_coef + reward.wrong + config.cccs.alpha + ppo.actor.b1\n"
     )
     knobs = {(kind, field) for _, kind, field in sections()}
@@ -318,6 +332,8 @@ def test_the_checks_see_what_they_look_for():
         ("RewardConfig", "wrong"),
         ("CCCSConfig", "alpha"),
         ("OptimizerConfig", "b1"),
+        ("MeshConfig", "data"),
+        ("MeshConfig", "tensor"),
     }
     assert MACHINE.search("see '/home/someone/x'") and MACHINE.search("cd /root/x")
     assert not MACHINE.search("https://a.b/home/x") and not MACHINE.search("src/root/x")
