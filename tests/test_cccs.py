@@ -1,7 +1,9 @@
 """The curriculum: conditionals, cuts, draws and the moves between stages."""
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,3 +252,21 @@ def test_only_drawn_problems_move():
     numbers = cccs.metrics(after, tasks)
     assert numbers["cccs/stage0_share"] == 0.0
     assert numbers["cccs/mean_stage"] == pytest.approx((4 * 1 + 2 * 2) / 6)
+
+
+APPS = Path(__file__).parents[2] / "shared" / "data" / "apps_plus" / "problems.json"
+
+
+@pytest.mark.skipif(not APPS.exists(), reason=f"no APPS+ problems at {APPS}")
+def test_heads_of_real_problems_are_prefixes_that_grow_with_the_stage():
+    rows = json.loads(APPS.read_text())
+    pool = [problem(str(i), row["canonical_solution"]) for i, row in enumerate(rows)]
+    stages = cccs.initial(pool, CONFIG).stage
+    assert len(pool) == 316 and stages.max() > 2
+    for row, last in zip(pool, stages):
+        sizes = [0]
+        for stage in range(1, last + 1):
+            prefix = cccs.head(row, stage)
+            assert row.solution.startswith(prefix) and prefix[-1] in "\r\n"
+            sizes.append(len(prefix))
+        assert sizes == sorted(set(sizes)), row.id
