@@ -9,6 +9,7 @@ under its name only once it is whole.
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ class Saved(NamedTuple):
     """What one checkpoint holds."""
 
     state: TrainState
-    arrays: Any  # numpy arrays, in plain dicts and lists
+    arrays: Any  # a tree of numpy arrays; NamedTuples come back as dicts
     record: dict[str, Any]
 
 
@@ -43,7 +44,12 @@ def save(folder: str | Path, step: int, saved: Saved, keep: int) -> None:
     with ocp.training.Checkpointer(root, preservation_policy=preserve) as checkpointer:
         checkpointer.save_checkpointables(
             step,
-            {"state": saved.state, "arrays": saved.arrays, "record": saved.record},
+            {
+                "state": saved.state,
+                "arrays": saved.arrays,
+                # as one string: a tree would lose empty lists and turn tuples into dicts
+                "record": {"json": json.dumps(saved.record)},
+            },
             force=True,
             overwrite=True,
         )
@@ -77,16 +83,16 @@ def restore(folder: str | Path, step: int, abstract_state: TrainState) -> Saved:
     when the folder was not written by this package, or when shapes differ.
     """
     path = _find(folder, step)
-    saved = ocp.load_checkpointables(path, {"record": None, "arrays": None})
     _check_shapes(path, abstract_state)
-    state = ocp.load_checkpointables(path, {"state": abstract_state})["state"]
-    arrays = jax.tree.map(np.asarray, saved["arrays"])
-    return Saved(TrainState(*state), arrays, saved["record"])
+    loaded = ocp.load_checkpointables(path, {"state": abstract_state, "arrays": None})
+    arrays = jax.tree.map(np.asarray, loaded["arrays"])
+    return Saved(TrainState(*loaded["state"]), arrays, restore_record(folder, step))
 
 
 def restore_record(folder: str | Path, step: int) -> dict[str, Any]:
     """Only the JSON-able part: enough to compare configs before anything is built."""
-    return ocp.load_checkpointables(_find(folder, step), {"record": None})["record"]
+    loaded = ocp.load_checkpointables(_find(folder, step), {"record": None})
+    return json.loads(loaded["record"]["json"])
 
 
 def _is_whole(path: Path) -> bool:

@@ -1,0 +1,117 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stepcoder_jax import losses
+
+SHAPE = (4, 6)
+
+
+def random_batch():
+    rng = np.random.default_rng(0)
+    old = rng.normal(size=SHAPE).astype(np.float32) - 2
+    new = old + rng.normal(size=SHAPE).astype(np.float32) * 0.3
+    advantages = rng.normal(size=SHAPE).astype(np.float32)
+    return new, old, advantages, rng.random(SHAPE) < 0.6
+
+
+def test_policy_loss_equals_the_loop():
+    new, old, advantages, mask = random_batch()
+    total = clipped = 0.0
+    for place in zip(*np.nonzero(mask)):
+        ratio = np.exp(new[place] - old[place])
+        bounded = min(max(ratio, 0.8), 1.2)
+        plain, held = ratio * advantages[place], bounded * advantages[place]
+        total -= min(plain, held)
+        clipped += held < plain
+    loss, fraction = losses.policy_loss(new, old, advantages, mask, 0.2)
+    np.testing.assert_allclose(loss.total, total, rtol=1e-5)
+    assert loss.count == fraction.count == mask.sum()
+    assert fraction.total == clipped > 0
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "slope"),
+    [
+        # loss = -min(A r, A clip(r)); slope = d loss / d log r = -A r, or 0 where held
+        (1.5, 1.0, -1.2, 0.0),
+        (1.5, -1.0, 1.5, 1.5),
+        (0.5, 1.0, -0.5, -0.5),
+        (0.5, -1.0, 0.8, 0.0),
+        (1.1, 2.0, -2.2, -2.2),
+    ],
+)
+def test_policy_loss_by_hand(ratio, advantage, loss, slope):
+    def total(new):
+        old, mask = jnp.zeros((1, 1)), jnp.ones((1, 1), bool)
+        return losses.policy_loss(new, old, jnp.full((1, 1), advantage), mask, 0.2)[0].total
+
+    got, gradient = jax.value_and_grad(total)(jnp.log(jnp.full((1, 1), ratio)))
+    np.testing.assert_allclose(got, loss, rtol=1e-5)
+    np.testing.assert_allclose(gradient, [[slope]], rtol=1e-5)
+
+
+def test_at_ratio_1_the_gradient_is_that_of_policy_gradient():
+    _, old, advantages, mask = random_batch()
+    loss = lambda new: losses.policy_loss(new, old, advantages, mask, 0.2)[0].total  # noqa: E731
+    gradient = jax.grad(loss)(jnp.asarray(old))
+    np.testing.assert_allclose(gradient, np.where(mask, -advantages, 0), rtol=1e-6)
+
+
+def test_value_loss_equals_the_loop():
+    values, old, returns, mask = random_batch()
+    total = 0.0
+    for place in zip(*np.nonzero(mask)):
+        bounded = old[place] + min(max(values[place] - old[place], -0.2), 0.2)
+        total += 0.5 * max(
+            (values[place] - returns[place]) ** 2, (bounded - returns[place]) ** 2
+        )
+    loss = losses.value_loss(values, old, returns, mask, 0.2)
+    np.testing.assert_allclose(loss.total, total, rtol=1e-5)
+    assert loss.count == mask.sum()
+
+
+def test_value_loss_by_hand():
+    # V = 1, V_old = 0, R = 0.5, eps = 0.2: the clipped value is 0.2, errors are 0.25 and
+    # 0.09; the greater counts. With R = 2: errors 1 and 3.24.
+    one, mask = jnp.ones((1, 1)), jnp.ones((1, 1), bool)
+    loss = losses.value_loss(one, 0 * one, 0.5 * one, mask, 0.2)
+    np.testing.assert_allclose(loss.total, 0.125, rtol=1e-6)
+    loss = losses.value_loss(one, 0 * one, 2 * one, mask, 0.2)
+    np.testing.assert_allclose(loss.total, 1.62, rtol=1e-6)
+
+
+def test_masked_tokens_have_exactly_zero_gradient_whatever_they_hold():
+    new, old, advantages, mask = random_batch()
+    wild = np.where(mask, new, 1e4).astype(np.float32)  # exp overflows out of the mask
+
+    def total(new):
+        policy, _ = losses.policy_loss(new, old, advantages, mask, 0.2)
+        return policy.total + losses.value_loss(new, old, advantages, mask, 0.2).total
+
+    gradient = np.asarray(jax.grad(total)(jnp.asarray(wild)))
+    assert np.all(gradient[~mask] == 0)
+    assert np.all(np.isfinite(gradient)) and np.any(gradient[mask] != 0)
+
+
+def test_logprobs_entropy_and_kl_against_numpy():
+    rng = np.random.default_rng(1)
+    logits, other = rng.normal(size=(2, 2, 3, 7)).astype(np.float32) * 2
+    chosen = rng.integers(0, 7, (2, 3))
+    p, q = (
+        np.exp(x / 0.8) / np.exp(x / 0.8).sum(-1, keepdims=True) for x in (logits, other)
+    )
+    log_pi, log_ref = losses.log_policy(logits, 0.8), losses.log_policy(other, 0.8)
+    picked = np.take_along_axis(np.log(p), chosen[..., None], -1)[..., 0]
+    np.testing.assert_allclose(losses.token_logprobs(log_pi, chosen), picked, rtol=1e-4)
+    np.testing.assert_allclose(losses.entropy(log_pi), -(p * np.log(p)).sum(-1), rtol=1e-4)
+    kl = losses.kl_divergence(log_pi, log_ref)
+    np.testing.assert_allclose(kl, (p * np.log(p / q)).sum(-1), rtol=1e-4)
+    assert np.all(losses.kl_divergence(log_pi, log_pi) == 0)
+
+
+def test_entropy_by_hand():
+    # uniform over 4 tokens: log 4
+    log_pi = losses.log_policy(jnp.zeros((1, 1, 4)), 0.7)
+    np.testing.assert_allclose(losses.entropy(log_pi), np.log([[4.0]]), rtol=1e-6)
