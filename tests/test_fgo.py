@@ -1,6 +1,7 @@
 """Execution masks: a golden program for each rule, then properties over generated ones."""
 
 import ast
+import sys
 import time
 
 import numpy as np
@@ -236,6 +237,19 @@ def f(              |*
     return a        |x
 """,
 }
+
+
+if sys.version_info >= (3, 12):
+    GOLDEN["type parameters and nested quotes"] = """
+def f[T: (int, str)](a: T) -> T:    |*
+    return f"{a["k"]:>{1}}: #"      |x
+class A[T]:     |*
+    type B = dict[T, int]           |*
+try:            |*
+    f(1)        |*
+except* E as e: |x
+    a = 1       |x
+"""
 
 
 @pytest.mark.parametrize("name", GOLDEN)
