@@ -3,6 +3,7 @@
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -124,3 +125,10 @@ def test_a_missing_program_is_named(script, missing, before, told, fakes):
     shown = run(script, *before, "train", env=fakes)
     assert shown.returncode == 2 and told in shown.stderr
     assert run(script, *before, "--dry-run", "train", env=fakes).returncode == 0
+
+
+def test_gpu_script_runs_the_real_program():
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHON": sys.executable}
+    shown = run(GPU, "judge", "--help", env=env)
+    assert shown.returncode == 0, shown.stderr
+    assert "--execution.workers" in shown.stdout
