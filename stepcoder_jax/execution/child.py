@@ -63,15 +63,17 @@ class Job:
     arguments: bytes  # encoded, for mode call
 
 
-def make_prelude() -> dict[str, Any]:
-    """Names that APPS+ solutions take for granted; built once, in the worker."""
-    namespace: dict[str, Any] = {}
-    exec(compile(PRELUDE, "<prelude>", "exec", dont_inherit=True), namespace)
-    del namespace["__builtins__"]
-    return namespace
+def make_prelude() -> types.ModuleType:
+    """A module with the names that APPS+ solutions take for granted.
+
+    Built once, in the worker; each child runs its program in its own copy of it.
+    """
+    module = types.ModuleType("program")
+    exec(compile(PRELUDE, "<prelude>", "exec", dont_inherit=True), module.__dict__)
+    return module
 
 
-def run(job: Job, prelude: dict[str, Any], hits: mmap.mmap, head: int) -> None:
+def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None:
     """Run one test and leave the process; never returns."""
     os.write(head, IN_SANDBOX)
     try:
@@ -84,7 +86,10 @@ def run(job: Job, prelude: dict[str, Any], hits: mmap.mmap, head: int) -> None:
     _open_standard_streams()
     random.seed(0)  # here, for a fork seeds it anew
     pristine = dict(builtins.__dict__)
-    module = _fresh_module(job, prelude)
+    module = types.ModuleType("__main__") if job.mode == "stdin_main" else prelude
+    given = len(module.__dict__)
+    sys.modules[module.__name__] = module
+    sys.argv = ["program.py"]
     try:
         _set_recursion_limit()
         program.start(hits)
@@ -92,12 +97,12 @@ def run(job: Job, prelude: dict[str, Any], hits: mmap.mmap, head: int) -> None:
     except SystemExit as stop:
         if job.mode == "call" or _exit_code(stop) != 0:
             _leave_note(stop)
-        _finish(module)
+        _finish(module, given)
     except MemoryError:
         os._exit(EXIT_MEMORY)  # nothing here may allocate
     except BaseException as error:  # any error is the program's own
         _leave_note(error)
-    _finish(module)
+    _finish(module, given)
 
 
 def _describe_refusal(error: BaseException) -> bytes:
@@ -120,17 +125,6 @@ def _open_standard_streams() -> None:
     for name, stream in streams.items():
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-
-
-def _fresh_module(job: Job, prelude: dict[str, Any]) -> types.ModuleType:
-    """The program's module: `__main__` itself, or one whose function will be called."""
-    main = job.mode == "stdin_main"
-    module = types.ModuleType("__main__" if main else "program")
-    if not main:
-        module.__dict__.update(prelude)
-    sys.modules[module.__name__] = module
-    sys.argv = ["program.py"]
-    return module
 
 
 def _set_recursion_limit() -> None:
@@ -214,13 +208,17 @@ def _exit_code(stop: SystemExit) -> int:
     return stop.code if isinstance(stop.code, int) else 1
 
 
-def _finish(module: types.ModuleType) -> None:
-    """End as CPython does: join threads, run atexit hooks, flush, drop the globals."""
+def _finish(module: types.ModuleType, given: int) -> None:
+    """End as CPython does: join threads, run atexit hooks, flush, drop the globals.
+
+    The first `given` of them are not the program's and stay.
+    """
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
         sys.stdout.flush()
-        module.__dict__.clear()  # closes, and so flushes, files that the program opened
+        while len(module.__dict__) > given:  # closes, and so flushes, its open files
+            module.__dict__.popitem()
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException as error:  # a broken stdout, or an exit from a hook

@@ -66,7 +66,7 @@ class Sandbox:
         self.drops_capabilities = False
         self.ruleset = -1
         self.landlock_abi = 0
-        self.filters = False
+        self.filter = b""
 
     def prepare(self) -> None:
         """Do in the worker what need not be done in each child."""
@@ -78,7 +78,8 @@ class Sandbox:
             self.landlock_abi = landlock.abi_version()
             if self.landlock_abi:
                 self.ruleset = landlock.create_ruleset(readable)
-        self.filters = "seccomp" not in self.without and seccomp.supported()
+        if "seccomp" not in self.without and seccomp.supported():
+            self.filter = seccomp.build_filter()
         if "uid" not in self.without and os.geteuid() == 0:
             self._prepare_identity()
 
@@ -117,7 +118,7 @@ class Sandbox:
         machine = platform.machine()
         return {
             "landlock": kernel,
-            "seccomp": f"{machine} table" if self.filters else f"no table for {machine}",
+            "seccomp": f"{machine} table" if self.filter else f"no table for {machine}",
             "rlimits": "address space, file size, files, core, CPU",
             "uid": identity,
             **off,
@@ -141,8 +142,8 @@ class Sandbox:
             _limit(resource.RLIMIT_AS, memory_bytes)
         if self.ruleset >= 0:
             landlock.restrict_self(self.ruleset)
-        if self.filters:
-            _install_filter(seccomp.build_filter(os.getpid()))
+        if self.filter:
+            _install_filter(seccomp.fit_filter(self.filter, os.getpid()))
 
 
 def _limit(which: int, value: int) -> None:

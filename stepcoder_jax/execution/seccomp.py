@@ -140,6 +140,7 @@ _AF_UNIX = 1
 _SOCK_STREAM = 1
 _FCNTL_SIGNALS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
 _PR_SET_PDEATHSIG = 1
+_PID_MARK = 0x7FEDCBA9  # above every process id, and no other operand
 
 # struct sock_filter and the opcodes of linux/bpf_common.h
 _INSTRUCTION = struct.Struct("HBBI")
@@ -157,8 +158,13 @@ def supported() -> bool:
     return platform.machine() in _ARCH
 
 
-def build_filter(pid: int) -> bytes:
-    """Return the BPF program for the process `pid`, which may signal only itself.
+def fit_filter(template: bytes, pid: int) -> bytes:
+    """Return `build_filter`'s program for the process `pid`, which may signal itself."""
+    return template.replace(_PID_MARK.to_bytes(4, "little"), pid.to_bytes(4, "little"))
+
+
+def build_filter() -> bytes:
+    """Return the BPF program, with a mark where the own process id is to stand.
 
     Denied calls fail with EPERM; clone3 with ENOSYS, so that glibc falls back to clone,
     whose flags a filter can read: threads pass, processes do not.
@@ -176,7 +182,7 @@ def build_filter(pid: int) -> bytes:
     program += [(_JEQ, 0, 1, _CLONE3[column]), (_RETURN, 0, 0, _ERRNO | errno.ENOSYS)]
     program += _when(_CLONE[column], [*_argument(0), (_JSET, 1, 0, _CLONE_THREAD)])
     for numbers in _KILL:
-        program += _when(numbers[column], [*_argument(0), (_JEQ, 1, 0, pid)])
+        program += _when(numbers[column], [*_argument(0), (_JEQ, 1, 0, _PID_MARK)])
     program += _when(_PRLIMIT64[column], [*_argument(0), (_JEQ, 1, 0, 0)])
     program += _when(
         _SOCKETPAIR[column],

@@ -17,6 +17,7 @@ import mmap
 import sys
 import types
 from array import array
+from typing import Any
 
 HAS_MONITORING = hasattr(sys, "monitoring")
 _FILENAME = "<program>"
@@ -112,6 +113,7 @@ class Instrumented:
         }
 
 
+_LOAD, _STORE = ast.Load(), ast.Store()
 _MAY_HAVE_DOCSTRING = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -142,14 +144,13 @@ def _make_probe(statement: ast.stmt, slot: int, first_line: int) -> ast.stmt:
     if HAS_MONITORING:
         line = first_line + slot
         return ast.Pass(lineno=line, end_lineno=line, col_offset=0, end_col_offset=4)
-    store = ast.Assign(
-        targets=[
-            ast.Subscript(
-                value=ast.Name(id=_HIT, ctx=ast.Load()),
-                slice=ast.Constant(value=slot),
-                ctx=ast.Store(),
-            )
-        ],
-        value=ast.Constant(value=1),
-    )
-    return ast.fix_missing_locations(ast.copy_location(store, statement))
+    place: dict[str, Any] = {
+        "lineno": statement.lineno,
+        "end_lineno": statement.lineno,
+        "col_offset": statement.col_offset,
+        "end_col_offset": statement.col_offset,
+    }
+    hits = ast.Name(id=_HIT, ctx=_LOAD, **place)
+    index = ast.Constant(value=slot, **place)
+    target = ast.Subscript(value=hits, slice=index, ctx=_STORE, **place)
+    return ast.Assign(targets=[target], value=ast.Constant(value=1, **place), **place)

@@ -66,6 +66,7 @@ def main() -> None:
     sys.path += site_packages()
     site.setquit()  # `exit` and `quit`, which -S leaves out
     worker = Worker(sandbox)
+    tracer.Instrumented("warm = 'up'")  # the compiler's lazy tables, once for all children
     gc.collect()
     gc.freeze()
     try:
