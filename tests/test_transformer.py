@@ -1,0 +1,102 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import kit
+import numpy as np
+import pytest
+
+from stepcoder_jax.models import policy, transformer
+
+
+@functools.cache
+def tokens():
+    return jax.random.randint(jax.random.key(3), (2, 12), 2, 304)
+
+
+@functools.cache
+def logits():
+    return policy.all_logits(kit.tiny_model(), kit.tiny_params(), tokens())
+
+
+def test_causality_by_gradient():
+    """No logit depends on a later token: the gradient to its embedding is exactly 0."""
+    config, params = kit.tiny_model(tie_embeddings=False), kit.tiny_params()
+    read = 5
+    row = jnp.arange(2, 14)[None]  # twelve different tokens: one embedding row each
+    kernel = jax.random.normal(jax.random.key(0), (32, 304))
+
+    def one_position(embedding):
+        trunk = params["trunk"] | {"embed_tokens": {"embedding": embedding}}
+        untied = {"trunk": trunk, "lm_head": {"kernel": kernel}}
+        return jnp.sum(policy.all_logits(config, untied, row)[0, read] ** 2)
+
+    gradient = jax.grad(one_position)(params["trunk"]["embed_tokens"]["embedding"])
+    touched = np.any(np.asarray(gradient) != 0, axis=1)[2:14]
+    np.testing.assert_array_equal(touched, np.arange(12) <= read)
+
+
+def test_more_padding_changes_nothing():
+    config, params = kit.tiny_model(), kit.tiny_params()
+    wide = jnp.pad(tokens(), ((0, 0), (0, 5)))
+    got = policy.all_logits(config, params, wide)[:, :12]
+    np.testing.assert_allclose(got, logits(), atol=1e-5)
+
+
+def test_rows_do_not_see_each_other():
+    config, params = kit.tiny_model(), kit.tiny_params()
+    other = tokens().at[1].set(7)
+    got = policy.all_logits(config, params, other)
+    np.testing.assert_allclose(got[0], logits()[0], atol=1e-5)
+    assert np.abs(got[1] - logits()[1]).max() > 0.1
+
+
+def test_rotary_positions_are_relative():
+    """q_m . k_n depends on m - n alone, and linear scaling divides the distance."""
+    key = jax.random.split(jax.random.key(0))
+    query, keys = (jax.random.normal(k, (1, 1, 1, 8)) for k in key)
+
+    def score(m, n, factor):
+        turned = (
+            transformer.rotate(
+                x, *transformer.rotary_angles(jnp.array([[at]]), 8, 10000.0, factor)
+            )
+            for x, at in ((query, m), (keys, n))
+        )
+        return float(jnp.vdot(*turned))
+
+    assert score(9, 4, 1.0) == pytest.approx(score(25, 20, 1.0), abs=1e-4)
+    assert score(8, 0, 4.0) == pytest.approx(score(2, 0, 1.0), abs=1e-4)
+    assert abs(score(9, 4, 1.0) - score(9, 8, 1.0)) > 1e-2
+
+
+def test_rmsnorm_by_hand():
+    # x = (3, 4): mean square 12.5; y = x / sqrt(12.5) * (1, 2)
+    norm = transformer.RMSNorm(eps=0.0, dtype=jnp.float32)
+    params = {"params": {"scale": jnp.array([1.0, 2.0])}}
+    got = norm.apply(params, jnp.array([[[3.0, 4.0]]]))
+    np.testing.assert_allclose(got[0, 0], np.array([3, 8]) / np.sqrt(12.5), rtol=1e-6)
+
+
+def test_remat_changes_the_program_but_not_the_gradient():
+    def loss(params, remat):
+        return jnp.mean(
+            policy.all_logits(kit.tiny_model(remat=remat), params, tokens()) ** 2
+        )
+
+    params = kit.tiny_params()
+    plain, again = (jax.grad(loss)(params, remat) for remat in (False, True))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), plain, again)
+    texts = [
+        str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(params, r)) for r in (0, 1)
+    ]
+    assert ["remat" in text or "checkpoint" in text for text in texts] == [False, True]
+
+
+def test_bfloat16_activations_leave_parameters_and_logits_in_float32():
+    config = kit.tiny_model(dtype="bfloat16")
+    hidden = policy.hidden_states(config, kit.tiny_params()["trunk"], tokens())
+    assert hidden.dtype == jnp.bfloat16
+    half = policy.all_logits(config, kit.tiny_params(), tokens())
+    assert half.dtype == jnp.float32
+    assert 0 < np.abs(half - logits()).max() < 0.2 * np.abs(logits()).max()
