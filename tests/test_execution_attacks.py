@@ -146,6 +146,14 @@ def test_call_cheats_do_not_pass(pool, name):
     assert report.verdict in (Verdict.WRONG, Verdict.RUNTIME), report
 
 
+def test_patched_builtins_do_not_disturb_the_verdict(pool):
+    source = "import builtins\nbuiltins.issubclass = builtins.len = lambda *a: 0\n"
+    source += "def f(x): return x"
+    options = {"mode": Mode.CALL, "entry_point": "f"}
+    assert judge(pool, source, (([5],), [5]), **options).passed
+    assert judge(pool, source, ((6,), 5), **options).verdict is Verdict.WRONG
+
+
 def test_attacks_leave_the_worker_sound(pool):
     pids = [worker.process.pid for worker in pool._workers if worker is not None]
     before = {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in pids}
