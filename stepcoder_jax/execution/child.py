@@ -138,6 +138,7 @@ def _set_recursion_limit() -> None:
 def _run_mode(
     job: Job, code: types.CodeType, module: types.ModuleType, pristine: dict[str, Any]
 ) -> None:
+    arguments = values.decode(job.arguments) if job.mode == "call" else ()
     exec(code, module.__dict__)
     if job.mode == "stdin_main":
         return
@@ -145,7 +146,7 @@ def _run_mode(
     if job.mode == "stdin_fn":
         function()
         return
-    result = function(*values.decode(job.arguments))
+    result = function(*arguments)
     builtins.__dict__.update(pristine)  # ours are needed again, whatever it did to them
     _leave_result(values.encode(result))
 
