@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stepcoder_jax.config import CCCSConfig, SamplingConfig
+from stepcoder_jax.config import CCCSConfig, ConfigError, SamplingConfig
 from stepcoder_jax.records import Problem, Report, Task, Verdict
 
 CONDITIONALS = (ast.If, ast.For, ast.AsyncFor, ast.While)
@@ -76,7 +76,7 @@ def problem_conditionals(problem: Problem) -> tuple[tuple[int, int], ...]:
     try:
         return conditionals(problem.solution)
     except SyntaxError as error:
-        raise ValueError(
+        raise ConfigError(
             f"problem {problem.id}: the canonical solution does not parse "
             f"(line {error.lineno}: {error.msg}); mend or drop the row, "
             "or set cccs.enabled=False"
@@ -122,7 +122,7 @@ def draw(pool_size: int, count: int, step: int, seed: int) -> list[int]:
     (seed, step) alone, so a resumed run draws what the interrupted one would have drawn.
     """
     if pool_size < 1:
-        raise ValueError(
+        raise ConfigError(
             "the pool of problems is empty; check data.path and data.pool_size"
         )
     orders: dict[int, np.ndarray] = {}

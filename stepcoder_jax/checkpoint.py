@@ -18,11 +18,12 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from stepcoder_jax.pytrees import TrainState
+from stepcoder_jax.records import InputError
 
 PARTS = ("state", "arrays", "record")
 
 
-class CheckpointError(ValueError):
+class CheckpointError(InputError):
     """A folder that holds no checkpoint, or one that does not fit this run."""
 
 

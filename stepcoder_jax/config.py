@@ -9,10 +9,13 @@ flag. The defaults below are the paper's where it gives them (arXiv:2402.01391, 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, Literal
 
+from stepcoder_jax.records import InputError
 
-class ConfigError(ValueError):
+
+class ConfigError(InputError):
     """A field has a value that cannot work; the message names the field and the mend."""
 
 
@@ -21,7 +24,9 @@ class ModelConfig:
     """A Llama-shaped decoder; the shape comes from `checkpoint` when that is set."""
 
     checkpoint: str = ""  # Hugging Face folder, "builtin", or "" for random weights
-    tokenizer: str = ""  # tokenizer folder; "": the checkpoint's; "builtin": the shipped one
+    tokenizer: str = (
+        ""  # tokenizer folder; "": the checkpoint's; "builtin": the shipped one
+    )
     vocab_size: int = 512
     hidden_size: int = 96
     intermediate_size: int = 256
@@ -80,6 +85,7 @@ class PPOConfig:
     num_epochs: int = 1
     num_minibatches: int = 1
     num_micro_batches: int = 1  # gradient accumulation inside a minibatch
+    widths: tuple[int, ...] = ()  # row widths that micro-batches may be trimmed to
     clip_eps: float = 0.2
     value_clip_eps: float = 0.2
     value_coef: float = 1.0  # only with a shared trunk; a separate critic has its own Adam
@@ -143,7 +149,9 @@ class ExecutionConfig:
 class DataConfig:
     """Where problems come from."""
 
-    path: str = "builtin"  # the generated benchmark, or an APPS+ v1 JSON file
+    path: str = "builtin"  # the generated benchmark, or an APPS+ v1 JSON file to train on
+    validation: str = ""  # file of the validation split, where path is a file
+    test: str = ""  # file of the test split, where path is a file
     pool_size: int = 0  # problems that RL draws from; 0: all of the train split
     strict: bool = False  # stop at the first bad row instead of reporting and counting it
 
@@ -171,6 +179,7 @@ class EvaluationConfig:
 class SFTConfig:
     """Supervised fine-tuning: linear warm-up, then linear decay to zero."""
 
+    split: Literal["sft", "train"] = "train"  # "sft": that part of the generated benchmark
     epochs: float = 3.0
     batch_size: int = 64
     learning_rate: float = 2e-5
@@ -216,3 +225,67 @@ class Config:
     def batch_size(self) -> int:
         """Rollouts per iteration, B."""
         return self.sampling.problems_per_step * self.sampling.rollouts_per_problem
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any]) -> Config:
+        """The config that `dataclasses.asdict` made `tree` from, back through JSON."""
+        return _build(cls, tree)
+
+    def validate(self) -> None:
+        """Raise ConfigError for the first field whose value cannot work."""
+        for name, holds, expected in _rules(self):
+            if not holds:
+                value: Any = self
+                for part in name.split("."):
+                    value = getattr(value, part)
+                raise ConfigError(
+                    f"{name}: expected {expected}, got {value!r}; set --{name}"
+                )
+
+
+def _build(cls: type, tree: dict[str, Any]) -> Any:
+    default = cls()
+    for name, value in tree.items():
+        old = getattr(default, name)  # AttributeError: a field of another version
+        if dataclasses.is_dataclass(old):
+            value = _build(type(old), value)
+        setattr(default, name, tuple(value) if isinstance(old, tuple) else value)
+    return default
+
+
+def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
+    """Field, whether its value can work, and what would."""
+    sampling, ppo, cccs = config.sampling, config.ppo, config.cccs
+    heads = config.model.num_heads
+    yield "model.num_kv_heads", *_divides(config.model.num_kv_heads, heads)
+    yield "sampling.problems_per_step", sampling.problems_per_step >= 1, "at least 1"
+    yield "sampling.rollouts_per_problem", sampling.rollouts_per_problem >= 1, "at least 1"
+    yield "sampling.temperature", sampling.temperature > 0, "more than 0 (PPO explores)"
+    yield "sampling.top_p", 0 < sampling.top_p <= 1, "a share in (0, 1]"
+    yield "sampling.chunk", sampling.chunk >= 1, "at least 1"
+    yield "ppo.num_epochs", ppo.num_epochs >= 1, "at least 1"
+    yield "ppo.num_minibatches", *_divides(ppo.num_minibatches, config.batch_size)
+    rows = config.batch_size // max(1, ppo.num_minibatches)
+    yield "ppo.num_micro_batches", *_divides(ppo.num_micro_batches, rows)
+    yield "ppo.clip_eps", 0 < ppo.clip_eps < 1, "a number in (0, 1)"
+    yield "ppo.gamma", 0 <= ppo.gamma <= 1, "a number in [0, 1]"
+    yield "ppo.gae_lambda", 0 <= ppo.gae_lambda <= 1, "a number in [0, 1]"
+    yield "cccs.alpha", 0 < cccs.alpha <= 1, "a number in (0, 1]"
+    yield "cccs.threshold", 0 <= cccs.threshold < 1, "a number in [0, 1)"
+    yield "cccs.full_fraction", 0 <= cccs.full_fraction <= 1, "a share in [0, 1]"
+    yield "run.total_steps", config.run.total_steps >= 1, "at least 1"
+    yield "run.save_every", config.run.save_every >= 1, "at least 1"
+    yield "data.pool_size", config.data.pool_size >= 0, "0 (all) or more"
+    yield "evaluation.batch_size", config.evaluation.batch_size >= 1, "at least 1"
+    yield "sft.batch_size", config.sft.batch_size >= 1, "at least 1"
+    positions = config.prompt.max_prompt_length + sampling.max_completion_length
+    yield (
+        "prompt.max_prompt_length",
+        positions <= config.model.max_positions,
+        f"at most model.max_positions={config.model.max_positions} less "
+        f"sampling.max_completion_length={sampling.max_completion_length}",
+    )
+
+
+def _divides(part: int, whole: int) -> tuple[bool, str]:
+    return part >= 1 and whole % part == 0, f"a divisor of {whole}"

@@ -36,7 +36,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             if number == len(lines):
                 break
-            raise ValueError(
+            raise ConfigError(
                 f"{path}, line {number}: expected a JSON object, got {line[:40]!r}; "
                 "mend or remove the line"
             ) from error

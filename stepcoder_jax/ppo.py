@@ -7,6 +7,7 @@ arrays to the devices; a program for one device passes the tree through.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -112,19 +113,48 @@ def value_moments(values: jax.Array, returns: jax.Array, mask: jax.Array) -> Val
     return ValueMoments(*(jnp.sum(jnp.where(mask, x, 0.0), axis=1) for x in terms))
 
 
-def split_rows(tree: Any, parts: int) -> Any:
-    """[B, ...] -> [parts, B / parts, ...], every part with rows from all over the batch.
+def split_by_length(tree: Any, length: jax.Array, parts: int) -> tuple[Any, jax.Array]:
+    """[B, ...] -> [parts, B / parts, ...], rows of like length together; and the order.
 
-    Strided, so that with contiguous rows on each device no row has to move.
+    So the parts differ in width and most of them can be trimmed (see `switch_width`).
     """
-    return jax.tree.map(
-        lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1), tree
+    order = jnp.argsort(length)
+    split = jax.tree.map(
+        lambda x: x[order].reshape(parts, x.shape[0] // parts, *x.shape[1:]), tree
     )
+    return split, order
 
 
-def join_rows(tree: Any) -> Any:
-    """The inverse of `split_rows`."""
-    return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(-1, *x.shape[2:]), tree)
+def join_rows(tree: Any, order: jax.Array) -> Any:
+    """The inverse of `split_by_length`."""
+    back = jnp.argsort(order)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[back], tree)
+
+
+def switch_width(
+    config: Config, full: int, length: jax.Array, compute: Callable[[int], Any]
+) -> Any:
+    """`compute(width)` at the smallest of `ppo.widths` that holds the rows, else at `full`.
+
+    All widths are compiled into the one program and the lengths choose among them while it
+    runs, so padding costs little and nothing is ever compiled again. Rows are packed from
+    the left: what is trimmed is padding, and the results are the same.
+    """
+    widths = [*sorted(width for width in config.ppo.widths if width < full), full]
+    if len(widths) == 1:
+        return compute(full)
+    index = jnp.searchsorted(jnp.asarray(widths), length.max())
+    branches = [partial(compute, width) for width in widths]
+    return jax.lax.switch(index, branches)
+
+
+def trim(tree: Any, full: int, width: int) -> Any:
+    """Cut the second axis of arrays to the columns that rows of `width` tokens can have."""
+
+    def cut(x: jax.Array) -> jax.Array:
+        return x[:, : width if x.shape[1] == full else min(width, x.shape[1])]
+
+    return jax.tree.map(lambda x: cut(x) if x.ndim > 1 else x, tree)
 
 
 def evaluate_tokens(
@@ -133,22 +163,32 @@ def evaluate_tokens(
     reference: Params,
     tokens: jax.Array,
     prompt_length: jax.Array,
+    length: jax.Array,
     num_columns: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Of completion tokens: logprobs, ref_logprobs, exact KL and values, f32[B, T] each."""
+    """Of completion tokens: logprobs, ref_logprobs, exact KL and values, f32[B, T] each.
+
+    Columns right of a row's last token are not meant to be read.
+    """
     temperature = config.sampling.temperature
-    chosen = completion_tokens(tokens, prompt_length, num_columns)
-    where = (tokens, prompt_length, num_columns)
-    logits, values = forward(config, state.actor, state.critic, *where)
-    log_pi = losses.log_policy(logits, temperature)
-    ref_logits = policy.completion_logits(config.model, reference, *where)
-    log_ref = losses.log_policy(ref_logits, temperature)
-    return (
-        losses.token_logprobs(log_pi, chosen),
-        losses.token_logprobs(log_ref, chosen),
-        losses.kl_divergence(log_pi, log_ref),
-        values,
-    )
+
+    def compute(width: int) -> tuple[jax.Array, ...]:
+        columns = min(width, num_columns)
+        chosen = completion_tokens(tokens[:, :width], prompt_length, columns)
+        where = (tokens[:, :width], prompt_length, columns)
+        logits, values = forward(config, state.actor, state.critic, *where)
+        log_pi = losses.log_policy(logits, temperature)
+        ref_logits = policy.completion_logits(config.model, reference, *where)
+        log_ref = losses.log_policy(ref_logits, temperature)
+        found = (
+            losses.token_logprobs(log_pi, chosen),
+            losses.token_logprobs(log_ref, chosen),
+            losses.kl_divergence(log_pi, log_ref),
+            values,
+        )
+        return tuple(jnp.pad(x, ((0, 0), (0, num_columns - columns))) for x in found)
+
+    return switch_width(config, tokens.shape[1], length, compute)
 
 
 def forward(
@@ -184,16 +224,13 @@ def make_experience(
     ppo = config.ppo
     columns = rollout.mask.shape[1]
     parts = ppo.num_minibatches * ppo.num_micro_batches
-    inputs = place(split_rows((rollout.tokens, rollout.prompt_length), parts), 1)
-    logprobs, ref_logprobs, kl, values = place(
-        join_rows(
-            jax.lax.map(
-                lambda x: evaluate_tokens(config, state, reference, x[0], x[1], columns),
-                inputs,
-            )
-        ),
-        0,
+    inputs = (rollout.tokens, rollout.prompt_length, rollout.length)
+    inputs, order = split_by_length(inputs, rollout.length, parts)
+    evaluated = jax.lax.map(
+        lambda part: evaluate_tokens(config, state, reference, *part, columns),
+        place(inputs, 1),
     )
+    logprobs, ref_logprobs, kl, values = place(join_rows(evaluated, order), 0)
     mask = rollout.mask & feedback.valid[:, None]
     logprobs, ref_logprobs, values = (
         jnp.where(mask, x, 0.0) for x in (logprobs, ref_logprobs, values)
@@ -309,15 +346,21 @@ def minibatch_gradients(
 ) -> tuple[tuple[Params, Params], Metrics]:
     """Gradients of (actor, critic) over one minibatch, its micro-batches one by one."""
     divisors = normalisers(config, batch)
-    parts = place(split_rows(batch, config.ppo.num_micro_batches), 1)
+    parts, _ = split_by_length(batch, batch.length, config.ppo.num_micro_batches)
+    gradient = jax.grad(ppo_loss, has_aux=True)
+    full = batch.tokens.shape[1]
 
     def accumulate(total, part):
-        gradient = jax.grad(ppo_loss, has_aux=True)
-        new, (sums, extremes) = gradient(params, config, part, divisors)
-        return jax.tree.map(jnp.add, total, new), (sums, extremes)
+        new, logged = switch_width(
+            config,
+            full,
+            part.length,
+            lambda width: gradient(params, config, trim(part, full, width), divisors),
+        )
+        return jax.tree.map(jnp.add, total, new), logged
 
     zeros = jax.tree.map(jnp.zeros_like, params)
-    gradients, (sums, extremes) = jax.lax.scan(accumulate, zeros, parts)
+    gradients, (sums, extremes) = jax.lax.scan(accumulate, zeros, place(parts, 1))
     sums = jax.tree.map(lambda x: x.sum(axis=0), sums)
     extremes = {
         "ratio_max": extremes["ratio_max"].max(axis=0),

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from stepcoder_jax.config import PromptConfig
+from stepcoder_jax.config import ConfigError, PromptConfig
 from stepcoder_jax.pytrees import PromptBatch, Rollout
 from stepcoder_jax.records import Program, Span, Task
 
@@ -49,7 +49,7 @@ def render(task: Task, template: str, fence: str) -> str:
     the same way; the prefix of a later stage takes the starter code's place.
     """
     if template not in TEMPLATES:
-        raise ValueError(
+        raise ConfigError(
             f"prompt.template: expected one of {sorted(TEMPLATES)}, got {template!r}"
         )
     # str.replace, since a statement may hold braces.
@@ -82,7 +82,7 @@ def encode(
             known[text] = opening + tokenizer.encode(text, add_special_tokens=False)
         ids = known[text]
         if len(ids) > width:
-            raise ValueError(
+            raise ConfigError(
                 f"problem {task.problem.id}: the prompt has {len(ids)} tokens at stage "
                 f"{task.stage}, more than prompt.max_prompt_length={width}; raise that "
                 "field or drop the problem"
@@ -127,7 +127,7 @@ def token_bytes(tokenizer: Tokenizer) -> list[bytes]:
     is_byte_level = all(alphabet.keys() >= set(token) for token in plain)
     if not is_byte_level and not any("▁" in token or token == "<0x0A>" for token in plain):
         strange = next(token for token in plain if not alphabet.keys() >= set(token))
-        raise ValueError(
+        raise ConfigError(
             "model.tokenizer: expected a byte-level BPE or a SentencePiece vocabulary, got "
             f"one with the token {strange!r}; its tokens cannot be turned into bytes"
         )

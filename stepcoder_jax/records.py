@@ -12,6 +12,13 @@ from typing import Any
 Span = tuple[int, int]
 
 
+class InputError(ValueError):
+    """What the user gave cannot work; one line: expected, got, where, the mend.
+
+    The command line prints it and exits with 2.
+    """
+
+
 class Mode(enum.StrEnum):
     """How a program meets a test."""
 

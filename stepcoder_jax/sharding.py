@@ -15,6 +15,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from stepcoder_jax.records import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -38,7 +40,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
 )
 
 
-class ShardingError(ValueError):
+class ShardingError(InputError):
     """Sizes that do not fit the mesh; the message names the numbers and the field."""
 
 

@@ -16,13 +16,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from stepcoder_jax.records import InputError
+
 if TYPE_CHECKING:
     from stepcoder_jax.config import ModelConfig
 
 Params = Any
 
 
-class WeightsError(ValueError):
+class WeightsError(InputError):
     """A checkpoint folder that cannot be read or does not fit the model."""
 
 

@@ -14,13 +14,13 @@ import os
 import re
 from typing import Any
 
-from stepcoder_jax.records import Mode, Problem, TestCase
+from stepcoder_jax.records import InputError, Mode, Problem, TestCase
 
 _DEFINITION = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+(\w+)[ \t]*\(", re.MULTILINE)
 _TEXT_FIELDS = ("prompt", "canonical_solution", "starter_code", "difficulty")
 
 
-class DataError(ValueError):
+class DataError(InputError):
     """A problem file that cannot be used; the message names file, row and field."""
 
 

@@ -4,7 +4,8 @@ A problem is one to four dependent parts (parts.py) in words and in code. Every 
 generated on its own and on demand; a problem belongs to a split by a hash of its canonical
 solution, so no solution occurs in two splits, and for competition problems no syntax tree
 with identifiers renamed and constants blanked. The supervised part of the train split
-("sft") uses the plain wordings alone; "train", "validation" and "test" mix in rare ones.
+("sft") gives rare wordings a meaning drawn at random; in "train", "validation" and "test"
+they mean what they mean.
 
 Constant-output, echo-input and first-sample programs pass none of the problems: the
 outputs of a problem's tests always differ, and differ from their inputs.
@@ -32,7 +33,8 @@ SIZES: dict[Split, tuple[int, int, int]] = {  # introductory, interview, competi
     "validation": (120, 120, 60),
     "test": (200, 200, 100),
 }
-RARE: dict[Split, float] = {"sft": 0.0, "train": 0.4, "validation": 0.4, "test": 0.4}
+RARE: dict[Split, float] = {"sft": 0.15, "train": 0.4, "validation": 0.4, "test": 0.4}
+SCRAMBLED: tuple[Split, ...] = ("sft",)
 DIFFICULTIES = ("introductory", "interview", "competition")
 NUM_TESTS = 6
 MAX_LINES = {"introductory": (4, 8), "interview": (8, 13), "competition": (12, 25)}
@@ -70,7 +72,8 @@ def _problems_of(split: Split, difficulty: str, seed: int, size: int) -> list[Pr
     seen: set[str] = set()
     problems: list[Problem] = []
     while len(problems) < size:
-        draft = draw(difficulty, RARE[split], rng)
+        wording = parts.Wording(rng, RARE[split], split in SCRAMBLED)
+        draft = draw(difficulty, wording)
         if draft.statement in seen or home(draft.solution, difficulty) != split:
             continue
         tests = draw_tests(draft, rng)
@@ -98,13 +101,12 @@ def _problem(
     )
 
 
-def draw(difficulty: str, rare: float, rng: np.random.Generator) -> Draft:
+def draw(difficulty: str, wording: parts.Wording) -> Draft:
     """One draft whose solution has as many lines as its difficulty asks for."""
     low, high = MAX_LINES[difficulty]
     while True:
-        wording = parts.Wording(rng, rare)
         chain = _chain(difficulty, wording)
-        mode = Mode.CALL if rng.random() < 0.5 else Mode.STDIN_FN
+        mode = wording.choice((Mode.CALL, Mode.STDIN_FN))
         solution = write_solution(chain, mode)
         if low <= solution.count("\n") <= high:
             return Draft(chain, mode, write_statement(chain, mode), solution)
@@ -213,7 +215,9 @@ SCOPES = {"FunctionDef": "Function", "For": "For", "While": "While", "If": "If"}
 def to_apps_plus(problem: Problem) -> dict[str, Any]:
     """One row of the APPS+ v1 schema; calls' arguments and results as JSON values."""
     docstring = problem.starter_code + f'    """{problem.statement}"""\n'
-    nodes = [node for node in ast.walk(ast.parse(problem.solution)) if hasattr(node, "lineno")]
+    nodes = [
+        node for node in ast.walk(ast.parse(problem.solution)) if hasattr(node, "lineno")
+    ]
     scope = [
         [SCOPES[type(node).__name__], node.lineno, node.end_lineno]
         for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset))

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+import string
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from stepcoder_jax.data import lexicon
 
 Numbers = list[int]
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,21 +34,43 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Wording:
-    """Draws wordings; `rare` is the chance of a rare one where there is one."""
+    """Draws concepts and their wordings; `rare` is the chance of a rare wording.
+
+    With `scrambled`, a rare wording is drawn without regard to the meaning, among those
+    that fit the sentence: text from which one can learn what kind of word it is, and to
+    write fluent code around it, but not what it means.
+    """
 
     rng: np.random.Generator
     rare: float
+    scrambled: bool
 
-    def pick(self, plain: tuple[str, ...], rare: tuple[str, ...]) -> str:
-        chosen = rare if rare and self.rng.random() < self.rare else plain
-        return chosen[self.rng.integers(len(chosen))]
+    def choice(self, options: Sequence[T]) -> T:
+        return options[int(self.rng.integers(len(options)))]
+
+    def word(self, table: dict[str, lexicon.Words], name: str) -> str:
+        """A wording of `name`, its fields ({k}, {p} ...) still open."""
+        words = table[name]
+        if self.rng.random() >= self.rare:
+            return self.choice(words.plain)
+        if not self.scrambled:
+            return self.choice(words.rare or words.plain)
+        fields = _fields(words.plain[0])
+        rare = [w for entry in table.values() for w in entry.rare if _fields(w) == fields]
+        return self.choice(rare or words.plain)
 
     def concept(self, table: dict[str, lexicon.Concept]) -> Bound:
-        names = list(table)
-        concept = table[names[self.rng.integers(len(names))]]
-        k = int(concept.constants[self.rng.integers(len(concept.constants))])
-        words = self.pick(concept.plain, concept.rare).format(k=k)
-        return Bound(words, concept.code.format(k=k), lambda x: concept.run(x, k))
+        name = self.choice(list(table))
+        concept = table[name]
+        k = self.choice(concept.constants)
+        words = self.word({key: value.words for key, value in table.items()}, name)
+        return Bound(
+            words.format(k=k), concept.code.format(k=k), lambda x: concept.run(x, k)
+        )
+
+
+def _fields(wording: str) -> list[str | None]:
+    return [field for _, field, _, _ in string.Formatter().parse(wording) if field]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +87,7 @@ def step(kind: str, wording: Wording) -> Part:
     p = wording.concept(lexicon.PREDICATES)
     m = wording.concept(lexicon.MAPS)
     n = wording.concept(lexicon.MAPS)
-    sentence = wording.pick(*lexicon.VERBS[kind]).format(p=p.words, m=m.words, n=n.words)
+    sentence = wording.word(lexicon.VERBS, kind).format(p=p.words, m=m.words, n=n.words)
     test, loop, put = f"        if {p.code}:", "    for x in {s}:", "        {d}.append(x)"
     start = "    {d} = []"
     shapes: dict[str, tuple[tuple[str, ...], Callable[[Numbers], Numbers]]] = {
@@ -175,7 +200,7 @@ def reduction(kind: str, wording: Wording, filtered: bool) -> Part:
     mapped = kind != "count" and bool(wording.rng.random() < 0.5)
     reducer = REDUCERS[kind]
     of = p.words if filtered else "numbers"
-    words = wording.pick(*lexicon.REDUCTIONS[kind])
+    words = wording.word(lexicon.REDUCTIONS, kind)
     sentence = f"the {words} of the {m.words + ' of the ' if mapped else ''}{of}"
     pad = "            " if filtered else "        "
     code = ["    " + line for line in reducer.setup]
@@ -201,7 +226,7 @@ def _simplify(body: tuple[str, ...], mapped: bool) -> list[str]:
 
 def _streak(wording: Wording) -> Part:
     p = wording.concept(lexicon.PREDICATES)
-    words = wording.pick(*lexicon.REDUCTIONS["streak"])
+    words = wording.word(lexicon.REDUCTIONS, "streak")
     code = (
         "    run = 0",
         "    best = 0",
@@ -223,10 +248,10 @@ def _streak(wording: Wording) -> Part:
 
 def shortcut(wording: Wording) -> Part:
     """A final number without a conditional statement: a built-in, then a map (E = 0)."""
-    kind = ("sum", "largest", "smallest")[wording.rng.integers(3)]
+    kind = wording.choice(("sum", "largest", "smallest"))
     builtin = {"sum": "sum", "largest": "max", "smallest": "min"}[kind]
     m = wording.concept(lexicon.MAPS)
-    words = wording.pick(*lexicon.REDUCTIONS[kind])
+    words = wording.word(lexicon.REDUCTIONS, kind)
     code = (f"    x = {builtin}({{s}})", f"    x = {m.code}")
     reduce = {"sum": sum, "largest": max, "smallest": min}[kind]
     return Part(

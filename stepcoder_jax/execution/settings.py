@@ -6,11 +6,13 @@ import dataclasses
 import os
 from typing import Literal
 
+from stepcoder_jax.records import InputError
+
 DEFAULT_MIN_LEVEL = 3
 _SMALLEST_MEMORY_MB = 64
 
 
-class SandboxError(RuntimeError):
+class SandboxError(InputError):
     """The sandbox cannot be had as asked; the message says why and the mend."""
 
 
@@ -34,21 +36,21 @@ class PoolSettings:
 
     def __post_init__(self) -> None:
         if self.tests not in ("early_exit", "run_all"):
-            raise ValueError(
+            raise SandboxError(
                 f"execution.tests is {self.tests!r}: expected 'early_exit' or 'run_all'"
             )
         if self.workers < 0 or not 0 <= self.min_level <= 3:
-            raise ValueError(
+            raise SandboxError(
                 f"execution.workers is {self.workers} and execution.min_level is "
                 f"{self.min_level}: expected workers >= 0 and a level from 0 to 3"
             )
         if self.memory_mb < _SMALLEST_MEMORY_MB or self.output_mb < 1:
-            raise ValueError(
+            raise SandboxError(
                 f"execution.memory_mb is {self.memory_mb} and execution.output_mb is "
                 f"{self.output_mb}: expected at least {_SMALLEST_MEMORY_MB} and 1"
             )
         if not self.cpu_seconds > 0:
-            raise ValueError(
+            raise SandboxError(
                 f"execution.cpu_seconds is {self.cpu_seconds}: expected more than 0"
             )
 

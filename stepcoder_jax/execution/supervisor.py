@@ -58,9 +58,11 @@ class WorkerProcess:
         return hello
 
     def _last_words(self) -> str:
+        """End a worker that failed to start; return the last line of its stderr."""
         self.kill()
         assert self.process.stderr is not None
         text = self.process.stderr.read().decode("utf-8", "replace").strip()
+        self.close()
         return text.splitlines()[-1] if text else f"exit {self.process.returncode}"
 
     def kill(self) -> None:

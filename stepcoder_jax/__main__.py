@@ -1,0 +1,193 @@
+"""The command line: `stepcoder COMMAND ...`, the only place where flags exist."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stepcoder_jax.config import Config
+
+USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2402.01391)
+
+  stepcoder train EXPERIMENT[:ARG] [--section.field VALUE ...]   PPO with CCCS and FGO
+  stepcoder sft EXPERIMENT[:ARG] [--section.field VALUE ...]     supervised fine-tuning
+  stepcoder evaluate RUN [--split test] [--before]               greedy pass@1 of a run
+  stepcoder sample RUN [--problems 4] [--split validation]       programs in colour
+  stepcoder judge FILE --solutions canonical                     run canonical solutions
+  stepcoder data FILE [--split train]                            write the benchmark
+  stepcoder doctor                                               versions, devices, sandbox
+
+EXPERIMENT is a Python file with get_config(arg="") -> Config; every field of the config
+is a flag: `stepcoder train experiments/quickstart.py --help` lists them with defaults.
+"""
+
+
+def load_experiment(name: str) -> Config:
+    """The config of `FILE.py` or `FILE.py:arg`."""
+    from stepcoder_jax.config import Config, ConfigError
+
+    path, _, arg = name.partition(":")
+    if not Path(path).is_file():
+        raise ConfigError(
+            f"EXPERIMENT: expected a Python file with get_config(), got {path!r}, which is "
+            "no file; the repository's are in experiments/"
+        )
+    spec = importlib.util.spec_from_file_location("experiment", path)
+    if spec is None or spec.loader is None:
+        raise ConfigError(f"EXPERIMENT: {path} is no Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(Path(path).parent))  # an experiment may import its parent
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
+    config = module.get_config(arg)
+    if not isinstance(config, Config):
+        raise ConfigError(f"EXPERIMENT: get_config() of {path} must return a Config")
+    return config
+
+
+def parse_config(command: str, argv: list[str]) -> Config:
+    """EXPERIMENT and its overrides -> a validated Config."""
+    import tyro
+
+    from stepcoder_jax.config import Config, ConfigError
+
+    if not argv or argv[0].startswith("-"):
+        raise ConfigError(
+            f"EXPERIMENT: expected a Python file first, as in `stepcoder {command} "
+            "experiments/quickstart.py`"
+        )
+    config = tyro.cli(
+        Config,
+        default=load_experiment(argv[0]),
+        args=argv[1:],
+        prog=f"stepcoder {command} {argv[0]}",
+        use_underscores=True,
+    )
+    config.validate()
+    return config
+
+
+def run_train(argv: list[str]) -> int:
+    from stepcoder_jax import train
+
+    return train.train(parse_config("train", argv))
+
+
+def run_sft(argv: list[str]) -> int:
+    from stepcoder_jax import sft
+
+    return sft.run(parse_config("sft", argv))
+
+
+def run_evaluate(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="stepcoder evaluate")
+    parser.add_argument("run", help="a run folder of `stepcoder train`")
+    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument(
+        "--step", type=int, help="checkpoint; default: the best, else the last"
+    )
+    parser.add_argument(
+        "--before", action="store_true", help="the model the run began with"
+    )
+    arguments = parser.parse_args(argv)
+    from stepcoder_jax import restore
+
+    return restore.evaluate_run(
+        arguments.run, arguments.split, arguments.step, arguments.before
+    )
+
+
+def run_sample(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="stepcoder sample")
+    parser.add_argument("run", help="a run folder of `stepcoder train`")
+    parser.add_argument("--problems", type=int, default=4)
+    parser.add_argument(
+        "--split", choices=("train", "validation", "test"), default="validation"
+    )
+    parser.add_argument(
+        "--step", type=int, help="checkpoint; default: the best, else the last"
+    )
+    parser.add_argument(
+        "--before", action="store_true", help="the model the run began with"
+    )
+    arguments = parser.parse_args(argv)
+    from stepcoder_jax import restore
+
+    return restore.sample_run(
+        arguments.run, arguments.split, arguments.step, arguments.before, arguments.problems
+    )
+
+
+def run_judge(argv: list[str]) -> int:
+    from stepcoder_jax import judge
+
+    return judge.judge_main(argv)
+
+
+def run_data(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="stepcoder data")
+    parser.add_argument("file", type=Path, help="APPS+ v1 JSON file to write")
+    parser.add_argument(
+        "--split", choices=("sft", "train", "validation", "test"), default="train"
+    )
+    arguments = parser.parse_args(argv)
+    from stepcoder_jax.config import ConfigError
+    from stepcoder_jax.data import generated
+
+    if arguments.file.exists():
+        raise ConfigError(f"FILE: {arguments.file} exists; give a new name or remove it")
+    problems = generated.load(arguments.split)
+    generated.write(problems, arguments.file)
+    print(f"wrote {len(problems)} problems to {arguments.file}")
+    return 0
+
+
+def run_doctor(argv: list[str]) -> int:
+    argparse.ArgumentParser(prog="stepcoder doctor").parse_args(argv)
+    from stepcoder_jax import doctor
+
+    return doctor.doctor()
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": run_train,
+    "sft": run_sft,
+    "evaluate": run_evaluate,
+    "sample": run_sample,
+    "judge": run_judge,
+    "data": run_data,
+    "doctor": run_doctor,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; bad input is one line on standard error and exit code 2."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        print(
+            f"stepcoder: no command {argv[0]!r}; there are: {', '.join(COMMANDS)}",
+            file=sys.stderr,
+        )
+        return 2
+    from stepcoder_jax.records import InputError
+
+    try:
+        return COMMANDS[argv[0]](argv[1:])
+    except InputError as error:
+        print(f"stepcoder {argv[0]}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Greedy pass@1: `stepcoder evaluate` and the train loop's measure of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from stepcoder_jax import cccs, prompts
+from stepcoder_jax.config import PromptConfig
+from stepcoder_jax.records import Problem, Program, Report, Task, Verdict
+from stepcoder_jax.summary import Graded
+
+if TYPE_CHECKING:
+    from stepcoder_jax.config import Config
+    from stepcoder_jax.execution import Pool
+    from stepcoder_jax.sampling import FindStop
+    from stepcoder_jax.steps import Steps
+
+
+class Coder(NamedTuple):
+    """All that turns tasks into judged programs, but for the parameters."""
+
+    steps: Steps
+    pool: Pool
+    tokenizer: Any
+    table: list[bytes]  # prompts.token_bytes(tokenizer)
+    find_stop: FindStop
+    prompt: PromptConfig
+
+    @classmethod
+    def make(cls, config: Config, steps: Steps, pool: Pool, tokenizer: Any) -> Coder:
+        table = prompts.token_bytes(tokenizer)
+        find_stop = prompts.stop_finder(tokenizer, config.prompt.fence)
+        return cls(steps, pool, tokenizer, table, find_stop, config.prompt)
+
+
+def whole_tasks(problems: Sequence[Problem]) -> list[Task]:
+    """Every problem at stage 0: nothing of its solution is given."""
+    return [
+        Task(problem, i, stage=0, head=cccs.head(problem, 0))
+        for i, problem in enumerate(problems)
+    ]
+
+
+def complete_greedily(
+    coder: Coder, actor: Any, tasks: Sequence[Task], batch_size: int, label: str
+) -> list[tuple[Program, Report]]:
+    """The greedy program of each task, judged; a batch decodes while one is judged."""
+    results: list[tuple[Program, Report]] = []
+    starts = range(0, len(tasks), batch_size)
+    for start in tqdm(starts, desc=label, unit="batch", leave=False):
+        chosen = tasks[start : start + batch_size]
+        index = np.arange(start, start + len(chosen))
+        batch = prompts.encode(chosen, coder.tokenizer, coder.prompt, index)
+        rollout = coder.steps.sample_greedy(actor, batch, coder.find_stop)
+        programs = prompts.decode(chosen, rollout, coder.table, coder.prompt.fence)
+        results += zip(programs, coder.pool.run(programs), strict=True)
+    return results
+
+
+def grade(
+    coder: Coder, actor: Any, problems: Sequence[Problem], batch_size: int, label: str
+) -> list[Graded]:
+    """Greedy pass@1's raw material: the verdict of one greedy program per problem."""
+    results = complete_greedily(coder, actor, whole_tasks(problems), batch_size, label)
+    return [
+        Graded(problem.id, problem.difficulty, report.verdict)
+        for problem, (_, report) in zip(problems, results, strict=True)
+    ]
+
+
+def pass_rate(rows: Sequence[Graded]) -> float:
+    """Share that passed, over the rows that our own machinery did not fail on."""
+    valid = [
+        row.verdict is Verdict.PASS for row in rows if row.verdict is not Verdict.INFRA
+    ]
+    return float(np.mean(valid)) if valid else float("nan")
+
+
+def scores(rows: Sequence[Graded], prefix: str) -> dict[str, float]:
+    """Metrics: pass@1 overall and by difficulty, and the share that compiles."""
+    numbers = {f"{prefix}/pass@1": pass_rate(rows)}
+    for difficulty in dict.fromkeys(row.difficulty for row in rows):
+        chosen = [row for row in rows if row.difficulty == difficulty]
+        numbers[f"{prefix}/pass@1_{difficulty}"] = pass_rate(chosen)
+    compiled = [row.verdict is not Verdict.COMPILE for row in rows]
+    numbers[f"{prefix}/compiles"] = float(np.mean(compiled))
+    return numbers

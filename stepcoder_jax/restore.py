@@ -1,0 +1,86 @@
+"""A run, looked at: `stepcoder evaluate RUN` and `stepcoder sample RUN`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from stepcoder_jax import fgo, report, rewards, sharding, sources
+from stepcoder_jax.config import Config, ConfigError
+from stepcoder_jax.data.generated import Split
+from stepcoder_jax.evaluate import Coder, complete_greedily, grade, scores, whole_tasks
+from stepcoder_jax.execution import Pool, PoolSettings
+from stepcoder_jax.records import Problem
+from stepcoder_jax.run_folder import RunFolder
+from stepcoder_jax.steps import Steps
+
+
+@contextlib.contextmanager
+def opened(
+    name: str, step: int | None, before: bool
+) -> Iterator[tuple[Config, Coder, Any, str]]:
+    """A run's config, its coder, the actor of a checkpoint, and what that checkpoint is.
+
+    Without `step` it is the best by validation, else the newest; `before` takes the policy
+    that the run began with.
+    """
+    folder = RunFolder(name)
+    config = Config.from_dict(folder.read_config())
+    config.model.checkpoint = config.model.tokenizer = str(folder.reference)
+    tokenizer = sources.load_tokenizer(config.model)
+    mesh = sharding.make_mesh(config.mesh, jax.devices())
+    steps = Steps(config, mesh, tokenizer.eos_token_id)
+    if before:
+        actor, label = (
+            steps.place_params(sources.load_reference(folder.reference)),
+            "reference",
+        )
+    else:
+        best = step is None and folder.latest(best=True) is not None
+        chosen = folder.latest(best) if step is None else step
+        if chosen is None:
+            raise ConfigError(f"RUN: {name} has no checkpoint yet; add --before, or wait")
+        state, _, _ = folder.restore(chosen, steps.abstract_state, best)
+        actor, label = state.actor, f"iteration {chosen}{' (best)' if best else ''}"
+    with Pool(PoolSettings(**vars(config.execution))) as pool:
+        yield config, Coder.make(config, steps, pool, tokenizer), actor, label
+
+
+def pick(config: Config, split: Split) -> list[Problem]:
+    problems = sources.load_problems(config.data, split)
+    if not problems:
+        raise ConfigError(
+            f"data.{split}: the run has no {split} problems; name a file there"
+        )
+    return problems
+
+
+def evaluate_run(name: str, split: Split, step: int | None, before: bool) -> int:
+    """Print greedy pass@1 of a run's model on all problems of a split."""
+    with opened(name, step, before) as (config, coder, actor, label):
+        problems = pick(config, split)
+        rows = grade(coder, actor, problems, config.evaluation.batch_size, split)
+    print(f"{name}, {label}, {len(problems)} problems of {split}, greedy")
+    for metric, value in scores(rows, split).items():
+        print(f"  {metric.partition('/')[2]:28s} {100 * value:5.1f} %")
+    return 0
+
+
+def sample_run(name: str, split: Split, step: int | None, before: bool, count: int) -> int:
+    """Show greedy programs: what ran, what did not, verdict and reward."""
+    ansi = report.wants_colour(sys.stdout)
+    with opened(name, step, before) as (config, coder, actor, label):
+        tasks = whole_tasks(pick(config, split)[:count])
+        size = config.evaluation.batch_size
+        results = complete_greedily(coder, actor, tasks, size, split)
+    print(f"{name}, {label}, greedy")
+    for program, judged in results:
+        kept = fgo.byte_mask(program.source, judged, config.fgo.keep_uncompiled)
+        reward = rewards.outcome_reward(judged, config.reward)
+        print(f"\n{program.problem.id}: {program.problem.statement.strip()}")
+        print(report.show(program, judged, kept, reward, ansi))
+    return 0

@@ -1,0 +1,156 @@
+"""A run's folder: what it was started with, what it began from, and its checkpoints.
+
+config.json   the resolved config and the versions        reference/  the frozen SFT policy
+before.json, after.json   verdicts on test                  checkpoints/STEP, best/STEP
+metrics.jsonl, rollouts/STEP.jsonl, events/, curves.png
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stepcoder_jax import checkpoint, sources, weights
+from stepcoder_jax.cccs import CurriculumState
+from stepcoder_jax.checkpoint import Saved
+from stepcoder_jax.config import Config, ConfigError
+from stepcoder_jax.pytrees import TrainState
+from stepcoder_jax.records import Verdict
+from stepcoder_jax.summary import Graded
+
+PACKAGES = ("stepcoder_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+# What a resumed run may change: it changes nothing that has been computed.
+FREE = ("run.total_steps", "run.resume", "run.folder", "run.save_every", "run.keep")
+FREE += ("run.rollouts_every", "run.tensorboard", "run.compilation_cache")
+FREE += ("execution.workers", "mesh.data", "mesh.fsdp", "mesh.tensor")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a result."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **found}
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts to one dict with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+class RunFolder:
+    """The folder of one run. Raises ConfigError rather than overwrite anything."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.checkpoints = self.path / "checkpoints"
+        self.reference = self.path / "reference"
+        self.config_file = self.path / "config.json"
+        self.before_file = self.path / "before.json"
+
+    def open(self, config: Config) -> None:
+        """Start a run here, or make sure that this config may go on with the one here."""
+        if not config.run.resume:
+            self._start(config)
+            return
+        known = flatten(self.read_config())
+        for name, value in flatten(dataclasses.asdict(config)).items():
+            if name not in FREE and known.get(name, value) != value:
+                raise ConfigError(
+                    f"{name}: the run in {self.path} was started with {known[name]!r}, not "
+                    f"{value!r}; give the same value, or start another run.folder"
+                )
+
+    def _start(self, config: Config) -> None:
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise ConfigError(
+                f"run.folder: {self.path} is not empty; add --run.resume True to go on with "
+                "the run in it, or choose another --run.folder"
+            )
+        record = {"config": dataclasses.asdict(config), "versions": versions()}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.config_file.write_text(json.dumps(record, indent=1) + "\n")
+        except OSError as error:
+            raise ConfigError(
+                f"run.folder: cannot write to {self.path} ({error.strerror}); choose "
+                "another --run.folder"
+            ) from error
+
+    def read_config(self) -> dict[str, Any]:
+        """The config that the run here was started with, as nested dicts."""
+        try:
+            return json.loads(self.config_file.read_text())["config"]
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"run.folder: {self.path} holds no run (no readable config.json); check "
+                "the path, or leave out --run.resume"
+            ) from error
+
+    def save_reference(self, config: Config, tokenizer: Any) -> None:
+        """Keep the policy that the run begins with, once, as a Hugging Face folder."""
+        if self.reference.is_dir():
+            return
+        part = self.reference.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        actor = sources.load_actor(config.model, config.run.seed)
+        weights.save_checkpoint(part, config.model, actor)
+        tokenizer.save_pretrained(part)
+        part.rename(self.reference)
+
+    def save(
+        self,
+        state: TrainState,
+        curriculum: CurriculumState,
+        record: dict[str, Any],
+        keep: int,
+        best: bool,
+    ) -> None:
+        """Write the checkpoint of iteration state.step; beside the latest if `best`."""
+        saved = Saved(state, curriculum._asdict(), record)
+        if best:
+            checkpoint.save_best(self.checkpoints, int(state.step), saved)
+        else:
+            checkpoint.save(self.checkpoints, int(state.step), saved, keep)
+
+    def restore(
+        self, step: int, abstract_state: TrainState, best: bool
+    ) -> tuple[TrainState, CurriculumState, dict[str, Any]]:
+        """Read a checkpoint back, bit for bit."""
+        folder = self.checkpoints / "best" if best else self.checkpoints
+        saved = checkpoint.restore(folder, step, abstract_state)
+        arrays = {name: np.asarray(array) for name, array in saved.arrays.items()}
+        return saved.state, CurriculumState(**arrays), saved.record
+
+    def latest(self, best: bool) -> int | None:
+        """Iteration of the newest (or the best) checkpoint, None where there is none."""
+        folder = self.checkpoints / "best" if best else self.checkpoints
+        return checkpoint.latest_step(folder)
+
+    def write_before(self, rows: Sequence[Graded]) -> None:
+        """Keep the verdicts before the first iteration, for the closing summary."""
+        self.before_file.write_text(json.dumps(rows) + "\n")
+
+    def write_after(self, rows: Sequence[Graded]) -> None:
+        """Keep the verdicts of the run's best model."""
+        (self.path / "after.json").write_text(json.dumps(rows) + "\n")
+
+    def read_before(self) -> list[Graded]:
+        """The verdicts that `write_before` kept; empty where it kept none."""
+        if not self.before_file.exists():
+            return []
+        rows = json.loads(self.before_file.read_text())
+        return [Graded(name, level, Verdict(verdict)) for name, level, verdict in rows]

@@ -1,0 +1,99 @@
+"""Where a run's tokenizer, weights and problems come from, by the names in its config."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from stepcoder_jax import weights
+from stepcoder_jax.config import ConfigError, DataConfig, ModelConfig
+from stepcoder_jax.data import apps_plus, generated
+from stepcoder_jax.models import policy
+from stepcoder_jax.records import Problem
+
+BUILTIN = "builtin"
+WARM_START = Path(__file__).parent / "assets" / "warm_start"
+
+
+def checkpoint_folder(name: str) -> Path:
+    """The folder of a Hugging Face checkpoint; "builtin" is the shipped warm start."""
+    return WARM_START if name == BUILTIN else Path(name)
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The fast tokenizer of `model.tokenizer`, or else of `model.checkpoint`."""
+    name = config.tokenizer or config.checkpoint
+    if not name:
+        raise ConfigError(
+            "model.tokenizer: expected a tokenizer folder or 'builtin', since "
+            "model.checkpoint is empty; set --model.tokenizer"
+        )
+    folder = checkpoint_folder(name)
+    if not (folder / "tokenizer.json").is_file():
+        raise ConfigError(
+            f"model.tokenizer: no tokenizer.json in {folder}; give a folder with the files "
+            "of a Hugging Face fast tokenizer"
+        )
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"model.tokenizer: {folder} has no eos_token; add one to it")
+    return tokenizer
+
+
+def resolve_model(config: ModelConfig, vocab_size: int) -> ModelConfig:
+    """The model's shape: the checkpoint's where there is one, else the config's own.
+
+    Random weights get a vocabulary that holds the tokenizer's, padded to a multiple of 64.
+    """
+    if config.checkpoint:
+        shape = weights.read_shape(checkpoint_folder(config.checkpoint))
+        return dataclasses.replace(config, **shape)
+    return dataclasses.replace(config, vocab_size=-(-vocab_size // 64) * 64)
+
+
+def load_actor(config: ModelConfig, seed: int) -> Any:
+    """Actor parameters in float32: the checkpoint's, or random ones from the seed."""
+    if not config.checkpoint:
+        return policy.init_params(config, jax.random.key(seed))
+    _, params = weights.load_checkpoint(checkpoint_folder(config.checkpoint), jnp.float32)
+    return params
+
+
+def load_reference(folder: Path) -> Any:
+    """The parameters of a run's frozen reference, in float32."""
+    return weights.load_checkpoint(folder, jnp.float32)[1]
+
+
+def load_problems(config: DataConfig, split: generated.Split) -> list[Problem]:
+    """The problems of a split; complaints about bad rows go to standard error.
+
+    The generated benchmark has all splits. Of files, `data.path` is the train split and
+    `data.validation` and `data.test` are the others; a split without a file is empty.
+    """
+    if config.path == BUILTIN:
+        return generated.load(split)
+    paths = {"validation": config.validation, "test": config.test}
+    path = paths.get(split, config.path)
+    if not path:
+        return []
+    problems, complaints = apps_plus.read_problems(path, strict=config.strict)
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    if complaints:
+        print(f"{path}: left out {len(complaints)} bad rows of it", file=sys.stderr)
+    if not problems:
+        raise ConfigError(f"data.{split}: {path} holds no usable problem")
+    return problems
+
+
+def load_pool(config: DataConfig) -> list[Problem]:
+    """The problems that RL draws from: the first `data.pool_size` of the train split."""
+    problems = load_problems(config, "train")
+    return problems[: config.pool_size] if config.pool_size else problems

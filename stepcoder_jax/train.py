@@ -1,0 +1,353 @@
+"""The loop: PPO on the model's own programs, with CCCS and FGO. `stepcoder train`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from stepcoder_jax import (
+    cccs,
+    checkpoint,
+    ppo,
+    prompts,
+    report,
+    rewards,
+    sharding,
+    sources,
+    summary,
+)
+from stepcoder_jax.cccs import CurriculumState
+from stepcoder_jax.config import Config, ConfigError
+from stepcoder_jax.evaluate import Coder, grade, pass_rate, scores
+from stepcoder_jax.execution import Pool, PoolSettings
+from stepcoder_jax.logger import Logger
+from stepcoder_jax.pytrees import Experience, Feedback, Rollout, TrainState
+from stepcoder_jax.records import Problem, Program, Report, Task
+from stepcoder_jax.run_folder import RunFolder, versions
+from stepcoder_jax.steps import Steps
+from stepcoder_jax.summary import Graded
+
+
+class Iteration(NamedTuple):
+    """What one iteration leaves for the log."""
+
+    step: int
+    tasks: list[Task]
+    programs: list[Program]
+    reports: list[Report]
+    rollout: Rollout
+    feedback: Feedback
+    experience: Experience
+    metrics: dict[str, Any]
+
+
+class Stopwatch:
+    """Seconds of each part of an iteration."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[f"seconds/{name}"] = time.perf_counter() - start
+
+
+def iterate(
+    config: Config,
+    coder: Coder,
+    problems: Sequence[Problem],
+    reference: Any,
+    state: TrainState,
+    curriculum: CurriculumState,
+) -> tuple[TrainState, CurriculumState, Iteration]:
+    """One PPO iteration: choose, sample, run, score, learn, move on."""
+    watch, step, seed = Stopwatch(), int(state.step), config.run.seed
+    tasks = cccs.choose_tasks(
+        problems,
+        curriculum,
+        step=step,
+        seed=seed,
+        sampling=config.sampling,
+        config=config.cccs,
+    )
+    index = np.arange(len(tasks)) + step * len(tasks)
+    batch = prompts.encode(tasks, coder.tokenizer, config.prompt, index)
+    with watch.part("sample"):
+        rollout = coder.steps.sample(state.actor, batch, step, coder.find_stop)
+        rollout = sharding.to_host(rollout)
+    with watch.part("judge"):
+        programs = prompts.decode(tasks, rollout, coder.table, config.prompt.fence)
+        reports = coder.pool.run(programs)
+    with watch.part("feedback"):
+        feedback = rewards.feedback(
+            programs,
+            reports,
+            rollout.mask,
+            reward=config.reward,
+            fgo=config.fgo,
+            seed=seed,
+            step=step,
+        )
+    with watch.part("experience"):
+        experience, state, looked = coder.steps.make_experience(
+            state, reference, rollout, feedback
+        )
+        looked, kept = sharding.to_host((looked, experience))
+    with watch.part("update"):
+        state, learnt = coder.steps.ppo_step(state, experience)
+        learnt = sharding.to_host(learnt)
+    metrics = {
+        **rewards.metrics(reports, rollout.mask, feedback),
+        **cccs.metrics(curriculum, tasks),
+        **critic_metrics(looked.pop("rows"), reports),
+        **looked,
+        **learnt,
+        **watch.seconds,
+    }
+    curriculum = cccs.advance(curriculum, tasks, reports, config.cccs)
+    done = Iteration(step, tasks, programs, reports, rollout, feedback, kept, metrics)
+    return state, curriculum, done
+
+
+def critic_metrics(rows: ppo.ValueMoments, reports: Sequence[Report]) -> dict[str, Any]:
+    """Explained variance of the critic over the programs of each verdict."""
+    verdicts = np.array([str(report.verdict) for report in reports])
+    return {
+        f"explained_variance/{verdict}": ppo.explained_variance(
+            ppo.ValueMoments(*(np.asarray(x)[verdicts == verdict] for x in rows))
+        )
+        for verdict in sorted(set(verdicts) - {"infra"})
+    }
+
+
+def rollout_rows(done: Iteration) -> Iterator[dict[str, Any]]:
+    """The rows of rollouts/STEP.jsonl; token arrays end with the row's completion."""
+    for i, (task, program, judged) in enumerate(
+        zip(done.tasks, done.programs, done.reports, strict=True)
+    ):
+        count = int(done.rollout.mask[i].sum())
+        source = program.source.encode()
+        yield {
+            "problem": task.problem.id,
+            "stage": task.stage,
+            "head": task.head,
+            "completion": source[program.generated_from :].decode(),
+            "verdict": judged.verdict,
+            "tests": [test.verdict for test in judged.tests],
+            "message": judged.message,
+            "reward": float(done.feedback.rewards[i].sum()),
+            "valid": bool(done.feedback.valid[i]),
+            "truncated": bool(done.rollout.truncated[i]),
+            "spans": program.token_spans,
+            "executed": done.feedback.executed[i, :count].astype(int).tolist(),
+            "advantages": done.experience.advantages[i, :count].tolist(),
+            "values": done.experience.old_values[i, :count].tolist(),
+        }
+
+
+class Interrupt:
+    """Ctrl-C asks the loop to stop after the iteration; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> Interrupt:
+        self.former = signal.signal(signal.SIGINT, self.ask)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        signal.signal(signal.SIGINT, self.former)
+
+    def ask(self, number: int, frame: Any) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this iteration (Ctrl-C again: at once)", file=sys.stderr)
+
+
+class Run:
+    """Everything of one run that the loop needs: its parts, its state, its folder."""
+
+    def __init__(self, config: Config, pool: Pool) -> None:
+        self.start = time.monotonic()
+        self.folder = RunFolder(config.run.folder)
+        tokenizer = sources.load_tokenizer(config.model)
+        config.model = sources.resolve_model(config.model, len(tokenizer))
+        config.validate()
+        mesh = sharding.make_mesh(config.mesh, jax.devices())
+        self.config = config
+        self.steps = Steps(config, mesh, tokenizer.eos_token_id)
+        self.problems = sources.load_pool(config.data)
+        self.curriculum = cccs.initial(self.problems, config.cccs)
+        self.check_prompts(tokenizer)
+        self.coder = Coder.make(config, self.steps, pool, tokenizer)
+        self.folder.open(config)
+        self.folder.save_reference(config, tokenizer)
+        actor = sources.load_reference(self.folder.reference)
+        self.reference_hash = checkpoint.hash_params(actor)
+        self.reference = self.steps.place_params(actor)
+        self.best = -1.0
+        step = self.folder.latest(best=False) if config.run.resume else None
+        if step is None:
+            self.state = self.steps.init_state(self.reference)
+        else:
+            self.resume(step)
+
+    def check_prompts(self, tokenizer: Any) -> None:
+        """Refuse a prompt that is too long now, not in iteration 500."""
+        longest = [
+            Task(problem, i, int(stage), cccs.head(problem, int(stage)))
+            for i, (problem, stage) in enumerate(
+                zip(self.problems, self.curriculum.stage, strict=True)
+            )
+        ]
+        prompts.encode(longest, tokenizer, self.config.prompt, np.arange(len(longest)))
+
+    def resume(self, step: int) -> None:
+        """Go on where the checkpoint of iteration `step` was written."""
+        restored = self.folder.restore(step, self.steps.abstract_state, best=False)
+        self.state, self.curriculum, record = restored
+        if record["reference"] != self.reference_hash:
+            raise ConfigError(
+                f"run.folder: the reference in {self.folder.reference} is not the one that "
+                f"checkpoint {step} was trained against; restore the folder's own"
+            )
+        self.best = record["best"]
+
+    def save(self, best: bool) -> None:
+        """Write a checkpoint of the present state."""
+        record = {
+            "versions": versions(),
+            "reference": self.reference_hash,
+            "best": self.best,
+            "step": int(self.state.step),
+        }
+        keep = self.config.run.keep
+        self.folder.save(self.state, self.curriculum, record, keep, best)
+
+    def grade(self, split: str, count: int, label: str) -> list[Graded]:
+        """Greedy verdicts on the first `count` problems of a split."""
+        problems = sources.load_problems(self.config.data, split)[:count]
+        size = self.config.evaluation.batch_size
+        return grade(self.coder, self.state.actor, problems, size, label)
+
+    def validate(self) -> dict[str, float]:
+        """Validation scores; a new best is kept as a checkpoint of its own."""
+        rows = self.grade(
+            "validation", self.config.evaluation.validation_problems, "validation"
+        )
+        if rows and pass_rate(rows) > self.best:
+            self.best = pass_rate(rows)
+            self.save(best=True)
+        return scores(rows, "validation") if rows else {}
+
+    def due(self, every: int) -> bool:
+        step, last = int(self.state.step), self.config.run.total_steps
+        return every > 0 and (step % every == 0 or step == last)
+
+
+def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
+    """Iterate until the last step or Ctrl-C; returns the share at stage 0 per iteration."""
+    config = run.config
+    first, last = int(run.state.step), config.run.total_steps
+    shares: list[float] = []
+    with tqdm(total=last, initial=first, unit="it", dynamic_ncols=True) as bar:
+        while int(run.state.step) < last and not interrupt.asked:
+            start = time.perf_counter()
+            run.state, run.curriculum, done = iterate(
+                config, run.coder, run.problems, run.reference, run.state, run.curriculum
+            )
+            metrics = done.metrics | {"isolation_level": run.coder.pool.level}
+            if metrics.pop("nonfinite"):
+                raise FloatingPointError(
+                    f"iteration {done.step}: a gradient is not finite; lower "
+                    "ppo.actor.learning_rate or ppo.critic.learning_rate"
+                )
+            if run.due(config.evaluation.every):
+                metrics |= run.validate()
+            if run.due(config.run.save_every) or interrupt.asked:
+                run.save(best=False)
+            metrics["seconds/iteration"] = time.perf_counter() - start
+            logger.write(done.step, metrics)
+            if config.run.rollouts_every and done.step % config.run.rollouts_every == 0:
+                logger.write_rollouts(done.step, rollout_rows(done))
+            shares.append(metrics["cccs/stage0_share"])
+            bar.update()
+            bar.set_postfix_str(progress(config, metrics))
+    return shares
+
+
+def progress(config: Config, metrics: dict[str, Any]) -> str:
+    """The numbers that matter, for the progress bar."""
+    parts = " ".join(
+        f"{name}={metrics['seconds/' + name]:.1f}s"
+        for name in ("sample", "judge", "update")
+    )
+    return (
+        f"reward={metrics['reward']:+.2f} pass={metrics['pass_rate']:.2f} "
+        f"KL={float(metrics['kl']):.3f} stage0={metrics['cccs/stage0_share']:.2f} "
+        f"masked={metrics['fgo/masked']:.2f} "
+        f"rollouts/s={config.batch_size / metrics['seconds/iteration']:.0f} {parts}"
+    )
+
+
+def close(run: Run, shares: Sequence[float]) -> None:
+    """Judge the best checkpoint on test, draw the curves, say what happened."""
+    after: list[Graded] = []
+    best = run.folder.latest(best=True)
+    if run.config.evaluation.test_problems:
+        if best is not None:
+            run.state, _, _ = run.folder.restore(best, run.steps.abstract_state, best=True)
+        after = run.grade("test", run.config.evaluation.test_problems, "test after")
+        run.folder.write_after(after)
+    path = run.folder.path
+    report.curves(path / "metrics.jsonl", path / "curves.png", f"{path.name}")
+    print(
+        summary.summary(
+            run.folder.read_before(),
+            after,
+            visits=run.curriculum.visits,
+            stage0_share=float(np.mean(shares[-10:])) if shares else 0.0,
+            folder=str(path),
+            minutes=(time.monotonic() - run.start) / 60,
+        )
+    )
+
+
+def train(config: Config) -> int:
+    """A whole run; exit code 0, or 130 when Ctrl-C ended it early."""
+    if os.environ.get("STEPCODER_DISTRIBUTED"):
+        jax.distributed.initialize()
+    if config.run.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
+    with Pool(PoolSettings(**vars(config.execution))) as pool, Interrupt() as interrupt:
+        run = Run(config, pool)
+        count = config.evaluation.test_problems
+        if count and not run.folder.before_file.exists():
+            run.folder.write_before(run.grade("test", count, "test before"))
+        step = int(run.state.step)
+        logging = Logger(
+            run.folder.path, tensorboard=config.run.tensorboard, start_step=step
+        )
+        with logging as logger:
+            shares = learn(run, logger, interrupt)
+        if interrupt.asked:
+            print(
+                f"saved iteration {int(run.state.step)} in {run.folder.path}; go on with the "
+                "same command and --run.resume True",
+                file=sys.stderr,
+            )
+            return 130
+        close(run, shares)
+    return 0
