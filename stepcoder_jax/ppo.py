@@ -227,7 +227,7 @@ def make_experience(
     inputs = (rollout.tokens, rollout.prompt_length, rollout.length)
     inputs, order = split_by_length(inputs, rollout.length, parts)
     evaluated = jax.lax.map(
-        lambda part: evaluate_tokens(config, state, reference, *part, columns),
+        lambda x: evaluate_tokens(config, state, reference, x[0], x[1], x[2], columns),
         place(inputs, 1),
     )
     logprobs, ref_logprobs, kl, values = place(join_rows(evaluated, order), 0)

@@ -10,7 +10,7 @@ from stepcoder_jax import ppo, sharding
 from stepcoder_jax.config import MeshConfig
 from stepcoder_jax.models import policy
 from stepcoder_jax.pytrees import PromptBatch
-from stepcoder_jax.steps import Steps
+from stepcoder_jax.steps import Steps, shares_prompts
 
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
 
@@ -73,6 +73,32 @@ def test_an_update_moves_every_parameter():
         lambda a, b: bool(np.any(a != b)), result["actor"], kit.tiny_params()
     )
     assert all(jax.tree.leaves(moved))
+
+
+def test_greedy_batches_of_any_size_share_one_program():
+    steps = make_steps((8, 1, 1))
+    actor, batch = steps.place_params(kit.tiny_params()), kit.prompt_batch()
+    whole = steps.sample_greedy(actor, batch, None)
+    (sampler,) = steps._samplers.values()
+    programs = (sampler.start, sampler.advance, sampler.finish)
+    compiled = [program._cache_size() for program in programs]
+    for rows in (slice(0, 5), slice(5, 16)):
+        part = steps.sample_greedy(actor, PromptBatch(*(x[rows] for x in batch)), None)
+        for a, b in zip(part, whole, strict=True):
+            np.testing.assert_allclose(a, b[rows], atol=1e-5)
+    assert [program._cache_size() for program in programs] == compiled
+    assert len(steps._samplers) == 1
+
+
+def test_prompts_are_shared_only_where_whole_groups_are_equal():
+    batch = kit.prompt_batch()
+    assert shares_prompts(batch, 4)
+    assert shares_prompts(batch, 1)
+    assert not shares_prompts(batch, 8)
+    assert not shares_prompts(batch, 3)
+    tokens = batch.tokens.copy()
+    tokens[6, 0] += 1
+    assert not shares_prompts(batch._replace(tokens=tokens), 4)
 
 
 @functools.cache
