@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
+import io
+import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,10 +56,42 @@ def load_experiment(name: str) -> Config:
     return config
 
 
-def parse_config(command: str, argv: list[str]) -> Config:
-    """EXPERIMENT and its overrides -> a validated Config."""
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one line, like every other complaint."""
+
+    def error(self, message: str) -> NoReturn:
+        from stepcoder_jax.config import ConfigError
+
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def parse_flags(kind: type, argv: list[str], prog: str, default: Any) -> Any:
+    """An instance of the dataclass `kind`: `default` with the flags' values."""
     import tyro
 
+    from stepcoder_jax.config import ConfigError
+
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                kind, default=default, args=argv, prog=prog, use_underscores=True
+            )
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+        raise ConfigError(unbox(complaint.getvalue())) from None
+
+
+def unbox(text: str) -> str:
+    """The sections of tyro's boxed complaint in one line, without its closing advice."""
+    sections = re.split(r"─{3,}", re.sub(r"╭[^╮]*╮|╰[^╯]*╯|│", " ", text))
+    said = [" ".join(section.split()) for section in sections[: max(1, len(sections) - 1)]]
+    return "; ".join([*said, "--help lists all flags"])
+
+
+def parse_config(command: str, argv: list[str]) -> Config:
+    """EXPERIMENT and its overrides -> a validated Config."""
     from stepcoder_jax.config import Config, ConfigError
 
     if not argv or argv[0].startswith("-"):
@@ -64,13 +99,8 @@ def parse_config(command: str, argv: list[str]) -> Config:
             f"EXPERIMENT: expected a Python file first, as in `stepcoder {command} "
             "experiments/quickstart.py`"
         )
-    config = tyro.cli(
-        Config,
-        default=load_experiment(argv[0]),
-        args=argv[1:],
-        prog=f"stepcoder {command} {argv[0]}",
-        use_underscores=True,
-    )
+    prog = f"stepcoder {command} {argv[0]}"
+    config: Config = parse_flags(Config, argv[1:], prog, load_experiment(argv[0]))
     config.validate()
     return config
 
@@ -88,7 +118,7 @@ def run_sft(argv: list[str]) -> int:
 
 
 def run_evaluate(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="stepcoder evaluate")
+    parser = Parser(prog="stepcoder evaluate")
     parser.add_argument("run", help="a run folder of `stepcoder train`")
     parser.add_argument("--split", choices=("validation", "test"), default="test")
     parser.add_argument(
@@ -106,7 +136,7 @@ def run_evaluate(argv: list[str]) -> int:
 
 
 def run_sample(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="stepcoder sample")
+    parser = Parser(prog="stepcoder sample")
     parser.add_argument("run", help="a run folder of `stepcoder train`")
     parser.add_argument("--problems", type=int, default=4)
     parser.add_argument(
@@ -129,11 +159,12 @@ def run_sample(argv: list[str]) -> int:
 def run_judge(argv: list[str]) -> int:
     from stepcoder_jax import judge
 
-    return judge.judge_main(argv)
+    options = parse_flags(judge.JudgeOptions, argv, "stepcoder judge", None)
+    return judge.judge_file(options)
 
 
 def run_data(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="stepcoder data")
+    parser = Parser(prog="stepcoder data")
     parser.add_argument("file", type=Path, help="APPS+ v1 JSON file to write")
     parser.add_argument(
         "--split", choices=("sft", "train", "validation", "test"), default="train"
@@ -144,6 +175,8 @@ def run_data(argv: list[str]) -> int:
 
     if arguments.file.exists():
         raise ConfigError(f"FILE: {arguments.file} exists; give a new name or remove it")
+    if not arguments.file.parent.is_dir():
+        raise ConfigError(f"FILE: {arguments.file.parent} is no folder; make it first")
     problems = generated.load(arguments.split)
     generated.write(problems, arguments.file)
     print(f"wrote {len(problems)} problems to {arguments.file}")
@@ -151,7 +184,7 @@ def run_data(argv: list[str]) -> int:
 
 
 def run_doctor(argv: list[str]) -> int:
-    argparse.ArgumentParser(prog="stepcoder doctor").parse_args(argv)
+    Parser(prog="stepcoder doctor").parse_args(argv)
     from stepcoder_jax import doctor
 
     return doctor.doctor()
@@ -187,6 +220,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"stepcoder {argv[0]}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"stepcoder {argv[0]}: stopped at once; nothing was saved", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import tqdm
 import tyro
 
 from stepcoder_jax.config import ExecutionConfig
-from stepcoder_jax.data.apps_plus import DataError, read_problems
-from stepcoder_jax.execution import Pool, PoolSettings, SandboxError
+from stepcoder_jax.data.apps_plus import read_problems
+from stepcoder_jax.execution import Pool, PoolSettings
 from stepcoder_jax.records import Problem, Program, Report, Verdict
 
 _MOST_LISTED = 20
@@ -33,16 +33,11 @@ class JudgeOptions:
     execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
 
 
-def judge_main(argv: list[str]) -> int:
-    """Parse the arguments of `stepcoder judge` and run it; returns the exit code."""
-    options = tyro.cli(JudgeOptions, args=argv, prog="stepcoder judge")
-    try:
-        problems, complaints = read_problems(options.path, strict=options.strict)
-        settings = PoolSettings(**dataclasses.asdict(options.execution))
-        return judge(problems, complaints, settings, sys.stdout)
-    except (DataError, SandboxError, ValueError) as error:
-        print(f"stepcoder judge: {error}", file=sys.stderr)
-        return _EXIT_BAD_INPUT
+def judge_file(options: JudgeOptions) -> int:
+    """`stepcoder judge`; returns the exit code."""
+    problems, complaints = read_problems(options.path, strict=options.strict)
+    settings = PoolSettings(**dataclasses.asdict(options.execution))
+    return judge(problems, complaints, settings, sys.stdout)
 
 
 def judge(

@@ -76,7 +76,7 @@ class RunFolder:
     def _start(self, config: Config) -> None:
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise ConfigError(
-                f"run.folder: {self.path} is not empty; add --run.resume True to go on with "
+                f"run.folder: {self.path} is not empty; add --run.resume to go on with "
                 "the run in it, or choose another --run.folder"
             )
         record = {"config": dataclasses.asdict(config), "versions": versions()}

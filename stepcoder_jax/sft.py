@@ -208,11 +208,18 @@ def build_tokenizer(config: Config, folder: Path) -> Any:
 def run(config: Config) -> int:
     """`stepcoder sft`: write run.folder as a Hugging Face folder, tokenizer included."""
     folder = Path(config.run.folder)
-    if folder.exists() and any(folder.iterdir()):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_empty = not any(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(
+            f"run.folder: cannot write to {folder} ({error.strerror}); choose another "
+            "with --run.folder"
+        ) from error
+    if not is_empty:
         raise ConfigError(
             f"run.folder: {folder} is not empty; choose another with --run.folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(config, folder)
     config.model = sources.resolve_model(config.model, len(tokenizer))
     rows, dropped = examples(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
@@ -198,6 +200,7 @@ class Run:
         self.reference_hash = checkpoint.hash_params(actor)
         self.reference = self.steps.place_params(actor)
         self.best = -1.0
+        self.verdicts: collections.Counter[str] = collections.Counter()
         step = self.folder.latest(best=False) if config.run.resume else None
         if step is None:
             self.state = self.steps.init_state(self.reference)
@@ -206,13 +209,12 @@ class Run:
 
     def check_prompts(self, tokenizer: Any) -> None:
         """Refuse a prompt that is too long now, not in iteration 500."""
-        longest = [
-            Task(problem, i, int(stage), cccs.head(problem, int(stage)))
-            for i, (problem, stage) in enumerate(
-                zip(self.problems, self.curriculum.stage, strict=True)
-            )
+        tasks = [
+            Task(problem, i, stage, cccs.head(problem, stage))
+            for i, problem in enumerate(self.problems)
+            for stage in range(int(self.curriculum.stage[i]) + 1)
         ]
-        prompts.encode(longest, tokenizer, self.config.prompt, np.arange(len(longest)))
+        prompts.encode(tasks, tokenizer, self.config.prompt, np.arange(len(tasks)))
 
     def resume(self, step: int) -> None:
         """Go on where the checkpoint of iteration `step` was written."""
@@ -224,14 +226,17 @@ class Run:
                 f"checkpoint {step} was trained against; restore the folder's own"
             )
         self.best = record["best"]
+        self.verdicts.update(record["verdicts"])
 
     def save(self, best: bool) -> None:
         """Write a checkpoint of the present state."""
         record = {
+            "config": dataclasses.asdict(self.config),
             "versions": versions(),
             "reference": self.reference_hash,
             "best": self.best,
-            "step": int(self.state.step),
+            "verdicts": dict(self.verdicts),
+            "step": int(self.state.step),  # with the seed, also the cursor in the data
         }
         keep = self.config.run.keep
         self.folder.save(self.state, self.curriculum, record, keep, best)
@@ -262,12 +267,16 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
     config = run.config
     first, last = int(run.state.step), config.run.total_steps
     shares: list[float] = []
+    stopped = interrupt.asked
+    if stopped:
+        run.save(best=False)
     with tqdm(total=last, initial=first, unit="it", dynamic_ncols=True) as bar:
-        while int(run.state.step) < last and not interrupt.asked:
+        while int(run.state.step) < last and not stopped:
             start = time.perf_counter()
             run.state, run.curriculum, done = iterate(
                 config, run.coder, run.problems, run.reference, run.state, run.curriculum
             )
+            run.verdicts.update(str(judged.verdict) for judged in done.reports)
             metrics = done.metrics | {"isolation_level": run.coder.pool.level}
             if metrics.pop("nonfinite"):
                 raise FloatingPointError(
@@ -276,12 +285,14 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
                 )
             if run.due(config.evaluation.every):
                 metrics |= run.validate()
-            if run.due(config.run.save_every) or interrupt.asked:
-                run.save(best=False)
             metrics["seconds/iteration"] = time.perf_counter() - start
             logger.write(done.step, metrics)
             if config.run.rollouts_every and done.step % config.run.rollouts_every == 0:
                 logger.write_rollouts(done.step, rollout_rows(done))
+            # read once: a Ctrl-C during the save stops the next iteration
+            stopped = interrupt.asked
+            if run.due(config.run.save_every) or stopped:
+                run.save(best=False)
             shares.append(metrics["cccs/stage0_share"])
             bar.update()
             bar.set_postfix_str(progress(config, metrics))
@@ -311,7 +322,7 @@ def close(run: Run, shares: Sequence[float]) -> None:
             run.state, _, _ = run.folder.restore(best, run.steps.abstract_state, best=True)
         after = run.grade("test", run.config.evaluation.test_problems, "test after")
         run.folder.write_after(after)
-    path = run.folder.path
+    path, judged = run.folder.path, run.verdicts
     report.curves(path / "metrics.jsonl", path / "curves.png", f"{path.name}")
     print(
         summary.summary(
@@ -323,6 +334,8 @@ def close(run: Run, shares: Sequence[float]) -> None:
             minutes=(time.monotonic() - run.start) / 60,
         )
     )
+    shown = ", ".join(f"{count} {verdict}" for verdict, count in judged.most_common())
+    print(f"{judged.total()} rollouts were judged: {shown}.")
 
 
 def train(config: Config) -> int:
@@ -342,10 +355,10 @@ def train(config: Config) -> int:
         )
         with logging as logger:
             shares = learn(run, logger, interrupt)
-        if interrupt.asked:
+        if int(run.state.step) < config.run.total_steps:
             print(
-                f"saved iteration {int(run.state.step)} in {run.folder.path}; go on with the "
-                "same command and --run.resume True",
+                f"saved iteration {int(run.state.step)} in {run.folder.path}; go on with "
+                "the same command and --run.resume",
                 file=sys.stderr,
             )
             return 130

@@ -7,9 +7,10 @@ import json
 import pytest
 from execution_kit import INTERPRETERS, find_interpreter, make_settings, need_data
 
+from stepcoder_jax.__main__ import main
 from stepcoder_jax.data.apps_plus import read_problems
 from stepcoder_jax.execution import Pool
-from stepcoder_jax.judge import judge, judge_main
+from stepcoder_jax.judge import judge
 from stepcoder_jax.records import Mode, Problem, Program, TestCase
 
 
@@ -73,19 +74,19 @@ def test_the_command(tmp_path, capsys):
     }
     path = tmp_path / "problems.json"
     path.write_text(json.dumps([row]))
-    arguments = [str(path), "--solutions", "canonical", "--execution.workers", "1"]
-    assert judge_main(arguments) == 0
+    arguments = ["judge", str(path), "--solutions", "canonical"]
+    arguments += ["--execution.workers", "1"]
+    assert main(arguments) == 0
     path.write_text(json.dumps([row | {"outputs": ["b"]}]))
-    assert judge_main(arguments) == 1
+    assert main(arguments) == 1
     capsys.readouterr()
-    assert judge_main([str(tmp_path / "absent.json")]) == 2
-    assert judge_main([*arguments, "--execution.memory-mb", "1"]) == 2
+    assert main(["judge", str(tmp_path / "absent.json")]) == 2
+    assert main([*arguments, "--execution.memory-mb", "1"]) == 2
     captured = capsys.readouterr().err.splitlines()
     assert len(captured) == 2 and "absent.json: cannot be read" in captured[0]
     assert "execution.memory_mb is 1" in captured[1]
-    with pytest.raises(SystemExit) as stop:
-        judge_main([str(path), "--no-such-option", "1"])
-    assert stop.value.code == 2
+    assert main([*arguments, "--no-such-option", "1"]) == 2
+    assert "--no-such-option" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
