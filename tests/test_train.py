@@ -1,0 +1,269 @@
+"""The loop with real pool, model and curriculum: laws of a whole run."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import jax
+import numpy as np
+import pytest
+from execution_kit import make_settings
+from run_kit import HERE, STEPS, get_config, metrics_of, rollouts_of, run_train, saved
+
+from stepcoder_jax import cccs, checkpoint, logger, prompts, rewards, sources
+from stepcoder_jax.config import CCCSConfig, FGOConfig, ModelConfig, RewardConfig
+from stepcoder_jax.execution import Pool
+from stepcoder_jax.pytrees import Rollout
+from stepcoder_jax.records import Mode, Problem, Task, TestCase, Verdict
+from stepcoder_jax.run_folder import PACKAGES, RunFolder
+
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+class Compilations:
+    """Counts the programs that JAX compiles, up to each row of metrics."""
+
+    def __init__(self):
+        self.total, self.per_row = 0, []
+
+    def count(self, event, duration, **_):
+        self.total += event == COMPILED
+
+    def mark(self, write):
+        def marked(*arguments):
+            write(*arguments)
+            self.per_row.append(self.total)
+
+        return marked
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A whole run: its folder, and how many programs were compiled by each row."""
+    folder = tmp_path_factory.mktemp("train") / "first"
+    compilations = Compilations()
+    jax.monitoring.register_event_duration_secs_listener(compilations.count)
+    with pytest.MonkeyPatch.context() as patch:
+        write = logger.Logger.write
+        patch.setattr(
+            logger.Logger,
+            "write",
+            lambda self, *row: compilations.mark(lambda *r: write(self, *r))(*row),
+        )
+        assert run_train(folder) == 0
+    jax.monitoring.unregister_event_duration_listener(compilations.count)
+    return folder, compilations.per_row
+
+
+def assert_same_run(one, other):
+    assert metrics_of(one) == metrics_of(other)
+    assert rollouts_of(one) == rollouts_of(other)
+    (state, curriculum, record, _), (state2, curriculum2, record2, _) = (
+        saved(folder, STEPS) for folder in (one, other)
+    )
+    jax.tree.map(np.testing.assert_array_equal, state, state2)
+    jax.tree.map(np.testing.assert_array_equal, curriculum, curriculum2)
+    for name in ("reference", "best", "verdicts", "step"):
+        assert record[name] == record2[name]
+    for name in ("before.json", "after.json"):
+        assert (one / name).read_text() == (other / name).read_text()
+
+
+def test_the_run_is_no_trifle(first):
+    """What the other tests compare must have something in it."""
+    rows = metrics_of(first[0])
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    verdicts = saved(first[0], STEPS)[2]["verdicts"]
+    assert sum(verdicts.values()) == STEPS * 16 and len(verdicts) >= 2
+    assert verdicts["pass"] > 0
+    assert any(row["fgo/masked"] > 0 for row in rows)
+    assert any(row["cccs/stage0_share"] < 1 for row in rows)
+    assert rows[-1]["kl"] != 0 and rows[0]["kl"] == pytest.approx(0, abs=1e-5)
+    assert "validation/pass@1" in rows[1] and "validation/pass@1" not in rows[0]
+    assert (first[0] / "curves.png").stat().st_size > 10_000
+
+
+def test_nothing_is_compiled_after_the_second_iteration(first):
+    per_row = first[1]
+    assert per_row[0] > 10  # the counter counts
+    assert per_row[1:] == [per_row[1]] * (STEPS - 1)
+
+
+def test_one_seed_gives_one_run(first, tmp_path):
+    assert run_train(tmp_path / "second") == 0
+    assert_same_run(first[0], tmp_path / "second")
+
+
+def test_ctrl_c_saves_and_the_resumed_run_is_the_uninterrupted_one(first, tmp_path):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "stepcoder_jax", "train", HERE]
+    command += ["--run.folder", str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        metrics = folder / "metrics.jsonl"
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            if metrics.exists() and metrics.read_text().count("\n") >= 1:
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=300)
+    assert process.returncode == 130, told
+    assert "--run.resume" in told and str(folder) in told and "Traceback" not in told
+    step = RunFolder(folder).latest(best=False)
+    assert step is not None and 1 <= step < STEPS
+    assert len(metrics_of(folder)) == step
+    assert run_train(folder, "--run.resume") == 0
+    assert_same_run(first[0], folder)
+
+
+def test_another_seed_gives_another_run(first, tmp_path):
+    assert run_train(tmp_path / "other", "--run.seed", "1", "--run.total_steps", "1") == 0
+    assert rollouts_of(tmp_path / "other")["0.jsonl"] != rollouts_of(first[0])["0.jsonl"]
+
+
+def test_a_checkpoint_holds_what_a_resume_needs(first):
+    folder, _ = first
+    state, curriculum, record, config = saved(folder, STEPS)
+    assert int(state.step) == STEPS == record["step"]
+    assert curriculum.visits.sum() == STEPS * 4 and len(curriculum.stage) == 12
+    assert float(state.reward_scale.count) == STEPS * 16
+    assert set(record["versions"]) == {"python", *PACKAGES}
+    reference = sources.load_reference(folder / "reference")
+    assert record["reference"] == checkpoint.hash_params(reference)
+    assert record["config"]["sampling"]["problems_per_step"] == 4
+    resolved = json.loads((folder / "config.json").read_text())["config"]
+    assert record["config"] == resolved
+    assert resolved["model"]["hidden_size"] == config.model.hidden_size
+    told = Counter(
+        json.loads(line)["verdict"]
+        for text in rollouts_of(folder).values()
+        for line in text.splitlines()
+    )
+    assert record["verdicts"] == told
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "2",
+        "4",
+        "best",
+    ]
+    assert len(checkpoint.steps_in(folder / "checkpoints" / "best")) == 1
+
+
+def test_rollouts_on_disk_hold_what_debugging_needs(first):
+    for name, text in rollouts_of(first[0]).items():
+        rows = [json.loads(line) for line in text.splitlines()]
+        assert len(rows) == 16, name
+        for row in rows:
+            check_rollout(row)
+
+
+def check_rollout(row):
+    tokens = len(row["executed"])
+    assert tokens == len(row["advantages"]) == len(row["values"]) == len(row["spans"])
+    source = (row["head"] + row["completion"]).encode()
+    spans = [span for span in row["spans"] if span is not None]
+    pieces = b"".join(source[start:stop] for start, stop in spans)
+    assert pieces.decode() == row["completion"]
+    assert row["valid"] and len(row["tests"]) == 6
+    settings = RewardConfig()
+    expected = {
+        "pass": settings.passed,
+        "wrong": settings.wrong,
+        "compile": settings.compile,
+    }
+    assert row["reward"] == pytest.approx(expected.get(row["verdict"], settings.runtime))
+    assert (row["verdict"] == "pass") == (set(row["tests"]) == {"pass"})
+
+
+# The curriculum, the judge and the masks on completions written by hand. E = 4, so there
+# are two stages, and stage 1 is cut before conditional number 2: `if total > 20`.
+SOLUTION = """\
+def solve(xs):
+    total = 0
+    for x in xs:
+        if x > 0:
+            total += x
+    if total > 20:
+        total = 20
+    elif total > 10:
+        total = 10
+    return total
+"""
+PROBLEM = Problem(
+    "hand",
+    "Sum.",
+    "def solve(xs):\n",
+    SOLUTION,
+    "solve",
+    Mode.CALL,
+    tuple(TestCase((xs,), y) for xs, y in (([30], 20), ([40, -1], 20), ([25], 20))),
+    "introductory",
+    1.0,
+)
+CUT = SOLUTION.index("    if total > 20")
+# completion -> verdict, and the code that no test executes (all tests sum above 20)
+BY_HAND = {
+    SOLUTION[CUT:]: (Verdict.PASS, ["elif total > 10:", "total = 10"]),
+    "    if total < 0:\n        return 1\n    return 3\n": (Verdict.WRONG, ["return 1"]),
+    "    total.x\n    return 20\n": (Verdict.RUNTIME, ["return 20"]),
+    "    return )\n    return 20\n": (Verdict.COMPILE, []),
+}
+
+
+def written_rollout(tokenizer, table, completions):
+    ids = [tokenizer.encode(text + "```", add_special_tokens=False) for text in completions]
+    width = max(map(len, ids))
+    tokens = np.array([row + [0] * (width - len(row)) for row in ids], np.int32)
+    count = np.array([len(row) for row in ids], np.int32)
+    mask = np.arange(width)[None] < count[:, None]
+    zeros = np.zeros(mask.shape, np.float32)
+    start = np.zeros(len(ids), np.int32)  # nothing stands before the completion
+    return Rollout(tokens, start, count, mask, zeros, zeros, count < 0)
+
+
+def test_feedback_of_the_real_judge_on_completions_written_by_hand():
+    tokenizer = sources.load_tokenizer(ModelConfig(tokenizer="builtin"))
+    table = prompts.token_bytes(tokenizer)
+    settings = CCCSConfig(alpha=1.0, threshold=0.2)
+    curriculum = cccs.initial([PROBLEM], settings)
+    assert curriculum.stage.tolist() == [1]
+    head = cccs.head(PROBLEM, 1)
+    assert head == SOLUTION[:CUT]
+    tasks = [Task(PROBLEM, 0, 1, head)] * len(BY_HAND)
+    rollout = written_rollout(tokenizer, table, BY_HAND)
+    programs = prompts.decode(tasks, rollout, table, "```")
+    assert [program.source for program in programs] == [head + text for text in BY_HAND]
+    with Pool(make_settings(workers=1)) as pool:
+        reports = pool.run(programs)
+    feedback = rewards.feedback(
+        programs,
+        reports,
+        rollout.mask,
+        reward=RewardConfig(),
+        fgo=FGOConfig(),
+        seed=0,
+        step=0,
+    )
+    for i, (verdict, unexecuted) in enumerate(BY_HAND.values()):
+        assert reports[i].verdict is verdict
+        kept, mask = feedback.executed[i], rollout.mask[i]
+        dropped = [b"\n" if k else table[t] for t, k in zip(rollout.tokens[i][mask], kept)]
+        lines = [line.strip() for line in b"".join(dropped).decode().split("\n")]
+        assert [line for line in lines if line] == unexecuted
+        assert np.flatnonzero(feedback.rewards[i]).tolist() == [int(mask.sum()) - 1]
+    np.testing.assert_allclose(feedback.rewards.sum(axis=1), [1.0, -0.3, -0.6, -1.0])
+    # one of four passed: rho = 0.25 > 0.2, so the next prompt gives the starter code alone
+    after = cccs.advance(curriculum, tasks, reports, settings)
+    assert after.stage.tolist() == [0] and after.rho.tolist() == [0.0]
+    assert cccs.head(PROBLEM, int(after.stage[0])) == "def solve(xs):\n"
+    stays = dataclasses.replace(settings, threshold=0.25)
+    assert cccs.advance(curriculum, tasks, reports, stays).stage.tolist() == [1]
+
+
+def test_a_config_comes_back_through_json():
+    config = get_config()
+    tree = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert type(config).from_dict(tree) == config
