@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> Config:
         sampling=SamplingConfig(max_completion_length=192),
         sft=SFTConfig(
             split="sft",
-            epochs=10,
+            epochs=3,
             batch_size=64,
             learning_rate=2e-3,
             warmup_fraction=0.05,

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
 from stepcoder_jax import cccs, prompts
-from stepcoder_jax.config import PromptConfig
+from stepcoder_jax.config import Config, PromptConfig
+from stepcoder_jax.data.generated import Split
+from stepcoder_jax.execution import Pool, PoolSettings
 from stepcoder_jax.records import Problem, Program, Report, Task, Verdict
+from stepcoder_jax.sampling import FindStop
+from stepcoder_jax.sharding import make_mesh
+from stepcoder_jax.sources import load_problems
+from stepcoder_jax.steps import Steps
 from stepcoder_jax.summary import Graded
-
-if TYPE_CHECKING:
-    from stepcoder_jax.config import Config
-    from stepcoder_jax.execution import Pool
-    from stepcoder_jax.sampling import FindStop
-    from stepcoder_jax.steps import Steps
 
 
 class Coder(NamedTuple):
@@ -89,3 +90,13 @@ def scores(rows: Sequence[Graded], prefix: str) -> dict[str, float]:
     compiled = [row.verdict is not Verdict.COMPILE for row in rows]
     numbers[f"{prefix}/compiles"] = float(np.mean(compiled))
     return numbers
+
+
+def grade_params(config: Config, actor: Any, tokenizer: Any, split: Split) -> list[Graded]:
+    """Greedy verdicts of host parameters on evaluation.test_problems of a split."""
+    steps = Steps(config, make_mesh(config.mesh, jax.devices()), tokenizer.eos_token_id)
+    problems = load_problems(config.data, split)[: config.evaluation.test_problems]
+    with Pool(PoolSettings(**vars(config.execution))) as pool:
+        coder = Coder.make(config, steps, pool, tokenizer)
+        size = config.evaluation.batch_size
+        return grade(coder, steps.place_params(actor), problems, size, split)

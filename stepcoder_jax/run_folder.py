@@ -28,9 +28,11 @@ from stepcoder_jax.summary import Graded
 
 PACKAGES = ("stepcoder_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a resumed run may change: it changes nothing that has been computed.
-FREE = ("run.total_steps", "run.resume", "run.folder", "run.save_every", "run.keep")
-FREE += ("run.rollouts_every", "run.tensorboard", "run.compilation_cache")
-FREE += ("execution.workers", "mesh.data", "mesh.fsdp", "mesh.tensor")
+FREE = (
+    *("run.total_steps", "run.resume", "run.folder", "run.save_every", "run.keep"),
+    *("run.rollouts_every", "run.tensorboard", "run.compilation_cache"),
+    *("execution.workers", "mesh.data", "mesh.fsdp", "mesh.tensor"),
+)
 
 
 def versions() -> dict[str, str]:

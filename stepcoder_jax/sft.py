@@ -6,6 +6,7 @@ batch: the canonical solution behind the response head, its closing fence and EO
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from stepcoder_jax import cccs, prompts, sharding, sources, weights
+from stepcoder_jax import cccs, evaluate, prompts, sharding, sources, weights
 from stepcoder_jax.config import Config, ConfigError, ModelConfig, SFTConfig
 from stepcoder_jax.data import tokenizer as bpe
 from stepcoder_jax.models import policy
@@ -223,7 +224,7 @@ def run(config: Config) -> int:
     tokenizer = build_tokenizer(config, folder)
     config.model = sources.resolve_model(config.model, len(tokenizer))
     rows, dropped = examples(
-        sources.load_problems(config.data, config.sft.split), tokenizer, config
+        sources.load_pool(config.data, config.sft.split), tokenizer, config
     )
     print(
         f"{len(rows)} rows, {dropped} longer than the model's limits left out",
@@ -232,5 +233,10 @@ def run(config: Config) -> int:
     params = fit(config, rows, sources.load_actor(config.model, config.run.seed))
     weights.save_checkpoint(folder, config.model, sharding.to_host(params))
     tokenizer.save_pretrained(folder)
+    if config.evaluation.test_problems:
+        graded = evaluate.grade_params(config, sharding.to_host(params), tokenizer, "test")
+        (folder / "after.json").write_text(json.dumps(graded) + "\n")
+        for metric, value in evaluate.scores(graded, "test").items():
+            print(f"{metric:28s} {100 * value:5.1f} %")
     print(f"wrote {folder}: give it to `stepcoder train` as --model.checkpoint {folder}")
     return 0

@@ -93,7 +93,7 @@ def load_problems(config: DataConfig, split: generated.Split) -> list[Problem]:
     return problems
 
 
-def load_pool(config: DataConfig) -> list[Problem]:
-    """The problems that RL draws from: the first `data.pool_size` of the train split."""
-    problems = load_problems(config, "train")
+def load_pool(config: DataConfig, split: generated.Split) -> list[Problem]:
+    """The problems to learn from: the first `data.pool_size` of a split, or all of it."""
+    problems = load_problems(config, split)
     return problems[: config.pool_size] if config.pool_size else problems

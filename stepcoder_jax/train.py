@@ -29,6 +29,7 @@ from stepcoder_jax import (
 )
 from stepcoder_jax.cccs import CurriculumState
 from stepcoder_jax.config import Config, ConfigError
+from stepcoder_jax.data.generated import Split
 from stepcoder_jax.evaluate import Coder, grade, pass_rate, scores
 from stepcoder_jax.execution import Pool, PoolSettings
 from stepcoder_jax.logger import Logger
@@ -190,7 +191,7 @@ class Run:
         mesh = sharding.make_mesh(config.mesh, jax.devices())
         self.config = config
         self.steps = Steps(config, mesh, tokenizer.eos_token_id)
-        self.problems = sources.load_pool(config.data)
+        self.problems = sources.load_pool(config.data, "train")
         self.curriculum = cccs.initial(self.problems, config.cccs)
         self.check_prompts(tokenizer)
         self.coder = Coder.make(config, self.steps, pool, tokenizer)
@@ -241,7 +242,7 @@ class Run:
         keep = self.config.run.keep
         self.folder.save(self.state, self.curriculum, record, keep, best)
 
-    def grade(self, split: str, count: int, label: str) -> list[Graded]:
+    def grade(self, split: Split, count: int, label: str) -> list[Graded]:
         """Greedy verdicts on the first `count` problems of a split."""
         problems = sources.load_problems(self.config.data, split)[:count]
         size = self.config.evaluation.batch_size

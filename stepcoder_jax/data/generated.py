@@ -28,12 +28,15 @@ Split = Literal["sft", "train", "validation", "test"]
 
 SEED = 20240201
 SIZES: dict[Split, tuple[int, int, int]] = {  # introductory, interview, competition
-    "sft": (2400, 2400, 1200),
+    "sft": (6000, 9000, 3000),
     "train": (800, 800, 400),
     "validation": (120, 120, 60),
     "test": (200, 200, 100),
 }
-RARE: dict[Split, float] = {"sft": 0.15, "train": 0.4, "validation": 0.4, "test": 0.4}
+# Chance of a rare wording where there is one: for the split and, outside "sft", for the
+# difficulty; competition problems are to be out of a warm start's reach.
+SFT_RARE = 0.15
+RARE = {"introductory": 0.5, "interview": 0.5, "competition": 0.65}
 SCRAMBLED: tuple[Split, ...] = ("sft",)
 DIFFICULTIES = ("introductory", "interview", "competition")
 NUM_TESTS = 6
@@ -72,7 +75,8 @@ def _problems_of(split: Split, difficulty: str, seed: int, size: int) -> list[Pr
     seen: set[str] = set()
     problems: list[Problem] = []
     while len(problems) < size:
-        wording = parts.Wording(rng, RARE[split], split in SCRAMBLED)
+        rare = SFT_RARE if split in SCRAMBLED else RARE[difficulty]
+        wording = parts.Wording(rng, rare, split in SCRAMBLED)
         draft = draw(difficulty, wording)
         if draft.statement in seen or home(draft.solution, difficulty) != split:
             continue
@@ -209,20 +213,11 @@ def _split_key(split: Split) -> int:
     return list(SIZES).index(split)
 
 
-SCOPES = {"FunctionDef": "Function", "For": "For", "While": "While", "If": "If"}
-
-
 def to_apps_plus(problem: Problem) -> dict[str, Any]:
     """One row of the APPS+ v1 schema; calls' arguments and results as JSON values."""
     docstring = problem.starter_code + f'    """{problem.statement}"""\n'
-    nodes = [
-        node for node in ast.walk(ast.parse(problem.solution)) if hasattr(node, "lineno")
-    ]
-    scope = [
-        [SCOPES[type(node).__name__], node.lineno, node.end_lineno]
-        for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset))
-        if type(node).__name__ in SCOPES
-    ]
+    nodes: list[Any] = [n for n in ast.walk(ast.parse(problem.solution)) if _scope(n)]
+    scope = sorted([node.lineno, node.end_lineno, _scope(node)] for node in nodes)
     return {
         "id": problem.id,
         "prompt": docstring,
@@ -230,9 +225,15 @@ def to_apps_plus(problem: Problem) -> dict[str, Any]:
         "canonical_solution": problem.solution,
         "inputs": [_plain(test.inputs) for test in problem.tests],
         "outputs": [test.expected for test in problem.tests],
-        "scope": scope,
+        "scope": [[kind, first, last] for first, last, kind in scope],
         "difficulty": problem.difficulty,
     }
+
+
+def _scope(node: Any) -> str:
+    """The kind of scope in the data set's words; "" for what is none."""
+    kinds = {ast.FunctionDef: "Function", ast.For: "For", ast.If: "If"}
+    return kinds.get(type(node), "")
 
 
 def _plain(inputs: Any) -> Any:

@@ -133,7 +133,7 @@ def step(kind: str, wording: Wording) -> Part:
                 "    for i in range(1, len({s})):",
                 "        {d}.append({s}[i] - {s}[i - 1])",
             ),
-            lambda xs: [b - a for a, b in zip(xs, xs[1:])],
+            lambda xs: [b - a for a, b in itertools.pairwise(xs)],
         ),
     }
     code, run = shapes[kind]
@@ -253,10 +253,9 @@ def shortcut(wording: Wording) -> Part:
     m = wording.concept(lexicon.MAPS)
     words = wording.word(lexicon.REDUCTIONS, kind)
     code = (f"    x = {builtin}({{s}})", f"    x = {m.code}")
-    reduce = {"sum": sum, "largest": max, "smallest": min}[kind]
-    return Part(
-        f"the {m.words} of the {words}",
-        code,
-        lambda xs: int(m.run(reduce(xs))) if xs else None,
-        "x",
-    )
+
+    def run(xs: Numbers) -> int | None:
+        value = REDUCERS[kind].run(xs) if xs else None
+        return None if value is None else int(m.run(value))
+
+    return Part(f"the {m.words} of the {words}", code, run, "x")
