@@ -7,7 +7,6 @@ arrays to the devices; a program for one device passes the tree through.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ import optax
 
 from stepcoder_jax import advantages as adv
 from stepcoder_jax import losses
+from stepcoder_jax.batching import join_rows, split_by_length, switch_width, trim
 from stepcoder_jax.models import policy
 from stepcoder_jax.pytrees import Experience, Feedback, RewardScale, Rollout, TrainState
 
@@ -113,50 +113,6 @@ def value_moments(values: jax.Array, returns: jax.Array, mask: jax.Array) -> Val
     return ValueMoments(*(jnp.sum(jnp.where(mask, x, 0.0), axis=1) for x in terms))
 
 
-def split_by_length(tree: Any, length: jax.Array, parts: int) -> tuple[Any, jax.Array]:
-    """[B, ...] -> [parts, B / parts, ...], rows of like length together; and the order.
-
-    So the parts differ in width and most of them can be trimmed (see `switch_width`).
-    """
-    order = jnp.argsort(length)
-    split = jax.tree.map(
-        lambda x: x[order].reshape(parts, x.shape[0] // parts, *x.shape[1:]), tree
-    )
-    return split, order
-
-
-def join_rows(tree: Any, order: jax.Array) -> Any:
-    """The inverse of `split_by_length`."""
-    back = jnp.argsort(order)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[back], tree)
-
-
-def switch_width(
-    config: Config, full: int, length: jax.Array, compute: Callable[[int], Any]
-) -> Any:
-    """`compute(width)` at the smallest of `ppo.widths` that holds the rows, else at `full`.
-
-    All widths are compiled into the one program and the lengths choose among them while it
-    runs, so padding costs little and nothing is ever compiled again. Rows are packed from
-    the left: what is trimmed is padding, and the results are the same.
-    """
-    widths = [*sorted(width for width in config.ppo.widths if width < full), full]
-    if len(widths) == 1:
-        return compute(full)
-    index = jnp.searchsorted(jnp.asarray(widths), length.max())
-    branches = [partial(compute, width) for width in widths]
-    return jax.lax.switch(index, branches)
-
-
-def trim(tree: Any, full: int, width: int) -> Any:
-    """Cut the second axis of arrays to the columns that rows of `width` tokens can have."""
-
-    def cut(x: jax.Array) -> jax.Array:
-        return x[:, : width if x.shape[1] == full else min(width, x.shape[1])]
-
-    return jax.tree.map(lambda x: cut(x) if x.ndim > 1 else x, tree)
-
-
 def evaluate_tokens(
     config: Config,
     state: TrainState,
@@ -188,7 +144,7 @@ def evaluate_tokens(
         )
         return tuple(jnp.pad(x, ((0, 0), (0, num_columns - columns))) for x in found)
 
-    return switch_width(config, tokens.shape[1], length, compute)
+    return switch_width(config.ppo.widths, tokens.shape[1], length, compute)
 
 
 def forward(
@@ -352,7 +308,7 @@ def minibatch_gradients(
 
     def accumulate(total, part):
         new, logged = switch_width(
-            config,
+            config.ppo.widths,
             full,
             part.length,
             lambda width: gradient(params, config, trim(part, full, width), divisors),

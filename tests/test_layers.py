@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "stepcoder_jax"
 
 LEAVES = {"records", "pytrees", "config"}
-LEARNING = {"models", "sampling", "advantages", "losses", "ppo"}
+LEARNING = {"models", "sampling", "advantages", "losses", "batching", "ppo"}
 FEEDBACK = {"cccs", "prompts", "fgo", "rewards"}
 PICTURES = {"logger", "report", "summary"}
 DEVICE = {"sharding", "weights", "checkpoint", "steps"}
@@ -36,14 +36,14 @@ class Layer(typing.NamedTuple):
 # Files in no layer join the sides (train, evaluate, sft, judge ...): anything is open to
 # them, and no layer may import them.
 LAYERS = {
-    "leaves": Layer(LEAVES, set(), set()),
+    "leaves": Layer(LEAVES, {"records"}, set()),  # config's error is an InputError
     "learning": Layer(LEARNING, LEARNING | {"pytrees", "config"}, ARRAYS),
     "feedback": Layer(FEEDBACK, FEEDBACK | LEAVES, {"numpy"}),
     "execution": Layer({"execution"}, {"execution", "records"}, set()),
     "pictures": Layer(PICTURES, PICTURES | LEAVES, {"numpy", "matplotlib", "tensorboardX"}),
     "device": Layer(
         DEVICE,
-        DEVICE | LEARNING | {"pytrees", "config"},
+        DEVICE | LEARNING | LEAVES,
         ARRAYS | {"orbax", "safetensors", "ml_dtypes"},
     ),
 }

@@ -1,0 +1,54 @@
+"""Micro-batches of rows of like length, trimmed to their width inside one program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def split_by_length(tree: Any, length: jax.Array, parts: int) -> tuple[Any, jax.Array]:
+    """[B, ...] -> [parts, B / parts, ...], rows of like length together; and the order.
+
+    So the parts differ in width and most of them can be trimmed (see `switch_width`).
+    """
+    order = jnp.argsort(length)
+    split = jax.tree.map(
+        lambda x: x[order].reshape(parts, x.shape[0] // parts, *x.shape[1:]), tree
+    )
+    return split, order
+
+
+def join_rows(tree: Any, order: jax.Array) -> Any:
+    """The inverse of `split_by_length`."""
+    back = jnp.argsort(order)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[back], tree)
+
+
+def switch_width(
+    widths: tuple[int, ...], full: int, length: jax.Array, compute: Callable[[int], Any]
+) -> Any:
+    """`compute(width)` at the smallest of `widths` that holds the rows, else at `full`.
+
+    All widths are compiled into the one program and the lengths choose among them while it
+    runs, so padding costs little and nothing is ever compiled again. Rows are packed from
+    the left: what is trimmed is padding, and the results are the same.
+    """
+    choices = [*sorted(width for width in widths if width < full), full]
+    if len(choices) == 1:
+        return compute(full)
+    index = jnp.searchsorted(jnp.asarray(choices), length.max())
+    branches = [partial(compute, width) for width in choices]
+    return jax.lax.switch(index, branches)
+
+
+def trim(tree: Any, full: int, width: int) -> Any:
+    """Cut the second axis of arrays to the columns that rows of `width` tokens can have."""
+
+    def cut(x: jax.Array) -> jax.Array:
+        return x[:, : width if x.shape[1] == full else min(width, x.shape[1])]
+
+    return jax.tree.map(lambda x: cut(x) if x.ndim > 1 else x, tree)
