@@ -318,7 +318,7 @@ def test_the_checks_see_what_they_look_for():
         "f.py:7 imports stepcoder_jax.train",
         "f.py:8 imports matplotlib.pyplot",
     ]
-    assert len(complaints(LAYERS["leaves"], bad, "f.py")) == 6
+    assert len(complaints(LAYERS["leaves"], bad, "f.py")) == 5
     read = fields_read(
         "def f(config: Config, reward: RewardConfig, c):\n"
         "    ppo = config.ppo\n"
