@@ -50,6 +50,8 @@ def load_experiment(name: str) -> Config:
         spec.loader.exec_module(module)
     finally:
         sys.path.pop(0)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"EXPERIMENT: {path} has no get_config(arg); add one")
     config = module.get_config(arg)
     if not isinstance(config, Config):
         raise ConfigError(f"EXPERIMENT: get_config() of {path} must return a Config")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from stepcoder_jax import cccs, prompts
+from stepcoder_jax import cccs, prompts, sharding
 from stepcoder_jax.config import Config, PromptConfig
 from stepcoder_jax.data.generated import Split
 from stepcoder_jax.execution import Pool, PoolSettings
 from stepcoder_jax.records import Problem, Program, Report, Task, Verdict
 from stepcoder_jax.sampling import FindStop
-from stepcoder_jax.sharding import make_mesh
 from stepcoder_jax.sources import load_problems
 from stepcoder_jax.steps import Steps
 from stepcoder_jax.summary import Graded
@@ -38,6 +38,17 @@ class Coder(NamedTuple):
         return cls(steps, pool, tokenizer, table, find_stop, config.prompt)
 
 
+def agree(reports: Sequence[Report]) -> list[Report]:
+    """The reports with process 0's verdicts: clocks differ between hosts, and one that saw
+    a timeout of its own would go on with another curriculum."""
+    known = list(Verdict)
+    codes = np.array([known.index(report.verdict) for report in reports], np.int32)
+    return [
+        report if known[code] is report.verdict else replace(report, verdict=known[code])
+        for report, code in zip(reports, sharding.from_first(codes), strict=True)
+    ]
+
+
 def whole_tasks(problems: Sequence[Problem]) -> list[Task]:
     """Every problem at stage 0: nothing of its solution is given."""
     return [
@@ -58,7 +69,7 @@ def complete_greedily(
         batch = prompts.encode(chosen, coder.tokenizer, coder.prompt, index)
         rollout = coder.steps.sample_greedy(actor, batch, coder.find_stop)
         programs = prompts.decode(chosen, rollout, coder.table, coder.prompt.fence)
-        results += zip(programs, coder.pool.run(programs), strict=True)
+        results += zip(programs, agree(coder.pool.run(programs)), strict=True)
     return results
 
 
@@ -94,7 +105,9 @@ def scores(rows: Sequence[Graded], prefix: str) -> dict[str, float]:
 
 def grade_params(config: Config, actor: Any, tokenizer: Any, split: Split) -> list[Graded]:
     """Greedy verdicts of host parameters on evaluation.test_problems of a split."""
-    steps = Steps(config, make_mesh(config.mesh, jax.devices()), tokenizer.eos_token_id)
+    steps = Steps(
+        config, sharding.make_mesh(config.mesh, jax.devices()), tokenizer.eos_token_id
+    )
     problems = load_problems(config.data, split)[: config.evaluation.test_problems]
     with Pool(PoolSettings(**vars(config.execution))) as pool:
         coder = Coder.make(config, steps, pool, tokenizer)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def load_tokenizer(config: ModelConfig) -> Any:
             f"model.tokenizer: no tokenizer.json in {folder}; give a folder with the files "
             "of a Hugging Face fast tokenizer"
         )
+    # it would ask for PyTorch, which nothing here needs
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)

@@ -30,7 +30,7 @@ from stepcoder_jax import (
 from stepcoder_jax.cccs import CurriculumState
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated import Split
-from stepcoder_jax.evaluate import Coder, grade, pass_rate, scores
+from stepcoder_jax.evaluate import Coder, agree, grade, pass_rate, scores
 from stepcoder_jax.execution import Pool, PoolSettings
 from stepcoder_jax.logger import Logger
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout, TrainState
@@ -91,7 +91,7 @@ def iterate(
         rollout = sharding.to_host(rollout)
     with watch.part("judge"):
         programs = prompts.decode(tasks, rollout, coder.table, config.prompt.fence)
-        reports = coder.pool.run(programs)
+        reports = agree(coder.pool.run(programs))
     with watch.part("feedback"):
         feedback = rewards.feedback(
             programs,
@@ -195,8 +195,8 @@ class Run:
         self.curriculum = cccs.initial(self.problems, config.cccs)
         self.check_prompts(tokenizer)
         self.coder = Coder.make(config, self.steps, pool, tokenizer)
-        self.folder.open(config)
-        self.folder.save_reference(config, tokenizer)
+        sharding.on_first(lambda: self.folder.open(config))
+        sharding.on_first(lambda: self.folder.save_reference(config, tokenizer))
         actor = sources.load_reference(self.folder.reference)
         self.reference_hash = checkpoint.hash_params(actor)
         self.reference = self.steps.place_params(actor)
@@ -322,7 +322,9 @@ def close(run: Run, shares: Sequence[float]) -> None:
         if best is not None:
             run.state, _, _ = run.folder.restore(best, run.steps.abstract_state, best=True)
         after = run.grade("test", run.config.evaluation.test_problems, "test after")
-        run.folder.write_after(after)
+        sharding.on_first(lambda: run.folder.write_after(after))
+    if jax.process_index():
+        return
     path, judged = run.folder.path, run.verdicts
     report.curves(path / "metrics.jsonl", path / "curves.png", f"{path.name}")
     print(
@@ -347,14 +349,14 @@ def train(config: Config) -> int:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
     with Pool(PoolSettings(**vars(config.execution))) as pool, Interrupt() as interrupt:
         run = Run(config, pool)
-        count = config.evaluation.test_problems
-        if count and not run.folder.before_file.exists():
-            run.folder.write_before(run.grade("test", count, "test before"))
-        step = int(run.state.step)
-        logging = Logger(
-            run.folder.path, tensorboard=config.run.tensorboard, start_step=step
-        )
-        with logging as logger:
+        count, step = config.evaluation.test_problems, int(run.state.step)
+        if count and step == 0:
+            graded = run.grade("test", count, "test before")
+            sharding.on_first(lambda: run.folder.write_before(graded))
+        path = run.folder.path
+        if jax.process_index():  # the other hosts keep logs of their own
+            path = path / f"process_{jax.process_index()}"
+        with Logger(path, tensorboard=config.run.tensorboard, start_step=step) as logger:
             shares = learn(run, logger, interrupt)
         if int(run.state.step) < config.run.total_steps:
             print(
