@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 from execution_kit import make_settings
-from run_kit import HERE, STEPS, get_config, metrics_of, rollouts_of, run_train, saved
+from run_kit import HERE, STEPS, metrics_of, rollouts_of, run_train, saved
 
 from stepcoder_jax import cccs, checkpoint, logger, prompts, rewards, sources
 from stepcoder_jax.config import CCCSConfig, FGOConfig, ModelConfig, RewardConfig
@@ -261,9 +261,3 @@ def test_feedback_of_the_real_judge_on_completions_written_by_hand():
     assert cccs.head(PROBLEM, int(after.stage[0])) == "def solve(xs):\n"
     stays = dataclasses.replace(settings, threshold=0.25)
     assert cccs.advance(curriculum, tasks, reports, stays).stage.tolist() == [1]
-
-
-def test_a_config_comes_back_through_json():
-    config = get_config()
-    tree = json.loads(json.dumps(dataclasses.asdict(config)))
-    assert type(config).from_dict(tree) == config

@@ -1,0 +1,89 @@
+"""The config: the paper's values are the defaults, and bad values name their field."""
+
+import dataclasses
+import json
+
+import pytest
+
+from stepcoder_jax.config import Config, ConfigError
+
+
+def test_the_defaults_are_the_papers():
+    """arXiv:2402.01391, section 4.2 and equation 3."""
+    config = Config()
+    assert config.sampling.rollouts_per_problem == 16
+    assert config.sampling.max_completion_length == 1024
+    assert (config.sampling.temperature, config.sampling.top_p) == (0.8, 0.9)
+    assert config.ppo.actor.learning_rate == 5e-7
+    assert config.ppo.critic.learning_rate == 1.5e-6
+    assert (config.ppo.kl_coef, config.ppo.gae_lambda, config.ppo.gamma) == (0.05, 0.95, 1)
+    assert config.sft.epochs == 3 and config.sft.learning_rate == 2e-5
+    assert config.sft.warmup_fraction == 0.1
+    reward = config.reward
+    assert (reward.passed, reward.wrong, reward.runtime, reward.compile) == (
+        1.0,
+        -0.3,
+        -0.6,
+        -1.0,
+    )
+    assert config.cccs.enabled and config.fgo.mask == "executed"
+    assert config.cccs.full_fraction == 0 and not config.ppo.whiten_advantages
+
+
+# A value that cannot work for each rule.
+BAD = {
+    "model.num_kv_heads": 3,
+    "sampling.problems_per_step": 0,
+    "sampling.rollouts_per_problem": 0,
+    "sampling.temperature": 0.0,
+    "sampling.top_p": 1.5,
+    "sampling.chunk": 0,
+    "ppo.num_epochs": 0,
+    "ppo.num_minibatches": 7,
+    "ppo.num_micro_batches": 7,
+    "ppo.clip_eps": 1.0,
+    "ppo.gamma": 1.1,
+    "ppo.gae_lambda": -0.1,
+    "cccs.alpha": 0.0,
+    "cccs.threshold": 1.0,
+    "cccs.full_fraction": 2.0,
+    "run.total_steps": 0,
+    "run.save_every": 0,
+    "data.pool_size": -1,
+    "evaluation.batch_size": 0,
+    "sft.batch_size": 0,
+    "prompt.max_prompt_length": 10**6,
+}
+
+
+def working() -> Config:
+    config = Config()
+    config.model.max_positions = 4096
+    config.validate()
+    return config
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_value_names_its_field(name):
+    config = working()
+    section, field = name.split(".")
+    setattr(getattr(config, section), field, BAD[name])
+    with pytest.raises(ConfigError) as error:
+        config.validate()
+    message = str(error.value)
+    assert message.startswith(f"{name}: expected ") and "\n" not in message
+    assert repr(BAD[name]) in message and f"--{name}" in message
+
+
+def test_configs_survive_json():
+    config = working()
+    config.ppo.widths = (64, 128)
+    config.ppo.critic.eps = 1e-9
+    tree = json.loads(json.dumps(dataclasses.asdict(config)))
+    assert Config.from_dict(tree) == config
+
+
+def test_batch_size():
+    config = Config()
+    config.sampling.problems_per_step, config.sampling.rollouts_per_problem = 3, 5
+    assert config.batch_size == 15
