@@ -1,0 +1,79 @@
+"""Looking at a run: `stepcoder evaluate` and `stepcoder sample`."""
+
+import re
+
+import pytest
+from run_kit import run_train
+
+from stepcoder_jax import restore
+from stepcoder_jax.__main__ import main
+from stepcoder_jax.config import Config
+from stepcoder_jax.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One iteration with a checkpoint, and one more as the best."""
+    folder = tmp_path_factory.mktemp("restore") / "run"
+    flags = ["--run.total_steps", "1", "--evaluation.every", "1"]
+    assert run_train(folder, *flags) == 0
+    return folder
+
+
+def numbers(text):
+    """Metric -> percent, of the lines that `evaluate` prints."""
+    return {
+        name: float(value)
+        for name, value in re.findall(r"^  (\S+) +([\d.]+) %", text, re.M)
+    }
+
+
+def test_evaluate_prints_the_scores_of_a_split(run, capsys):
+    assert main(["evaluate", str(run), "--before"]) == 0
+    before = capsys.readouterr().out
+    assert before.startswith(f"{run}, reference, 500 problems of test, greedy\n")
+    scores = numbers(before)
+    names = [
+        "pass@1",
+        *(f"pass@1_{d}" for d in ("introductory", "interview", "competition")),
+    ]
+    assert set(scores) == {*names, "compiles"}
+    # the shipped warm start: fluent, and with something left to learn
+    assert 25 <= scores["pass@1"] <= 50 and scores["pass@1_competition"] < 15
+    assert scores["compiles"] >= 95
+    counts = {"introductory": 200, "interview": 200, "competition": 100}
+    mean = sum(scores[f"pass@1_{name}"] * count for name, count in counts.items()) / 500
+    assert scores["pass@1"] == pytest.approx(mean, abs=0.1)
+
+
+def test_the_best_checkpoint_is_the_default_and_steps_can_be_chosen(run, capsys):
+    for flags, label in ([], "iteration 1 (best)"), (["--step", "1"], "iteration 1"):
+        assert main(["sample", str(run), "--problems", "1", *flags]) == 0
+        assert capsys.readouterr().out.startswith(f"{run}, {label}, greedy\n")
+
+
+def test_sample_shows_programs_with_verdict_and_reward(run, capsys):
+    assert main(["sample", str(run), "--problems", "3", "--before"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("verdict: ") == text.count("reward: ") == 3
+    assert text.count("| def solve(") == 3  # given
+    assert re.search(r"^\+ ", text, re.M)  # executed
+    assert "\x1b" not in text  # no colours where nobody sees them
+
+
+def test_the_reference_is_the_model_the_run_began_with(run, capsys):
+    with restore.opened(str(run), None, before=True) as (config, _, _, label):
+        assert label == "reference"
+        assert config.model.checkpoint == str(run / "reference")
+
+
+def test_a_split_without_a_file_is_named(run, tmp_path, capsys):
+    tree = RunFolder(run).read_config()
+    config = Config.from_dict(tree)
+    config.data.path = "mine.json"
+    config.run.folder = str(tmp_path / "files")
+    other = RunFolder(config.run.folder)
+    other.open(config)
+    (other.path / "reference").symlink_to(run / "reference")
+    assert main(["evaluate", str(other.path), "--before"]) == 2
+    assert "data.test: the run has no test problems" in capsys.readouterr().err
