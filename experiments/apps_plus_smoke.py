@@ -36,5 +36,5 @@ def get_config(arg: str = "") -> c.Config:
             max_completion_length=48,
             chunk=16,
         ),
-        ppo=c.PPOConfig(num_micro_batches=8, widths=(2048,)),
+        ppo=c.PPOConfig(num_micro_batches=8),
     )

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging as orbax_logging
 from tqdm import tqdm
 
 from stepcoder_jax import (
@@ -345,6 +346,7 @@ def train(config: Config) -> int:
     """A whole run; exit code 0, or 130 when Ctrl-C ended it early."""
     if os.environ.get("STEPCODER_DISTRIBUTED"):
         jax.distributed.initialize()
+    orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
     if config.run.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
     with Pool(PoolSettings(**vars(config.execution))) as pool, Interrupt() as interrupt:
