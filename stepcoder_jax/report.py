@@ -32,7 +32,10 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Curriculum": ("cccs/stage0_share", "cccs/mean_stage"),
     "KL to the reference": ("kl", "*/kl", "*kl_executed", "*kl_unexecuted"),
     "Completion tokens masked by FGO": ("fgo/masked", "fgo/masked_*"),
-    "Seconds per iteration": ("seconds/*",),
+    "Seconds per iteration": tuple(
+        f"seconds/{part}"
+        for part in ("sample", "judge", "feedback", "experience", "update")
+    ),
 }
 PALETTE = (
     "#2563eb",
