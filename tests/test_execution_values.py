@@ -4,7 +4,7 @@ import contextlib
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stepcoder_jax.execution import values
@@ -29,6 +29,8 @@ def same(a, b):
 
 
 @given(plain)
+@example(complex(0, math.inf))
+@example(complex(-0.0, 1))
 def test_plain_values_survive_the_round_trip(value):
     assert same(values.decode(values.encode(value)), value)
 

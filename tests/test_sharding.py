@@ -91,7 +91,7 @@ def test_greedy_batches_of_any_size_share_one_program(caplog):
         return count_compilations(caplog, lambda: steps.sample_greedy(actor, part, None))
 
     whole, compiled = greedy(slice(0, 16))
-    assert compiled >= 3  # start, advance, finish
+    assert compiled >= 2  # start, advance; finish may be an earlier sampler's
     for rows in (slice(0, 5), slice(5, 16)):
         part, compiled = greedy(rows)
         assert compiled == 0

@@ -87,8 +87,9 @@ class _Encoder:
         if issubclass(kind, (bytes, bytearray)):
             return ["b", bytes(memoryview(value)).hex()]
         if issubclass(kind, complex):
-            number = complex.__mul__(value, 1)
-            return ["c", _plain_float(number.real), _plain_float(number.imag)]
+            # the slots themselves: a subclass may shadow them, arithmetic makes inf a nan
+            parts = (complex.real.__get__(value), complex.imag.__get__(value))
+            return ["c", *map(_plain_float, parts)]
         raise ValueCodecError(f"{kind.__name__} is not a plain value")
 
 
