@@ -5,7 +5,7 @@ Question   How much does PPO with CCCS and FGO on two CPU cores add to the shipp
 Command    stepcoder train experiments/quickstart.py
 Arms       experiments/quickstart.py:ARM --run.folder runs/ARM, with ARM one of
            short     three small iterations, to see that everything works
-           long      160 iterations on 1,000 problems instead of 45 on 400
+           long      135 iterations instead of 45
            ppo       vanilla PPO: neither CCCS nor FGO
            no_cccs   FGO alone            no_fgo   CCCS alone
            sft       `stepcoder sft`: canonical solutions of the same problems instead of
@@ -60,8 +60,7 @@ def get_config(arg: str = "") -> c.Config:
     if arg in ("ppo", "no_fgo"):
         config.fgo.mask = "none"
     if arg == "long":
-        config.run.total_steps = 160
-        config.data.pool_size = 1000
+        config.run.total_steps = 135
     if arg == "sft":
         config.sft = c.SFTConfig(epochs=80, learning_rate=3e-4)
     if arg == "short":
