@@ -102,6 +102,12 @@ def main(argv: list[str]) -> int:
         print(__doc__, file=sys.stderr)
         return 2
     folders = [RunFolder(name).path for name in argv[1:]]
+    unfinished = [str(path) for path in folders if not (path / "after.json").is_file()]
+    if unfinished:
+        print(
+            f"RUN: no after.json in {unfinished[0]}; wait until it is done", file=sys.stderr
+        )
+        return 2
     print(HEADER)
     print("|" + " --- |" * HEADER.count(" | ") + " --- |")
     for folder in folders:
