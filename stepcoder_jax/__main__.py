@@ -119,42 +119,36 @@ def run_sft(argv: list[str]) -> int:
     return sft.run(parse_config("sft", argv))
 
 
-def run_evaluate(argv: list[str]) -> int:
-    parser = Parser(prog="stepcoder evaluate")
+def run_parser(command: str, splits: tuple[str, ...], split: str) -> Parser:
+    """What the commands that look at a run have in common."""
+    parser = Parser(prog=f"stepcoder {command}")
     parser.add_argument("run", help="a run folder of `stepcoder train`")
-    parser.add_argument("--split", choices=("validation", "test"), default="test")
+    parser.add_argument("--split", choices=splits, default=split)
     parser.add_argument(
         "--step", type=int, help="checkpoint; default: the best, else the last"
     )
     parser.add_argument(
         "--before", action="store_true", help="the model the run began with"
     )
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def run_evaluate(argv: list[str]) -> int:
+    parser = run_parser("evaluate", ("validation", "test"), "test")
+    given = parser.parse_args(argv)
     from stepcoder_jax import restore
 
-    return restore.evaluate_run(
-        arguments.run, arguments.split, arguments.step, arguments.before
-    )
+    return restore.evaluate_run(given.run, given.split, given.step, given.before)
 
 
 def run_sample(argv: list[str]) -> int:
-    parser = Parser(prog="stepcoder sample")
-    parser.add_argument("run", help="a run folder of `stepcoder train`")
+    parser = run_parser("sample", ("train", "validation", "test"), "validation")
     parser.add_argument("--problems", type=int, default=4)
-    parser.add_argument(
-        "--split", choices=("train", "validation", "test"), default="validation"
-    )
-    parser.add_argument(
-        "--step", type=int, help="checkpoint; default: the best, else the last"
-    )
-    parser.add_argument(
-        "--before", action="store_true", help="the model the run began with"
-    )
-    arguments = parser.parse_args(argv)
+    given = parser.parse_args(argv)
     from stepcoder_jax import restore
 
     return restore.sample_run(
-        arguments.run, arguments.split, arguments.step, arguments.before, arguments.problems
+        given.run, given.split, given.step, given.before, given.problems
     )
 
 
