@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stepcoder_jax.config import CCCSConfig, ConfigError, SamplingConfig
-from stepcoder_jax.records import Problem, Report, Task, Verdict
+from stepcoder_jax.records import Problem, Report, Task
 
 CONDITIONALS = (ast.If, ast.For, ast.AsyncFor, ast.While)
 NEWLINE = re.compile(r"\r\n|\n|\r")  # Python's own line ends; str.splitlines knows more
@@ -190,7 +190,7 @@ def advance(
     """
     passed: dict[int, list[bool]] = collections.defaultdict(list)
     for task, report in zip(tasks, reports, strict=True):
-        if report.verdict is not Verdict.INFRA and task.stage == state.stage[task.index]:
+        if report.is_valid and task.stage == state.stage[task.index]:
             passed[task.index].append(report.passed)
     stage, rho, visits = (array.copy() for array in state)
     visits[sorted({task.index for task in tasks})] += 1

@@ -25,6 +25,10 @@ class Mode(enum.StrEnum):
     STDIN_MAIN = "stdin_main"  # run the file; compare standard output
     STDIN_FN = "stdin_fn"  # run the file, call entry_point(); compare standard output
     CALL = "call"  # call entry_point(*inputs); compare the returned value
+    ASSERT_PROXY = "assert_proxy"  # test code in a process of its own calls the program
+    ASSERT_INPROC = (
+        "assert_inproc"  # test code beside the program, which can reach it: weak
+    )
 
 
 class Verdict(enum.StrEnum):
@@ -43,7 +47,11 @@ class Verdict(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True)
 class TestCase:
-    """One test: `inputs` is text for the stdin modes, a tuple of arguments for calls."""
+    """One test.
+
+    `inputs` is text for the stdin modes, a tuple of arguments for calls, and for the assert
+    modes the source of the test code, whose `expected` is None: it passes by ending.
+    """
 
     __test__ = False  # not a pytest class
 
@@ -111,6 +119,7 @@ class TestResult:
     memory_bytes: int = 0
     stdout: str = ""  # capped
     stderr: str = ""  # capped
+    executed: frozenset[tuple[int, int]] = frozenset()  # as in Report, of this test alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +135,17 @@ class Report:
     tests: tuple[TestResult, ...]
     executed: frozenset[tuple[int, int]]
     message: str = ""  # for COMPILE and INFRA: one line
+    weak: bool = False  # graded within reach of the program (Mode.ASSERT_INPROC): no reward
 
     @property
     def passed(self) -> bool:
         return self.verdict is Verdict.PASS
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether training may learn from it: not our own failure, and not weak."""
+        return self.verdict is not Verdict.INFRA and not self.weak
+
+    @property
+    def passed_tests(self) -> int:
+        return sum(test.verdict is Verdict.PASS for test in self.tests)

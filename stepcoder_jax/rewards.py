@@ -23,20 +23,15 @@ OUTCOMES = (
 )
 
 
-def is_valid(report: Report) -> bool:
-    """Say whether the row counts: False where our own machinery failed."""
-    return report.verdict is not Verdict.INFRA
-
-
 def outcome_reward(report: Report, config: RewardConfig) -> float:
     """Return the program's reward.
 
     r = +1 all tests pass, -0.3 a wrong answer, -0.6 a runtime error, -1 no compilation
     (arXiv:2402.01391, eq. 3); the first test that did not pass settles which. Exceeded
     time, memory or output counts as a runtime error, which the paper leaves open. A report
-    of INFRA is worth 0.
+    of INFRA, or a weak one, is worth 0.
     """
-    if not is_valid(report):
+    if not report.is_valid:
         return 0.0
     if report.verdict not in OUTCOMES:
         raise ValueError(f"expected the verdict of a whole program, got {report.verdict!r}")
@@ -84,7 +79,7 @@ def feedback(
         rewards[row] = token_rewards(report, mask[row], reward)
         kept = executed_tokens(program, report, fgo, (seed, step, row))
         executed[row, : len(kept)] = kept
-    valid = np.array([is_valid(report) for report in reports], bool)
+    valid = np.array([report.is_valid for report in reports], bool)
     return Feedback(rewards, executed & mask, valid)
 
 

@@ -336,6 +336,22 @@ def test_coverage_counts_lines_as_python_does(pool, end):
     assert {line for line, _ in report.executed} == {1, 2, 3, 4}
 
 
+def test_coverage_is_kept_per_test_and_as_union(pool):
+    source = "x = int(input())\nif x == 1:\n    print(1)\nelse:\n    print(2)\n"
+    report = judge(pool, source, ("1", "1"), ("2", "2"))
+    first, second = (test.executed for test in report.tests)
+    assert first == {(1, 0), (2, 0), (3, 4)} and second == {(1, 0), (2, 0), (5, 4)}
+    assert report.executed == first | second and report.passed_tests == 2
+
+
+def test_without_coverage_verdicts_are_the_same():
+    with Pool(make_settings(workers=1, coverage="none")) as pool:
+        report = judge(pool, GOLDEN, ("", ""))
+        assert report.tests[0].error == "ZeroDivisionError"
+        assert report.tests[0].line == 58 and not report.executed
+        assert judge(pool, "print(3)", ("", "3")).passed
+
+
 def test_probes_are_invisible_to_the_program(pool):
     source = "\n".join(
         [

@@ -1,5 +1,7 @@
 """Outcome rewards by verdict, on the last token, and the feedback of a batch."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,17 @@ def report(verdict, executed=()):
 )
 def test_reward_of_each_verdict(verdict, expected):
     assert rewards.outcome_reward(report(verdict), REWARD) == expected
+
+
+def test_a_weak_pass_earns_nothing_and_takes_part_in_nothing():
+    weak = dataclasses.replace(report(Verdict.PASS), weak=True)
+    assert rewards.outcome_reward(weak, REWARD) == 0.0
+    programs, reports, mask = batch()
+    reports[1] = weak
+    found = rewards.feedback(
+        programs, reports, mask, reward=REWARD, fgo=FGOConfig(), seed=0, step=0
+    )
+    assert found.valid.tolist() == [True, False, False, True]
 
 
 def test_not_run_is_no_verdict_of_a_program():

@@ -61,6 +61,7 @@ class Job:
     mode: str  # a records.Mode value
     entry_point: str
     arguments: bytes  # encoded, for mode call
+    coverage: str  # as in PoolSettings
 
 
 def make_prelude() -> types.ModuleType:
@@ -77,7 +78,7 @@ def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None
     """Run one test and leave the process; never returns."""
     os.write(head, IN_SANDBOX)
     try:
-        program = Instrumented(job.source)
+        program = Instrumented(job.source, job.coverage)
     except BaseException as error:  # whatever the compiler raises is its verdict
         os.write(head, REFUSED + _describe_refusal(error))
         os._exit(EXIT_ERROR)

@@ -16,14 +16,15 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 
-from stepcoder_jax.execution import frames, values, verdicts
+from stepcoder_jax.execution import frames, verdicts
+from stepcoder_jax.execution.checks import check_problem
 from stepcoder_jax.execution.settings import (
     DEFAULT_MIN_LEVEL,
     PoolSettings,
     SandboxError,
 )
 from stepcoder_jax.execution.supervisor import WorkerProcess
-from stepcoder_jax.records import Mode, Problem, Program, Report
+from stepcoder_jax.records import Program, Report
 
 _ATTEMPTS = 2
 
@@ -123,7 +124,7 @@ class Pool:
             raise RuntimeError("the pool is closed")
         problems = {id(program.problem): program.problem for program in programs}
         for problem in problems.values():
-            _check_problem(problem)
+            check_problem(problem)
         ticket = _Ticket(queue.SimpleQueue())
         for index, program in enumerate(programs):
             self._jobs.put(_Job(index, program, ticket))
@@ -218,40 +219,3 @@ def _drain(jobs: queue.SimpleQueue[_Job | None]) -> Iterator[_Job]:
             return
         if job is not None:
             yield job
-
-
-def _check_problem(problem: Problem) -> None:
-    if not problem.tests:
-        raise ValueError(
-            f"problem {problem.id!r} has no tests: zero tests judge nothing; add one or "
-            "leave the problem out"
-        )
-    if problem.mode is not Mode.STDIN_MAIN and not problem.entry_point:
-        raise ValueError(
-            f"problem {problem.id!r} has mode {str(problem.mode)!r} but no entry_point: "
-            "name the function to call"
-        )
-    for number, test in enumerate(problem.tests):
-        _check_test(problem.id, number, test.inputs, test.expected, problem.mode)
-
-
-def _check_test(
-    problem_id: str, number: int, inputs: object, expected: object, mode: Mode
-) -> None:
-    where = f"problem {problem_id!r}, test {number}"
-    if mode is Mode.CALL:
-        if not isinstance(inputs, (tuple, list)):
-            raise ValueError(
-                f"{where}: expected a tuple of arguments, got {type(inputs).__name__}"
-            )
-        try:
-            values.encode(tuple(inputs))
-        except values.ValueCodecError as error:
-            raise ValueError(
-                f"{where}: the arguments are no plain values: {error}"
-            ) from None
-    elif not isinstance(inputs, str) or not isinstance(expected, str):
-        raise ValueError(
-            f"{where}: expected text in and text out, got {type(inputs).__name__} and "
-            f"{type(expected).__name__}"
-        )

@@ -18,10 +18,12 @@ class SandboxError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class PoolSettings:
-    """How programs are run; the fields of config.ExecutionConfig, and one for tests.
+    """How programs are run; the fields of config.ExecutionConfig, and two more.
 
     `min_level` 3 means 3, or 2 where the kernel has no Landlock (then with a banner).
     `without` leaves layers of the sandbox out, to show what each of them is good for.
+    `coverage` is what is noted of a run: nothing, statements, or also the expressions in
+    them, which takes an interpreter of 3.12 or newer.
     """
 
     workers: int  # 0: one per core
@@ -33,11 +35,16 @@ class PoolSettings:
     min_level: int
     allow_unsafe: bool
     without: tuple[str, ...] = ()
+    coverage: Literal["none", "statement", "expression"] = "statement"
 
     def __post_init__(self) -> None:
         if self.tests not in ("early_exit", "run_all"):
             raise SandboxError(
                 f"execution.tests is {self.tests!r}: expected 'early_exit' or 'run_all'"
+            )
+        if self.coverage not in ("none", "statement", "expression"):
+            raise SandboxError(
+                f"coverage is {self.coverage!r}: expected none, statement or expression"
             )
         if self.workers < 0 or not 0 <= self.min_level <= 3:
             raise SandboxError(

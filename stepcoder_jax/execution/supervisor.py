@@ -43,7 +43,8 @@ class WorkerProcess:
     def _greet(self) -> dict[str, Any]:
         try:
             memory = self.settings.memory_mb << 20
-            frames.write_frame(self.requests, {"kind": "hello", "memory": memory})
+            hello = {"kind": "hello", "memory": memory, "coverage": self.settings.coverage}
+            frames.write_frame(self.requests, hello)
             hello, _ = frames.read_frame(self.answers, time.monotonic() + _START_SECONDS)
         except (frames.FrameError, OSError) as error:
             raise SandboxError(
@@ -96,7 +97,7 @@ class WorkerProcess:
             output = self.settings.output_mb << 20
             result, why = verdicts.judge_test(problem.mode, test, answer, parts, output)
             results.append(result)
-            executed |= verdicts.executed_statements(parts)
+            executed |= result.executed
             message = message or why
             if self._settled(result.verdict):
                 break
@@ -115,7 +116,7 @@ class WorkerProcess:
         self, test: TestCase, mode: Mode, cpu_seconds: float | None
     ) -> tuple[dict[str, Any], bytes]:
         cpu = cpu_seconds or self.settings.cpu_seconds
-        if not self.hello["monitoring"]:
+        if not self.hello["monitoring"] and self.settings.coverage != "none":
             cpu *= _PROBES_COST
         wall = 4 * cpu + 2
         limits = {

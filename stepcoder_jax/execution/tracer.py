@@ -35,14 +35,15 @@ class Instrumented:
     and `nonlocal` are not reported.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, coverage: str) -> None:
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(_RECURSION_FOR_COMPILER)  # for long elif chains
         try:
             tree = ast.parse(source, _FILENAME)
             self.first_line = len(source) + 2  # past every line of the source
             self.table = array("I")
-            self._probe_all(tree)
+            if coverage != "none":
+                self._probe_all(tree)
             self.code = compile(tree, _FILENAME, "exec", dont_inherit=True)
         finally:
             sys.setrecursionlimit(limit)
@@ -82,6 +83,8 @@ class Instrumented:
 
     def start(self, hits: mmap.mmap) -> None:
         """Begin recording into `hits`; the code must be run after this."""
+        if not self.table:
+            return
         if not HAS_MONITORING:
             setattr(builtins, _HIT, hits)
             return

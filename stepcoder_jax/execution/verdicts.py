@@ -65,6 +65,7 @@ def _result(
         memory_bytes=answer["memory"],
         stdout=parts["out"][:_TEXT_CAP].decode("utf-8", "replace"),
         stderr=parts["err"][-_TEXT_CAP:].decode("utf-8", "replace"),
+        executed=executed_statements(parts),
     )
 
 

@@ -66,7 +66,9 @@ def main() -> None:
     sys.path += site_packages()
     site.setquit()  # `exit` and `quit`, which -S leaves out
     worker = Worker(sandbox)
-    tracer.Instrumented("warm = 'up'")  # the compiler's lazy tables, once for all children
+    tracer.Instrumented(
+        "warm = 'up'", "statement"
+    )  # the compiler's lazy tables, once for all children
     gc.collect()
     gc.freeze()
     try:
@@ -99,11 +101,13 @@ class Worker:
         self.prelude = child.make_prelude()
         self.program: dict[str, Any] = {}
         self.source = ""
+        self.coverage = "statement"
 
     def serve(self) -> None:
         while True:
             header, body = frames.read_frame(_CONTROL_IN)
             if header["kind"] == "hello":
+                self.coverage = header["coverage"]
                 frames.write_frame(_CONTROL_OUT, self._hello(header["memory"]))
             elif header["kind"] == "program":
                 self.program = header
@@ -149,6 +153,7 @@ class Worker:
                 mode=self.program["mode"],
                 entry_point=self.program["entry_point"] or "",
                 arguments=body if is_call else b"",
+                coverage=self.coverage,
             )
             started = time.monotonic()
             pid = os.fork()
