@@ -16,7 +16,6 @@ import mmap
 import os
 import random
 import sys
-import threading
 import traceback
 import types
 from typing import Any
@@ -216,7 +215,8 @@ def _finish(module: types.ModuleType, given: int) -> None:
     The first `given` of them are not the program's and stay.
     """
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        if "threading" in sys.modules:  # the worker leaves it unloaded, see __init__.py
+            sys.modules["threading"]._shutdown()
         atexit._run_exitfuncs()
         sys.stdout.flush()
         while len(module.__dict__) > given:  # closes, and so flushes, its open files

@@ -13,9 +13,8 @@ import ctypes
 import os
 import platform
 import resource
-import sys
-import sysconfig
 from collections.abc import Callable
+from typing import NamedTuple
 
 from stepcoder_jax.execution import landlock, seccomp
 
@@ -32,6 +31,14 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _SIGKILL = 9
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Layout(NamedTuple):
+    """The folders of an interpreter."""
+
+    stdlib: str
+    platstdlib: str
+    third_party: list[str]  # -S leaves them out of sys.path
 
 
 class _FilterProgram(ctypes.Structure):
@@ -59,8 +66,9 @@ class Sandbox:
     has a uid of its own. After `prepare`, `layers` says what will be put on.
     """
 
-    def __init__(self, slot: int, without: tuple[str, ...]) -> None:
+    def __init__(self, slot: int, without: tuple[str, ...], layout: Layout) -> None:
         self.without = without
+        self.layout = layout
         self.uid = _FIRST_UID + slot % 1000
         self.drops_uid = False
         self.drops_capabilities = False
@@ -71,7 +79,7 @@ class Sandbox:
     def prepare(self) -> None:
         """Do in the worker what need not be done in each child."""
         os.chdir("/")
-        readable = _readable_paths()
+        readable = _readable_paths(self.layout)
         _prctl(_PR_SET_DUMPABLE, ctypes.c_ulong(0))
         _prctl(_PR_SET_NO_NEW_PRIVS, ctypes.c_ulong(1))
         if "landlock" not in self.without:
@@ -94,10 +102,9 @@ class Sandbox:
     def _drop_uid_and_import(self) -> None:
         """Fail where the standard library cannot be read under the other uid."""
         self._drop_uid()
-        stdlib = sysconfig.get_path("stdlib")
-        with open(os.path.join(stdlib, "os.py"), "rb") as file:
+        with open(os.path.join(self.layout.stdlib, "os.py"), "rb") as file:
             file.read(1)
-        os.listdir(sysconfig.get_path("platstdlib"))
+        os.listdir(self.layout.platstdlib)
 
     def _drop_uid(self) -> None:
         os.setresgid(self.uid, self.uid, self.uid)
@@ -185,21 +192,12 @@ def _works_in_child(action: Callable[[], None]) -> bool:
     return os.waitpid(pid, 0)[1] == 0
 
 
-def site_packages() -> list[str]:
-    """The interpreter's third-party folders (-S leaves them out of sys.path)."""
-    prefix = os.path.dirname(os.path.dirname(sys.executable))
-    if not os.path.exists(os.path.join(prefix, "pyvenv.cfg")):
-        prefix = sys.base_prefix
-    names = {"base": prefix, "platbase": prefix}
-    return sorted({sysconfig.get_path(key, vars=names) for key in ("purelib", "platlib")})
-
-
-def _readable_paths() -> list[str]:
+def _readable_paths(layout: Layout) -> list[str]:
     """The interpreter's own files, shared libraries and a few harmless devices."""
     paths = {
-        sysconfig.get_path("stdlib"),
-        sysconfig.get_path("platstdlib"),
-        *site_packages(),
+        layout.stdlib,
+        layout.platstdlib,
+        *layout.third_party,
         "/lib",
         "/lib64",
         "/usr/lib",

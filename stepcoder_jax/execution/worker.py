@@ -26,9 +26,9 @@ from typing import Any
 from stepcoder_jax.execution import canaries, child, frames, tracer
 from stepcoder_jax.execution.sandbox import (
     STACK_BYTES,
+    Layout,
     Sandbox,
     die_with_parent,
-    site_packages,
 )
 
 _CONTROL_IN, _CONTROL_OUT = 250, 251
@@ -54,16 +54,19 @@ class TrainerGone(Exception):
 
 
 def main() -> None:
-    """Serve until the pool closes the pipe; arguments: the slot and layers left out."""
-    slot, without, staged = int(sys.argv[1]), sys.argv[2], sys.argv[3:] == ["staged"]
-    if not staged:
-        _raise_stack_limit()
-        os.execv(sys.executable, [*sys.orig_argv, "staged"])
+    """Serve until the pool closes the pipe; arguments: the slot and layers left out.
+
+    Runs twice: first to find out and to set what the process proper is started with.
+    """
+    slot, without, *found = sys.argv[1:]
+    if not found:
+        _start_again()
     die_with_parent()
     _move_control_pipes()
-    sandbox = Sandbox(slot, tuple(filter(None, without.split(","))))
+    layout = Layout(*json.loads(found[0]))
+    sandbox = Sandbox(int(slot), tuple(filter(None, without.split(","))), layout)
     sandbox.prepare()
-    sys.path += site_packages()
+    sys.path += layout.third_party
     site.setquit()  # `exit` and `quit`, which -S leaves out
     worker = Worker(sandbox)
     tracer.Instrumented(
@@ -77,11 +80,17 @@ def main() -> None:
         os._exit(0)
 
 
-def _raise_stack_limit() -> None:
-    """Before exec, for the address space is laid out around this limit."""
+def _start_again() -> None:
+    """Exec this program again, with the layout and a limit for the stack.
+
+    The address space is laid out around that limit when a program starts.
+    """
+    from stepcoder_jax.execution.layout import find_layout  # loads too much for below
+
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     soft = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_STACK, (soft, hard))
+    os.execv(sys.executable, [*sys.orig_argv, json.dumps(find_layout())])
 
 
 def _move_control_pipes() -> None:
