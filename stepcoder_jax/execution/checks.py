@@ -37,8 +37,23 @@ def _check_test(
             raise ValueError(
                 f"{where}: the arguments are no plain values: {error}"
             ) from None
+    elif mode in (Mode.ASSERT_PROXY, Mode.ASSERT_INPROC):
+        _check_code(where, inputs, expected)
     elif not isinstance(inputs, str) or not isinstance(expected, str):
         raise ValueError(
             f"{where}: expected text in and text out, got {type(inputs).__name__} and "
             f"{type(expected).__name__}"
         )
+
+
+def _check_code(where: str, code: object, expected: object) -> None:
+    """Test code is compiled here, never run: a mistake in it is not the program's."""
+    if not isinstance(code, str) or expected is not None:
+        raise ValueError(
+            f"{where}: expected the source of test code and no expected value, got "
+            f"{type(code).__name__} and {type(expected).__name__}"
+        )
+    try:
+        compile(code, "<test>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{where}: the test code does not compile: {error}") from None

@@ -20,7 +20,7 @@ import traceback
 import types
 from typing import Any
 
-from stepcoder_jax.execution import values
+from stepcoder_jax.execution import channel, values
 from stepcoder_jax.execution.tracer import Instrumented
 
 RESULT_FD = 3
@@ -31,9 +31,11 @@ _PYTHON_RECURSION_LIMIT = 1000
 _STREAMS = ((0, "r"), (1, "w"), (2, "w"))
 _TRACEBACK_FRAMES = -8  # the innermost ones
 
-PRELUDE = """
+MODULES = """
 import bisect, collections, copy, datetime, functools, heapq, io, itertools, json, math
 import operator, os, random, re, statistics, string, sys, typing
+"""
+PRELUDE = f"""{MODULES}
 from typing import *
 from string import *
 from re import *
@@ -59,8 +61,9 @@ class Job:
     source: str
     mode: str  # a records.Mode value
     entry_point: str
-    arguments: bytes  # encoded, for mode call
+    arguments: bytes  # encoded, for mode call; the test code, for mode assert_inproc
     coverage: str  # as in PoolSettings
+    message_limit: int  # bytes of one message of the test code's process
 
 
 def make_prelude() -> types.ModuleType:
@@ -68,8 +71,17 @@ def make_prelude() -> types.ModuleType:
 
     Built once, in the worker; each child runs its program in its own copy of it.
     """
-    module = types.ModuleType("program")
-    exec(compile(PRELUDE, "<prelude>", "exec", dont_inherit=True), module.__dict__)
+    return _make_module("program", PRELUDE)
+
+
+def make_modules() -> types.ModuleType:
+    """A module with the modules alone that test code takes for granted."""
+    return _make_module("test", MODULES)
+
+
+def _make_module(name: str, source: str) -> types.ModuleType:
+    module = types.ModuleType(name)
+    exec(compile(source, "<prelude>", "exec", dont_inherit=True), module.__dict__)
     return module
 
 
@@ -83,10 +95,10 @@ def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None
         os._exit(EXIT_ERROR)
     os.write(head, COMPILED + program.table.tobytes())
     os.close(head)
-    _open_standard_streams()
+    open_standard_streams()
     random.seed(0)  # here, for a fork seeds it anew
     pristine = dict(builtins.__dict__)
-    module = types.ModuleType("__main__") if job.mode == "stdin_main" else prelude
+    module = _choose_module(job.mode, prelude)
     given = len(module.__dict__)
     sys.modules[module.__name__] = module
     sys.argv = ["program.py"]
@@ -95,7 +107,7 @@ def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None
         program.start(hits)
         _run_mode(job, program.code, module, pristine)
     except SystemExit as stop:
-        if job.mode == "call" or _exit_code(stop) != 0:
+        if job.mode not in ("stdin_main", "stdin_fn") or _exit_code(stop) != 0:
             _leave_note(stop)
         _finish(module, given)
     except MemoryError:
@@ -105,6 +117,13 @@ def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None
     _finish(module, given)
 
 
+def _choose_module(mode: str, prelude: types.ModuleType) -> types.ModuleType:
+    """The module to run in: APPS+ programs expect the prelude's names, others none."""
+    if mode in ("stdin_fn", "call"):
+        return prelude
+    return types.ModuleType("__main__" if mode == "stdin_main" else "program")
+
+
 def _describe_refusal(error: BaseException) -> bytes:
     detail = error.msg if isinstance(error, SyntaxError) else str(error)
     line = error.lineno if isinstance(error, SyntaxError) else None
@@ -112,7 +131,7 @@ def _describe_refusal(error: BaseException) -> bytes:
     return json.dumps(note).encode()
 
 
-def _open_standard_streams() -> None:
+def open_standard_streams() -> None:
     """Put real streams on descriptors 0, 1 and 2, as a fresh interpreter would."""
     source, out, err = (io.FileIO(fd, mode, closefd=False) for fd, mode in _STREAMS)
     streams = {
@@ -142,13 +161,34 @@ def _run_mode(
     exec(code, module.__dict__)
     if job.mode == "stdin_main":
         return
+    if job.mode == "assert_inproc":
+        _run_test_code(job, module)
+
+    def restore() -> None:  # ours are needed again, whatever the program did to them
+        builtins.__dict__.update(pristine)
+
+    if job.mode == "assert_proxy":
+
+        def find(name: str) -> Any:
+            return _find_function(module, name)
+
+        channel.serve(find, _program_line, restore, job.message_limit)
+        os._exit(EXIT_OK)
     function = _find_function(module, job.entry_point)
     if job.mode == "stdin_fn":
         function()
         return
     result = function(*arguments)
-    builtins.__dict__.update(pristine)  # ours are needed again, whatever it did to them
+    restore()
     _leave_result(values.encode(result))
+
+
+def _run_test_code(job: Job, module: types.ModuleType) -> None:
+    """Run test code beside the program, which can reach everything in it: weak."""
+    code = compile(job.arguments, "<test>", "exec", dont_inherit=True)
+    module.__dict__.setdefault("candidate", module.__dict__.get(job.entry_point))
+    exec(code, module.__dict__)
+    _leave_result(values.encode(True))
 
 
 def _find_function(module: types.ModuleType, name: str) -> Any:

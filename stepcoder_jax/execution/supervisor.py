@@ -11,10 +11,17 @@ from typing import Any
 
 from stepcoder_jax.execution import canaries, frames, values, verdicts
 from stepcoder_jax.execution.settings import PoolSettings, SandboxError
-from stepcoder_jax.records import Mode, Program, Report, TestCase, TestResult, Verdict
+from stepcoder_jax.records import (
+    Mode,
+    Problem,
+    Program,
+    Report,
+    TestCase,
+    TestResult,
+    Verdict,
+)
 
 _START_SECONDS = 60.0
-_GRACE_SECONDS = 30.0  # beyond a test's wall limit before the worker counts as dead
 _PROBES_COST = 2.0  # CPU factor of the 3.11 probes, which run inside the judged program
 _ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 _BOOTSTRAP = (
@@ -33,7 +40,17 @@ class WorkerProcess:
 
     def __init__(self, settings: PoolSettings, slot: int) -> None:
         self.settings = settings
-        self.process = _start(settings, slot)
+        check_in, self.checks = os.pipe()
+        self.check_answers, check_out = os.pipe()
+        self.check_pipes = [self.checks, self.check_answers]
+        try:
+            self.process = _start(settings, slot, (check_in, check_out))
+        except BaseException:
+            self._close_check_pipes()
+            raise
+        finally:
+            os.close(check_in)
+            os.close(check_out)
         assert self.process.stdin is not None and self.process.stdout is not None
         self.requests = self.process.stdin.fileno()
         self.answers = self.process.stdout.fileno()
@@ -75,8 +92,13 @@ class WorkerProcess:
         """Kill, and close our ends of the pipes."""
         self.kill()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if stream is not None:
+            if stream is not None and not stream.closed:
                 stream.close()
+        self._close_check_pipes()
+
+    def _close_check_pipes(self) -> None:
+        while self.check_pipes:
+            os.close(self.check_pipes.pop())
 
     def judge(self, program: Program) -> Report:
         """Run the program's tests in order; FrameError or OSError when the worker died."""
@@ -92,10 +114,7 @@ class WorkerProcess:
         executed: set[tuple[int, int]] = set()
         message = ""
         for test in problem.tests:
-            answer, body = self._ask(test, problem.mode, problem.cpu_seconds)
-            parts = verdicts.split_parts(answer, body)
-            output = self.settings.output_mb << 20
-            result, why = verdicts.judge_test(problem.mode, test, answer, parts, output)
+            result, why = self._run_test(problem, test)
             results.append(result)
             executed |= result.executed
             message = message or why
@@ -104,43 +123,65 @@ class WorkerProcess:
         rest = len(problem.tests) - len(results)
         results += [TestResult(Verdict.NOT_RUN)] * rest
         verdict = verdicts.program_verdict(results)
-        return Report(verdict, tuple(results), frozenset(executed), message)
+        weak = problem.mode is Mode.ASSERT_INPROC
+        return Report(verdict, tuple(results), frozenset(executed), message, weak)
+
+    def _run_test(self, problem: Problem, test: TestCase) -> tuple[TestResult, str]:
+        """One test: its result and, where the verdict needs words, one line."""
+        limits = self._limits(problem.cpu_seconds)
+        header = {"kind": "test", "limits": limits}
+        frames.write_frame(self.requests, header, encode_inputs(test, problem.mode))
+        if problem.mode is Mode.ASSERT_PROXY:
+            check = {
+                "kind": "check",
+                "limits": limits,
+                "entry_point": problem.entry_point,
+            }
+            frames.write_frame(self.checks, check, _encode_text(test.inputs))
+        seen = verdicts.Seen.read(self.answers, limits)
+        if problem.mode is Mode.ASSERT_PROXY:
+            checked = verdicts.Seen.read(self.check_answers, limits)
+            return verdicts.judge_check(seen, checked)
+        return verdicts.judge_test(problem.mode, test, seen)
 
     def _settled(self, verdict: Verdict) -> bool:
         """Whether the tests that follow need not, or must not, be run."""
-        if verdict in (Verdict.COMPILE, Verdict.TIMEOUT):
+        if verdict in (Verdict.COMPILE, Verdict.TIMEOUT, Verdict.INFRA):
             return True
         return self.settings.tests == "early_exit" and verdict is not Verdict.PASS
 
-    def _ask(
-        self, test: TestCase, mode: Mode, cpu_seconds: float | None
-    ) -> tuple[dict[str, Any], bytes]:
+    def _limits(self, cpu_seconds: float | None) -> dict[str, Any]:
+        """Of one test, as the worker knows them."""
         cpu = cpu_seconds or self.settings.cpu_seconds
         if not self.hello["monitoring"] and self.settings.coverage != "none":
             cpu *= _PROBES_COST
-        wall = 4 * cpu + 2
-        limits = {
+        return {
             "cpu": cpu,
-            "wall": wall,
+            "wall": 4 * cpu + 2,
             "memory": self.settings.memory_mb << 20,
             "output": self.settings.output_mb << 20,
         }
-        frames.write_frame(
-            self.requests, {"kind": "test", "limits": limits}, encode_inputs(test, mode)
-        )
-        deadline = time.monotonic() + wall + _GRACE_SECONDS
-        return frames.read_frame(self.answers, deadline)
 
 
 def encode_inputs(test: TestCase, mode: Mode) -> bytes:
-    """What the worker is given of a test: its input, never what is expected."""
+    """What the program's worker is given of a test: its input, never what is expected.
+
+    Test code holds what is expected: only mode ASSERT_INPROC gives it away.
+    """
+    if mode is Mode.ASSERT_PROXY:
+        return b""
     if mode is Mode.CALL:
         return values.encode(tuple(test.inputs))
-    data: bytes = test.inputs.encode("utf-8", "surrogatepass")
-    return data
+    return _encode_text(test.inputs)
 
 
-def _start(settings: PoolSettings, slot: int) -> subprocess.Popen[bytes]:
+def _encode_text(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _start(
+    settings: PoolSettings, slot: int, check_pipes: tuple[int, int]
+) -> subprocess.Popen[bytes]:
     python = settings.python or sys.executable
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -156,12 +197,13 @@ def _start(settings: PoolSettings, slot: int) -> subprocess.Popen[bytes]:
     command = [python, "-s", "-P", "-S", "-c", bootstrap]
     try:
         return subprocess.Popen(  # no preexec_fn: the trainer is full of threads
-            [*command, str(slot), ",".join(settings.without)],
+            [*command, str(slot), ",".join(settings.without), *map(str, check_pipes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
             env=environment,
+            pass_fds=check_pipes,
             start_new_session=True,
         )
     except OSError as error:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from array import array
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
-from stepcoder_jax.execution import child, grading, values
+from stepcoder_jax.execution import checker, child, frames, grading, values
 from stepcoder_jax.records import Mode, Report, TestCase, TestResult, Verdict
 
 Executed = frozenset[tuple[int, int]]
 _TEXT_CAP = 4096
+_GRACE_SECONDS = 30.0  # beyond a test's wall limit before the worker counts as dead
 _SIGXCPU, _SIGXFSZ, _SIGKILL = 24, 25, 9
 _CLASS_NAME = re.compile(r"\w{1,80}")
 
@@ -21,41 +23,100 @@ class InfraError(Exception):
     """Our own machinery failed on this test."""
 
 
-def split_parts(answer: dict[str, Any], body: bytes) -> dict[str, bytes]:
-    """Cut the body of a result frame into its named parts."""
-    parts, start = {}, 0
-    for name, size in answer["parts"].items():
-        parts[name] = body[start : start + size]
-        start += size
-    return parts
+class Seen(NamedTuple):
+    """What a worker saw of one child, and what it left."""
+
+    answer: dict[str, Any]
+    parts: dict[str, bytes]
+    output: int  # the limit in bytes that stdout, stderr and the result had
+
+    @classmethod
+    def read(cls, fd: int, limits: dict[str, Any]) -> Seen:
+        """Read a worker's answer to a test; FrameError when it does not come in time."""
+        deadline = time.monotonic() + limits["wall"] + _GRACE_SECONDS
+        answer, body = frames.read_frame(fd, deadline)
+        parts, start = {}, 0
+        for name, size in answer["parts"].items():
+            parts[name] = body[start : start + size]
+            start += size
+        return cls(answer, parts, limits["output"])
+
+    def require_sandbox(self) -> None:
+        """InfraError when the child failed before anything untrusted ran in it."""
+        if not self.parts["head"].startswith(child.IN_SANDBOX):
+            raise InfraError(f"the sandbox failed in the child: exit {self.answer['exit']}")
 
 
-def judge_test(
-    mode: Mode, test: TestCase, answer: dict[str, Any], parts: dict[str, bytes], output: int
-) -> tuple[TestResult, str]:
-    """Return the result of one test and, for COMPILE, one line that says why.
+Judgement = tuple[Verdict, str, int | None]  # with the error's class and line
 
-    `output` is the limit in bytes that stdout, stderr and the result had.
+
+def judge_test(mode: Mode, test: TestCase, seen: Seen) -> tuple[TestResult, str]:
+    """Return the result of one test and, for COMPILE, one line that says why."""
+    seen.require_sandbox()
+    refused = _refusal(seen)
+    if refused is not None:
+        return refused
+    judgement = _broken(seen)
+    if judgement is None and mode is Mode.CALL:
+        judgement = _grade_call(test, seen.parts["result"])
+    elif judgement is None and mode is Mode.ASSERT_INPROC:
+        judgement = _grade_inproc(seen.parts["result"])
+    elif judgement is None:
+        got = seen.parts["out"].decode("utf-8", "replace")
+        judgement = _pass_if(grading.stdout_matches(got, test.expected))
+    elif mode is Mode.ASSERT_INPROC and judgement[1] == "AssertionError":
+        judgement = (Verdict.WRONG, *judgement[1:])
+    return _result(seen, *judgement), ""
+
+
+def judge_check(program: Seen, check: Seen) -> tuple[TestResult, str]:
+    """The result of test code that ran in a process of its own (Mode.ASSERT_PROXY).
+
+    An assertion, or any error of the test code's own about the values that it was given
+    (a None where it adds), is WRONG; an error that the program raised is RUNTIME.
     """
-    head = parts["head"]
-    if not head.startswith(child.IN_SANDBOX):
-        raise InfraError(f"the sandbox failed in the child: exit {answer['exit']}")
-    stage = head[1:2]
-    if stage != child.COMPILED:
-        message = _compile_message(answer, head[2:] if stage == child.REFUSED else b"")
-        error, line = message.partition(":")[0], _line_of(message)
-        return _result(Verdict.COMPILE, answer, parts, error, line), message
-    verdict, error, line = _verdict(mode, test, answer, parts, output)
-    return _result(verdict, answer, parts, error, line), ""
+    program.require_sandbox()
+    check.require_sandbox()
+    refused = _refusal(program)
+    if refused is not None:
+        return refused
+    judgement = _broken(program) or _broken(check) or _read_check(check.parts["result"])
+    why = ""
+    if judgement[0] is Verdict.INFRA:
+        why = f"the test passes what is no plain value: {judgement[1]}"
+        judgement = (Verdict.INFRA, "", None)
+    return _result(program, *judgement), why
 
 
-def _result(
-    verdict: Verdict,
-    answer: dict[str, Any],
-    parts: dict[str, bytes],
-    error: str,
-    line: int | None,
-) -> TestResult:
+def _read_check(note: bytes) -> Judgement:
+    """From the note of checker.run; that process is ours, the values in it were not."""
+    kind, error, line = note.decode("utf-8", "replace").split("\n")
+    if kind == checker.RAISED:
+        memory = error == "MemoryError"
+        place = int(line) or None
+        return (Verdict.MEMORY if memory else Verdict.RUNTIME), error, place
+    verdicts = {
+        checker.PASSED: Verdict.PASS,
+        checker.WRONG: Verdict.WRONG,
+        checker.UNFIT: Verdict.INFRA,
+    }
+    if kind == checker.GONE:  # it left with code 0 before the test code had ended
+        return Verdict.RUNTIME, "SystemExit", None
+    return verdicts[kind], error, None
+
+
+def _refusal(seen: Seen) -> tuple[TestResult, str] | None:
+    """The result of a program that does not compile; None for one that does."""
+    stage, note = seen.parts["head"][1:2], seen.parts["head"][2:]
+    if stage == child.COMPILED:
+        return None
+    message = _compile_message(seen.answer, note if stage == child.REFUSED else b"")
+    error, line = message.partition(":")[0], _line_of(message)
+    return _result(seen, Verdict.COMPILE, error, line), message
+
+
+def _result(seen: Seen, verdict: Verdict, error: str, line: int | None) -> TestResult:
+    answer, parts = seen.answer, seen.parts
     return TestResult(
         verdict=verdict,
         error=error,
@@ -69,13 +130,12 @@ def _result(
     )
 
 
-def _verdict(
-    mode: Mode, test: TestCase, answer: dict[str, Any], parts: dict[str, bytes], output: int
-) -> tuple[Verdict, str, int | None]:
-    code = answer["exit"]
+def _broken(seen: Seen) -> Judgement | None:
+    """How a child broke off; None when it ended by itself with code 0."""
+    answer, code = seen.answer, seen.answer["exit"]
     if answer["killed"] or code == -_SIGXCPU:
         return Verdict.TIMEOUT, "", None
-    if code == -_SIGXFSZ or max(answer["sizes"].values()) >= output:
+    if code == -_SIGXFSZ or max(answer["sizes"].values()) >= seen.output:
         return Verdict.OUTPUT, "", None
     if code == child.EXIT_MEMORY:
         return Verdict.MEMORY, "MemoryError", None
@@ -84,22 +144,26 @@ def _verdict(
     if code < 0:
         return Verdict.RUNTIME, f"signal {-code}", None
     if code != child.EXIT_OK:
-        error, line = _read_note(parts["result"])
+        error, line = _read_note(seen.parts["result"])
         return (Verdict.MEMORY if error == "MemoryError" else Verdict.RUNTIME), error, line
-    if mode is Mode.CALL:
-        return _grade_call(test, parts["result"])
-    got = parts["out"].decode("utf-8", "replace")
-    matches = grading.stdout_matches(got, test.expected)
+    return None
+
+
+def _pass_if(matches: bool) -> Judgement:
     return (Verdict.PASS if matches else Verdict.WRONG), "", None
 
 
-def _grade_call(test: TestCase, data: bytes) -> tuple[Verdict, str, int | None]:
+def _grade_call(test: TestCase, data: bytes) -> Judgement:
     try:
         got = values.decode(data)
     except values.ValueCodecError as error:
         return Verdict.RUNTIME, type(error).__name__, None
-    matches = grading.result_matches(got, test.expected)
-    return (Verdict.PASS if matches else Verdict.WRONG), "", None
+    return _pass_if(grading.result_matches(got, test.expected))
+
+
+def _grade_inproc(data: bytes) -> Judgement:
+    ended = data == values.encode(True)
+    return (Verdict.PASS, "", None) if ended else (Verdict.RUNTIME, "SystemExit", None)
 
 
 def _read_note(data: bytes) -> tuple[str, int | None]:

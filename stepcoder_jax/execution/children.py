@@ -1,0 +1,190 @@
+"""One sandboxed child: fork it, watch its limits, collect what it left."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import mmap
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from stepcoder_jax.execution import child
+from stepcoder_jax.execution.channel import CHANNEL_FD
+from stepcoder_jax.execution.sandbox import Sandbox
+
+CONTROL_IN, CONTROL_OUT = 250, 251
+_NAMES = ("in", "out", "err", "result", "head")  # their descriptors in the child: 0 to 4
+_HEAD = _NAMES.index("head")
+_STDERR_TAIL = 4096
+_FAILED_STDOUT_HEAD = 4096
+_HEAD_LIMIT = 16 << 20
+_CPUCLOCK_SCHED = 2
+_MIN_POLL = 0.002
+
+
+@dataclasses.dataclass
+class Limits:
+    """Of one test."""
+
+    cpu: float  # seconds
+    wall: float  # seconds
+    memory: int  # bytes of address space
+    output: int  # bytes of each of stdout, stderr and result
+
+
+class TrainerGone(Exception):
+    """Nobody reads our answers any more."""
+
+
+def run_child(
+    sandbox: Sandbox,
+    limits: Limits,
+    inside: Callable[[mmap.mmap, int], None],
+    *,
+    given: bytes,
+    channel: int | None,
+    map_size: int,
+) -> tuple[dict[str, Any], bytes]:
+    """Fork, wait, collect: the header and the concatenated parts of the answer.
+
+    `inside(hits, head)` runs in the child and never returns; `given` is its standard input
+    and `channel` a socket that it gets as CHANNEL_FD and that is closed here.
+    """
+    files = {name: os.memfd_create(name, os.MFD_CLOEXEC) for name in _NAMES}
+    hits = mmap.mmap(-1, map_size)
+    try:
+        _write_all(files["in"], given)
+        started = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            _become_child(sandbox, limits, inside, files, hits, channel)
+        if channel is not None:
+            os.close(channel)  # so that the other side sees when the child is gone
+        answer = _wait(pid, started, limits)
+        return _collect(answer, files, hits, limits)
+    finally:
+        hits.close()
+        for fd in files.values():
+            os.close(fd)
+
+
+def _become_child(
+    sandbox: Sandbox,
+    limits: Limits,
+    inside: Callable[[mmap.mmap, int], None],
+    files: dict[str, int],
+    hits: mmap.mmap,
+    channel: int | None,
+) -> None:
+    """Arrange descriptors, enter the sandbox, run; never returns."""
+    try:
+        os.setsid()
+        # Park everything above the places it will take, then move it down.
+        sources = [files[name] for name in _NAMES]
+        if channel is not None:
+            sources.append(channel)
+        high = [os.dup2(fd, 200 + place) for place, fd in enumerate(sources)]
+        ruleset = sandbox.ruleset
+        sandbox.enter(math.ceil(limits.cpu) + 1, limits.memory, limits.output)
+        for place, fd in enumerate(high):
+            os.dup2(fd, place)
+        os.closerange(len(high), max(CONTROL_OUT, ruleset) + 1)
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # a full file ends the program
+        inside(hits, _HEAD)
+    finally:
+        os._exit(child.EXIT_ERROR)  # only when the sandbox itself failed
+
+
+assert len(_NAMES) == CHANNEL_FD
+
+
+def read_all(fd: int, limit: int) -> bytes:
+    """What a file holds, at most `limit` bytes of it."""
+    return os.pread(fd, min(limit, os.fstat(fd).st_size), 0)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+    os.lseek(fd, 0, os.SEEK_SET)
+
+
+def _cpu_seconds(pid: int) -> float:
+    """CPU time of a live child, all its threads together."""
+    try:
+        return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
+    except OSError:
+        return 0.0  # already gone; the wait status will say
+
+
+def _wait(pid: int, started: float, limits: Limits) -> dict[str, Any]:
+    """Wait for the child within its limits; kill where needed, then always reap."""
+    killed = _watch(pid, started, limits)
+    # The leader is not reaped yet, so its group id cannot have been given to others.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGKILL)
+    _, status, usage = os.wait4(pid, 0)
+    code, cpu = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+    if code == -signal.SIGKILL and cpu >= limits.cpu:
+        killed = "cpu"  # several threads at once: the kernel's own limit was first
+    return {
+        "exit": code,
+        "killed": killed,
+        "cpu": cpu,
+        "wall": time.monotonic() - started,
+        "memory": usage.ru_maxrss * 1024,
+    }
+
+
+def _watch(pid: int, started: float, limits: Limits) -> str:
+    """Return "" when the child ended by itself, else which limit it broke."""
+    pidfd = os.pidfd_open(pid)
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    poller.register(CONTROL_IN, 0)  # reports only that the trainer hung up
+    try:
+        left = limits.cpu
+        while True:
+            wall_left = started + limits.wall - time.monotonic()
+            patience = max(_MIN_POLL, min(left, wall_left))
+            events = dict(poller.poll(math.ceil(patience * 1000)))
+            if pidfd in events:
+                return ""
+            if CONTROL_IN in events:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                raise TrainerGone
+            left = limits.cpu - _cpu_seconds(pid)
+            if left <= 0:
+                return "cpu"
+            if time.monotonic() - started >= limits.wall:
+                return "wall"
+    finally:
+        os.close(pidfd)
+
+
+def _collect(
+    answer: dict[str, Any], files: dict[str, int], hits: mmap.mmap, limits: Limits
+) -> tuple[dict[str, Any], bytes]:
+    sizes = {name: os.fstat(files[name]).st_size for name in ("out", "err", "result")}
+    good = answer["exit"] == 0 and not answer["killed"]
+    stdout_limit = limits.output if good else _FAILED_STDOUT_HEAD
+    error_start = max(0, min(sizes["err"], limits.output) - _STDERR_TAIL)
+    head = read_all(files["head"], _HEAD_LIMIT)
+    parts = {
+        "head": head,
+        "hits": hits[:],
+        "out": read_all(files["out"], stdout_limit),
+        "err": os.pread(files["err"], _STDERR_TAIL, error_start),
+        "result": read_all(files["result"], limits.output),
+    }
+    answer |= {"kind": "result", "sizes": sizes}
+    answer["parts"] = {name: len(data) for name, data in parts.items()}
+    return answer, b"".join(parts.values())
