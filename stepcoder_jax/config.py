@@ -3,7 +3,8 @@
 Functions elsewhere take no defaults for hyper-parameters. An experiment is a Python file
 whose `get_config(arg="")` returns a `Config`; the command line overrides fields by dotted
 flag. The defaults below are the paper's where it gives them (arXiv:2402.01391, section
-4.2) and METHOD's where it is silent.
+4.2) and METHOD's where it is silent; those of the judge stand in execution/settings.py,
+which works without this file.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from stepcoder_jax.execution.settings import PoolSettings
 from stepcoder_jax.records import InputError
 
 
@@ -133,16 +135,21 @@ class RewardConfig:
 
 @dataclasses.dataclass
 class ExecutionConfig:
-    """The judge's pool of sandboxed workers."""
+    """The judge's pool of sandboxed workers; the defaults are PoolSettings' own."""
 
-    workers: int = 0  # 0: one per core
-    tests: Literal["early_exit", "run_all"] = "early_exit"
-    cpu_seconds: float = 6.0  # of one test, for problems without a measured limit
-    memory_mb: int = 512
-    output_mb: int = 8
-    python: str = ""  # sandbox interpreter; "": the trainer's own
-    min_level: int = 3  # isolation level below which the pool refuses to start
-    allow_unsafe: bool = False  # start below min_level all the same, with a banner
+    workers: int = PoolSettings.workers  # 0: one per core
+    tests: Literal["early_exit", "run_all"] = PoolSettings.tests
+    # of one test, for problems without a measured limit
+    cpu_seconds: float = PoolSettings.cpu_seconds
+    memory_mb: int = PoolSettings.memory_mb
+    output_mb: int = PoolSettings.output_mb
+    python: str = PoolSettings.python  # sandbox interpreter; "": the trainer's own
+    # isolation level below which the pool refuses to start
+    min_level: int = PoolSettings.min_level
+    # start below min_level all the same, with a banner at each step
+    allow_unsafe: bool = PoolSettings.allow_unsafe
+    # reports kept for programs that are met again (about 10 kB each); 0: none
+    cache_size: int = PoolSettings.cache_size
 
 
 @dataclasses.dataclass

@@ -1,13 +1,11 @@
 """What the tests of the judge share: settings, programs, interpreters, data folders."""
 
-import dataclasses
 import pathlib
 import shutil
 import subprocess
 
 import pytest
 
-from stepcoder_jax.config import ExecutionConfig
 from stepcoder_jax.execution import PoolSettings
 from stepcoder_jax.records import Mode, Problem, Program, TestCase
 
@@ -16,9 +14,8 @@ INTERPRETERS = ("", "python3.12", "python3.13")
 
 
 def make_settings(**changes) -> PoolSettings:
-    """Two workers, a CPU limit of 2 s, and the defaults for the rest."""
-    fields = dataclasses.asdict(ExecutionConfig(workers=2, cpu_seconds=2.0))
-    return PoolSettings(**(fields | changes))
+    """Two workers, a CPU limit of 2 s, each program really run, and else the defaults."""
+    return PoolSettings(**({"workers": 2, "cpu_seconds": 2.0, "cache_size": 0} | changes))
 
 
 def find_interpreter(name: str) -> str:

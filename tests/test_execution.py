@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 
 import pytest
 from execution_kit import (
@@ -419,7 +420,8 @@ def test_a_killed_worker_is_replaced_and_its_program_tried_again():
 
 def test_two_deaths_are_our_fault_and_not_the_programs():
     with Pool(make_settings(workers=1)) as pool:
-        stream = pool.stream([make_program("import time\ntime.sleep(1)", ("", ""))] * 2)
+        programs = [make_program("import time\ntime.sleep(1)", ("", ""))] * 2
+        reader = futures.ThreadPoolExecutor(1).submit(pool.run, programs)
         killed = set()
         deadline = time.monotonic() + 20
         while len(killed) < 2 and time.monotonic() < deadline:
@@ -429,7 +431,7 @@ def test_two_deaths_are_our_fault_and_not_the_programs():
                     os.kill(pid, signal.SIGKILL)
                     killed.add(pid)
             time.sleep(0.01)
-        reports = dict(stream)
+        reports = reader.result(timeout=30)
     assert reports[0].verdict is Verdict.INFRA
     assert "closed" in reports[0].message or "pipe" in reports[0].message
     assert reports[1].passed

@@ -36,7 +36,9 @@ class Layer(typing.NamedTuple):
 # Files in no layer join the sides (train, evaluate, sft, judge ...): anything is open to
 # them, and no layer may import them.
 LAYERS = {
-    "leaves": Layer(LEAVES, {"records"}, set()),  # config's error is an InputError
+    "leaves": Layer(LEAVES - {"config"}, {"records"}, set()),
+    # its error is an InputError, and the judge, which stands alone, has defaults of its own
+    "config": Layer({"config"}, {"records", "execution"}, set()),
     "learning": Layer(LEARNING, LEARNING | {"pytrees", "config"}, ARRAYS),
     "feedback": Layer(FEEDBACK, FEEDBACK | LEAVES, {"numpy"}),
     "execution": Layer({"execution"}, {"execution", "records"}, set()),

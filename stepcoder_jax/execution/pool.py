@@ -5,43 +5,30 @@
 
 One thread per worker talks to it over pipes. A worker that dies is replaced and its
 program tried once more; a second death gives Verdict.INFRA, which is never the
-program's fault.
+program's fault. Any number of threads may use one pool.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import queue
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
 
-from stepcoder_jax.execution import frames, verdicts
-from stepcoder_jax.execution.checks import check_problem
+from stepcoder_jax.execution import cache, frames, streams, verdicts
+from stepcoder_jax.execution.metrics import PoolMetrics
 from stepcoder_jax.execution.settings import (
     DEFAULT_MIN_LEVEL,
     PoolSettings,
     SandboxError,
 )
+from stepcoder_jax.execution.streams import Job, Ticket
 from stepcoder_jax.execution.supervisor import WorkerProcess
 from stepcoder_jax.records import Program, Report
 
 _ATTEMPTS = 2
-
-
-@dataclasses.dataclass
-class _Ticket:
-    """One call of `stream`: where its reports go, and whether they are still wanted."""
-
-    reports: queue.SimpleQueue[tuple[int, Report | Exception]]
-    cancelled: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    index: int
-    program: Program
-    ticket: _Ticket
+_AHEAD = 4  # programs under way for each worker: enough that none waits for its next
 
 
 class Pool:
@@ -50,12 +37,19 @@ class Pool:
     `level` is the isolation that the canaries measured, L3 (files, network, processes,
     memory) to L0; `layers` what was put on; `canaries` what each of them saw;
     `interpreter` the version of the sandbox's Python. Raises SandboxError when the level
-    is below `settings.min_level` and `settings.allow_unsafe` is not set.
+    is below `settings.min_level` and `settings.allow_unsafe` is not set; where it is,
+    `unsafe` is True and `banner` says what untrusted programs can do.
     """
 
-    def __init__(self, settings: PoolSettings) -> None:
+    def __init__(self, settings: PoolSettings = PoolSettings()) -> None:  # noqa: B008
         self.settings = settings
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self.unsafe, self.banner = False, ""
+        self._window = _AHEAD * settings.worker_count
+        self._keys = cache.ProgramKeys()
+        self._cache: cache.ReportCache[Job] = cache.ReportCache(settings.cache_size)
+        self._metrics = PoolMetrics()
+        self._busy: set[int] = set()
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._workers: list[WorkerProcess | None] = [None] * settings.worker_count
         self._closing = False
         self._lock = threading.Lock()
@@ -96,12 +90,13 @@ class Pool:
                 f"{opened} (layers: {self.layers}); mend the layer, or accept the risk "
                 "with --execution.allow_unsafe"
             )
+        self.unsafe = self.level < wanted
         if self.level < self.settings.min_level:
-            print(
+            self.banner = (
                 f"*** judge: isolation level {self.level} of 3; untrusted programs can: "
-                f"{opened} ***",
-                file=sys.stderr,
+                f"{opened} ***"
             )
+            print(self.banner, file=sys.stderr)
 
     def __enter__(self) -> Pool:
         return self
@@ -114,31 +109,60 @@ class Pool:
         found = dict(self.stream(programs))
         return [found[index] for index in range(len(programs))]
 
-    def stream(self, programs: Sequence[Program]) -> Iterator[tuple[int, Report]]:
-        """Judge all programs; yield (index, report) as each one ends.
+    def stream(self, programs: Iterable[Program]) -> Iterator[tuple[int, Report]]:
+        """Judge programs while it is iterated; yield (index, report) as each one ends.
 
-        ValueError, before anything runs, for a problem that cannot be judged. Leaving
-        the iteration early drops what has not been started.
+        A generator of programs is asked for the next when the workers have room for it,
+        so it may be endless. ValueError for a problem that cannot be judged: of a
+        sequence before anything runs, else from the iteration when the problem is met.
+        Leaving the iteration early drops what has not been started.
         """
+        self._check(programs)
+        return streams.stream(self._submit, programs, self._window)
+
+    def stream_async(
+        self, programs: Iterable[Program] | AsyncIterable[Program]
+    ) -> AsyncGenerator[tuple[int, Report], None]:
+        """As `stream`, for `async for`: the event loop goes on meanwhile.
+
+        An iteration left early is to be closed (contextlib.aclosing), as any async
+        generator: else it ends with the loop.
+        """
+        from stepcoder_jax.execution import async_streams  # asyncio is not the worker's
+
+        self._check(programs)
+        return async_streams.stream_async(self._submit, programs, self._window)
+
+    def _check(self, programs: Iterable[Program] | AsyncIterable[Program]) -> None:
+        """What can be told before anything runs."""
         if self._closing:
             raise RuntimeError("the pool is closed")
-        problems = {id(program.problem): program.problem for program in programs}
-        for problem in problems.values():
-            check_problem(problem)
-        ticket = _Ticket(queue.SimpleQueue())
-        for index, program in enumerate(programs):
-            self._jobs.put(_Job(index, program, ticket))
-        return self._collect(ticket, len(programs))
+        if isinstance(programs, Sequence):
+            for program in programs:
+                self._keys.of_problem(program.problem)
 
-    def _collect(self, ticket: _Ticket, count: int) -> Iterator[tuple[int, Report]]:
-        try:
-            for _ in range(count):
-                index, report = ticket.reports.get()
-                if isinstance(report, Exception):
-                    raise report
-                yield index, report
-        finally:
-            ticket.cancelled = True
+    def _submit(self, ticket: Ticket, index: int, program: Program) -> None:
+        key = self._keys.of(program)
+        with self._lock:  # what is put before the pool closes is answered by `close`
+            if self._closing:
+                raise RuntimeError("the pool is closed")
+            kept_under = key if self._cache.size else None
+            self._jobs.put(Job(index, program, ticket, kept_under))
+
+    def metrics(self) -> dict[str, float]:
+        """The state now (queue: programs that no worker has yet; busy: workers at work),
+        and what was counted since `reset_metrics`.
+
+        programs, verdict/*: reports given, cache hits included. restarts: workers
+        replaced. retries: programs tried again. seconds_p50, _p95, _p99: of the last
+        programs that a worker ran.
+        """
+        now = {"queue": self._jobs.qsize(), "busy": len(self._busy)}
+        return {**now, **self._metrics.numbers()}
+
+    def reset_metrics(self) -> None:
+        """Count from nothing again."""
+        self._metrics.reset()
 
     def close(self) -> None:
         """Kill the workers and end the threads; runs in progress raise RuntimeError."""
@@ -153,12 +177,12 @@ class Pool:
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join()
         for job in _drain(self._jobs):
-            job.ticket.reports.put((job.index, RuntimeError("the pool was closed")))
+            job.ticket.deliver((job.index, RuntimeError("the pool was closed")))
 
     def _supervise(self, slot: int) -> None:
         """The thread of one worker: start it, feed it, replace it."""
         try:
-            self._replace(slot)
+            self._start_worker(slot)
         except Exception as error:  # raised again by the thread that waits for us
             self._started.put(error)
             return
@@ -166,17 +190,53 @@ class Pool:
         try:
             while (job := self._jobs.get()) is not None:
                 if not job.ticket.cancelled:
-                    job.ticket.reports.put((job.index, self._answer(slot, job.program)))
+                    self._busy.add(slot)
+                    self._serve(slot, job)
+                    self._busy.discard(slot)
         finally:
             worker = self._workers[slot]
             if worker is not None:
                 worker.close()
 
-    def _replace(self, slot: int) -> WorkerProcess:
-        old = self._workers[slot]
-        if old is not None:
-            self._workers[slot] = None
-            old.close()
+    def _serve(self, slot: int, job: Job) -> None:
+        """Answer a job, from the cache where its report is known or being made."""
+        if job.key is None:
+            self._deliver(job, self._answer(slot, job.program))
+            return
+        is_ours, known = self._cache.claim(job.key, job)
+        if known is not None:
+            self._deliver_known(job, known)
+        if not is_ours:
+            return
+        answer = self._answer(slot, job.program)
+        kept = self._repeatable(slot, job.program, answer)
+        for other in self._cache.settle(job.key, kept):
+            if kept is None:
+                self._jobs.put(other)
+            else:
+                self._deliver_known(other, kept)
+        self._deliver(job, answer)
+
+    def _repeatable(
+        self, slot: int, program: Program, answer: Report | Exception
+    ) -> Report | None:
+        """The report, where the cache may keep it."""
+        worker = self._workers[slot]
+        if isinstance(answer, Exception) or worker is None:
+            return None
+        limit = worker.cpu_limit(program.problem.cpu_seconds)
+        return answer if cache.is_repeatable(answer, limit) else None
+
+    def _deliver_known(self, job: Job, report: Report) -> None:
+        self._metrics.count("cache_hits")
+        self._deliver(job, report)
+
+    def _deliver(self, job: Job, answer: Report | Exception) -> None:
+        if not isinstance(answer, Exception):
+            self._metrics.answered(answer.verdict)
+        job.ticket.deliver((job.index, answer))
+
+    def _start_worker(self, slot: int) -> WorkerProcess:
         worker = WorkerProcess(self.settings, slot)
         with self._lock:
             self._workers[slot] = worker
@@ -186,8 +246,11 @@ class Pool:
 
     def _answer(self, slot: int, program: Program) -> Report | Exception:
         """A report, or what the waiting caller is to raise."""
+        started = time.monotonic()
         try:
-            return self._judge(slot, program)
+            report = self._judge(slot, program)
+            self._metrics.took(time.monotonic() - started)
+            return report
         except Exception as error:  # a fault of ours must not leave the caller waiting
             return error
 
@@ -195,11 +258,16 @@ class Pool:
         """One program with its second chance; RuntimeError when the pool closes."""
         tests = len(program.problem.tests)
         message = ""
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             if self._closing:
                 raise RuntimeError("the pool was closed")
+            if attempt:
+                self._metrics.count("retries")
             try:
-                worker = self._workers[slot] or self._replace(slot)
+                worker = self._workers[slot]
+                if worker is None:
+                    self._metrics.count("restarts")
+                    worker = self._start_worker(slot)
                 return worker.judge(program)
             except (frames.FrameError, verdicts.InfraError, OSError, SandboxError) as error:
                 message = f"{type(error).__name__}: {error}"
@@ -211,7 +279,7 @@ class Pool:
         return verdicts.infra_report(tests, message)
 
 
-def _drain(jobs: queue.SimpleQueue[_Job | None]) -> Iterator[_Job]:
+def _drain(jobs: queue.SimpleQueue[Job | None]) -> Iterator[Job]:
     while True:
         try:
             job = jobs.get_nowait()

@@ -20,20 +20,23 @@ class SandboxError(InputError):
 class PoolSettings:
     """How programs are run; the fields of config.ExecutionConfig, and two more.
 
+    The defaults stand here, and config takes them from here: the judge works without it.
     `min_level` 3 means 3, or 2 where the kernel has no Landlock (then with a banner).
+    `cache_size` reports are kept and given again to the same source on the same tests.
     `without` leaves layers of the sandbox out, to show what each of them is good for.
     `coverage` is what is noted of a run: nothing, statements, or also the expressions in
     them, which takes an interpreter of 3.12 or newer.
     """
 
-    workers: int  # 0: one per core
-    tests: Literal["early_exit", "run_all"]
-    cpu_seconds: float  # of one test, for problems without a measured limit
-    memory_mb: int
-    output_mb: int
-    python: str  # sandbox interpreter; "": this one
-    min_level: int
-    allow_unsafe: bool
+    workers: int = 0  # 0: one per core
+    tests: Literal["early_exit", "run_all"] = "early_exit"
+    cpu_seconds: float = 6.0  # of one test, for problems without a measured limit
+    memory_mb: int = 512
+    output_mb: int = 8
+    python: str = ""  # sandbox interpreter; "": this one
+    min_level: int = DEFAULT_MIN_LEVEL
+    allow_unsafe: bool = False
+    cache_size: int = 4096  # 0: off
     without: tuple[str, ...] = ()
     coverage: Literal["none", "statement", "expression"] = "statement"
 
@@ -55,6 +58,10 @@ class PoolSettings:
             raise SandboxError(
                 f"execution.memory_mb is {self.memory_mb} and execution.output_mb is "
                 f"{self.output_mb}: expected at least {_SMALLEST_MEMORY_MB} and 1"
+            )
+        if self.cache_size < 0:
+            raise SandboxError(
+                f"execution.cache_size is {self.cache_size}: expected 0 (off) or more"
             )
         if not self.cpu_seconds > 0:
             raise SandboxError(

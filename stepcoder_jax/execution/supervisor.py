@@ -150,11 +150,15 @@ class WorkerProcess:
             return True
         return self.settings.tests == "early_exit" and verdict is not Verdict.PASS
 
+    def cpu_limit(self, measured: float | None) -> float:
+        """CPU seconds that one test may take, of a problem with this measured limit."""
+        cpu = measured or self.settings.cpu_seconds
+        probed = not self.hello["monitoring"] and self.settings.coverage != "none"
+        return cpu * _PROBES_COST if probed else cpu
+
     def _limits(self, cpu_seconds: float | None) -> dict[str, Any]:
         """Of one test, as the worker knows them."""
-        cpu = cpu_seconds or self.settings.cpu_seconds
-        if not self.hello["monitoring"] and self.settings.coverage != "none":
-            cpu *= _PROBES_COST
+        cpu = self.cpu_limit(cpu_seconds)
         return {
             "cpu": cpu,
             "wall": 4 * cpu + 2,
