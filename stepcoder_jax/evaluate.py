@@ -16,7 +16,7 @@ from stepcoder_jax.data.generated import Split
 from stepcoder_jax.execution import Pool, PoolSettings
 from stepcoder_jax.records import Problem, Program, Report, Task, Verdict
 from stepcoder_jax.sampling import FindStop
-from stepcoder_jax.sources import load_problems
+from stepcoder_jax.sources import limit_cpu, load_problems
 from stepcoder_jax.steps import Steps
 from stepcoder_jax.summary import Graded
 
@@ -109,6 +109,7 @@ def grade_params(config: Config, actor: Any, tokenizer: Any, split: Split) -> li
         config, sharding.make_mesh(config.mesh, jax.devices()), tokenizer.eos_token_id
     )
     problems = load_problems(config.data, split)[: config.evaluation.test_problems]
+    problems = limit_cpu(problems, config, split, kept=None)
     with Pool(PoolSettings(**vars(config.execution))) as pool:
         coder = Coder.make(config, steps, pool, tokenizer)
         size = config.evaluation.batch_size

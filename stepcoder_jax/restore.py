@@ -50,19 +50,20 @@ def opened(
         yield config, Coder.make(config, steps, pool, tokenizer), actor, label
 
 
-def pick(config: Config, split: Split) -> list[Problem]:
-    problems = sources.load_problems(config.data, split)
+def pick(name: str, config: Config, split: Split, count: int | None) -> list[Problem]:
+    """The first `count` problems of a split (None: all), with the run's CPU limits."""
+    problems = sources.load_problems(config.data, split)[:count]
     if not problems:
         raise ConfigError(
             f"data.{split}: the run has no {split} problems; name a file there"
         )
-    return problems
+    return sources.limit_cpu(problems, config, split, RunFolder(name).limits_file)
 
 
 def evaluate_run(name: str, split: Split, step: int | None, before: bool) -> int:
     """Print greedy pass@1 of a run's model on all problems of a split."""
     with opened(name, step, before) as (config, coder, actor, label):
-        problems = pick(config, split)
+        problems = pick(name, config, split, count=None)
         rows = grade(coder, actor, problems, config.evaluation.batch_size, split)
     print(f"{name}, {label}, {len(problems)} problems of {split}, greedy")
     for metric, value in scores(rows, split).items():
@@ -74,7 +75,7 @@ def sample_run(name: str, split: Split, step: int | None, before: bool, count: i
     """Show greedy programs: what ran, what did not, verdict and reward."""
     ansi = report.wants_colour(sys.stdout)
     with opened(name, step, before) as (config, coder, actor, label):
-        tasks = whole_tasks(pick(config, split)[:count])
+        tasks = whole_tasks(pick(name, config, split, count))
         size = config.evaluation.batch_size
         results = complete_greedily(coder, actor, tasks, size, split)
     print(f"{name}, {label}, greedy")

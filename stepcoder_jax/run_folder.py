@@ -3,6 +3,7 @@
 config.json   the resolved config and the versions        reference/  the frozen SFT policy
 before.json, after.json   verdicts on test                  checkpoints/STEP, best/STEP
 metrics.jsonl, rollouts/STEP.jsonl, events/, curves.png
+limits.json   measured CPU limits of the problems
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ PACKAGES = ("stepcoder_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy"
 FREE = (
     *("run.total_steps", "run.resume", "run.folder", "run.save_every", "run.keep"),
     *("run.rollouts_every", "run.tensorboard", "run.compilation_cache"),
-    *("execution.workers", "mesh.data", "mesh.fsdp", "mesh.tensor"),
+    *("execution.workers", "execution.cache_size", "mesh.data", "mesh.fsdp", "mesh.tensor"),
 )
 
 
@@ -61,6 +62,7 @@ class RunFolder:
         self.reference = self.path / "reference"
         self.config_file = self.path / "config.json"
         self.before_file = self.path / "before.json"
+        self.limits_file = self.path / "limits.json"
 
     def open(self, config: Config) -> None:
         """Start a run here, or make sure that this config may go on with the one here."""

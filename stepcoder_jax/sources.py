@@ -10,10 +10,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
 
-from stepcoder_jax import weights
-from stepcoder_jax.config import ConfigError, DataConfig, ModelConfig
+from stepcoder_jax import sharding, weights
+from stepcoder_jax.config import Config, ConfigError, DataConfig, ModelConfig
 from stepcoder_jax.data import apps_plus, generated
+from stepcoder_jax.execution import Pool, PoolSettings, limits
 from stepcoder_jax.models import policy
 from stepcoder_jax.records import Problem
 
@@ -74,6 +77,12 @@ def load_reference(folder: Path) -> Any:
     return weights.load_checkpoint(folder, jnp.float32)[1]
 
 
+def split_file(config: DataConfig, split: generated.Split) -> str:
+    """The problem file of a split, where `data.path` is a file; "" where it has none."""
+    paths = {"validation": config.validation, "test": config.test}
+    return paths.get(split, config.path)
+
+
 def load_problems(config: DataConfig, split: generated.Split) -> list[Problem]:
     """The problems of a split; complaints about bad rows go to standard error.
 
@@ -82,8 +91,7 @@ def load_problems(config: DataConfig, split: generated.Split) -> list[Problem]:
     """
     if config.path == BUILTIN:
         return generated.load(split)
-    paths = {"validation": config.validation, "test": config.test}
-    path = paths.get(split, config.path)
+    path = split_file(config, split)
     if not path:
         return []
     problems, complaints = apps_plus.read_problems(path, strict=config.strict)
@@ -100,3 +108,71 @@ def load_pool(config: DataConfig, split: generated.Split) -> list[Problem]:
     """The problems to learn from: the first `data.pool_size` of a split, or all of it."""
     problems = load_problems(config, split)
     return problems[: config.pool_size] if config.pool_size else problems
+
+
+def limit_cpu(
+    problems: list[Problem], config: Config, split: generated.Split, kept: Path | None
+) -> list[Problem]:
+    """The problems with `cpu_seconds` set, as their reference solutions need.
+
+    Limits are taken from the run's own file `kept`, else from beside the problem file,
+    else measured and stored in both. Those of process 0 hold for all. A problem whose
+    reference solution fails keeps the default. The generated problems bring theirs, the
+    smallest limit: lists are so short that every solution ends within milliseconds.
+    """
+    if config.data.path == BUILTIN or not problems:
+        return problems
+    seconds = np.zeros(len(problems))  # 0: the default
+
+    def find() -> None:
+        file, settings = split_file(config.data, split), vars(config.execution)
+        known = _known_limits(problems, file, PoolSettings(**settings), kept)
+        seconds[:] = [known[problem.id] or 0 for problem in problems]
+
+    sharding.on_first(find)
+    return [
+        dataclasses.replace(problem, cpu_seconds=float(limit) or None)
+        for problem, limit in zip(problems, sharding.from_first(seconds))
+    ]
+
+
+def _known_limits(
+    problems: list[Problem], file: str, settings: PoolSettings, kept: Path | None
+) -> limits.Limits:
+    digest, beside = limits.digest_file(file), limits.side_file(file)
+    stored = limits.read_limits(beside, digest)
+    if stored is None and beside.exists():
+        print(f"{beside}: made for another version of {file}; not used", file=sys.stderr)
+    own = limits.read_limits(kept, digest) if kept else None
+    known = {**(stored or {}), **(own or {})}
+    missing = [problem for problem in problems if problem.id not in known]
+    known |= _measure(missing, settings)
+    if missing:
+        _store(beside, digest, known)
+    if kept and known != own:
+        _store(kept, digest, known)
+    return known
+
+
+def _measure(problems: list[Problem], settings: PoolSettings) -> limits.Limits:
+    """Run reference solutions, with a bar, and name those that fail."""
+    if not problems:
+        return {}
+    plain = dataclasses.replace(settings, coverage="none", tests="early_exit")
+    with Pool(plain) as pool, tqdm(total=len(problems), desc="CPU limits") as bar:
+        found = limits.measure_limits(pool, problems, bar.update)
+    failed = [name for name, seconds in found.items() if seconds is None]
+    if failed:
+        print(
+            f"{len(failed)} reference solutions fail, so their problems have the default "
+            f"CPU limit of {settings.cpu_seconds:g} s: {', '.join(failed)}",
+            file=sys.stderr,
+        )
+    return found
+
+
+def _store(path: Path, digest: str, known: limits.Limits) -> None:
+    try:
+        limits.write_limits(path, digest, known)
+    except OSError as error:
+        print(f"{path}: CPU limits not kept ({error.strerror})", file=sys.stderr)

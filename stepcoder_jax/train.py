@@ -90,6 +90,7 @@ def iterate(
     with watch.part("sample"):
         rollout = coder.steps.sample(state.actor, batch, step, coder.find_stop)
         rollout = sharding.to_host(rollout)
+    coder.pool.reset_metrics()
     with watch.part("judge"):
         programs = prompts.decode(tasks, rollout, coder.table, config.prompt.fence)
         reports = agree(coder.pool.run(programs))
@@ -112,6 +113,7 @@ def iterate(
         state, learnt = coder.steps.ppo_step(state, experience)
         learnt = sharding.to_host(learnt)
     metrics = {
+        **judge_metrics(coder.pool),
         **rewards.metrics(reports, rollout.mask, feedback),
         **cccs.metrics(curriculum, tasks),
         **critic_metrics(looked.pop("rows"), reports),
@@ -122,6 +124,16 @@ def iterate(
     curriculum = cccs.advance(curriculum, tasks, reports, config.cccs)
     done = Iteration(step, tasks, programs, reports, rollout, feedback, kept, metrics)
     return state, curriculum, done
+
+
+def judge_metrics(pool: Pool) -> dict[str, float]:
+    """What the pool counted in this iteration, and how well it holds programs in."""
+    counted = {
+        f"judge/{name}": number
+        for name, number in pool.metrics().items()
+        if name not in ("queue", "busy")  # nothing is under way now
+    }
+    return counted | {"judge/level": pool.level, "judge/unsafe": int(pool.unsafe)}
 
 
 def critic_metrics(rows: ppo.ValueMoments, reports: Sequence[Report]) -> dict[str, Any]:
@@ -197,6 +209,7 @@ class Run:
         self.check_prompts(tokenizer)
         self.coder = Coder.make(config, self.steps, pool, tokenizer)
         sharding.on_first(lambda: self.folder.open(config))
+        self.problems = self.limit_cpu(self.problems, "train")
         sharding.on_first(lambda: self.folder.save_reference(config, tokenizer))
         actor = sources.load_reference(self.folder.reference)
         self.reference_hash = checkpoint.hash_params(actor)
@@ -217,6 +230,10 @@ class Run:
             for stage in range(int(self.curriculum.stage[i]) + 1)
         ]
         prompts.encode(tasks, tokenizer, self.config.prompt, np.arange(len(tasks)))
+
+    def limit_cpu(self, problems: list[Problem], split: Split) -> list[Problem]:
+        """The problems with the CPU limits that this run keeps."""
+        return sources.limit_cpu(problems, self.config, split, self.folder.limits_file)
 
     def resume(self, step: int) -> None:
         """Go on where the checkpoint of iteration `step` was written."""
@@ -246,6 +263,7 @@ class Run:
     def grade(self, split: Split, count: int, label: str) -> list[Graded]:
         """Greedy verdicts on the first `count` problems of a split."""
         problems = sources.load_problems(self.config.data, split)[:count]
+        problems = self.limit_cpu(problems, split)
         size = self.config.evaluation.batch_size
         return grade(self.coder, self.state.actor, problems, size, label)
 
@@ -279,7 +297,9 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
                 config, run.coder, run.problems, run.reference, run.state, run.curriculum
             )
             run.verdicts.update(str(judged.verdict) for judged in done.reports)
-            metrics = done.metrics | {"isolation_level": run.coder.pool.level}
+            if run.coder.pool.unsafe:
+                tqdm.write(run.coder.pool.banner, file=sys.stderr)
+            metrics = done.metrics
             if metrics.pop("nonfinite"):
                 raise FloatingPointError(
                     f"iteration {done.step}: a gradient is not finite; lower "

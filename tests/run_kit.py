@@ -46,9 +46,10 @@ def run_train(folder: Path, *flags: str) -> int:
 
 
 def metrics_of(folder: Path) -> list[dict]:
-    """The rows of metrics.jsonl without what a clock put there."""
+    """The rows of metrics.jsonl without what a clock or the judge's cache put there."""
+    clocked = ("seconds/", "judge/")
     return [
-        {name: value for name, value in row.items() if not name.startswith("seconds/")}
+        {name: value for name, value in row.items() if not name.startswith(clocked)}
         for row in read_metrics(folder / "metrics.jsonl")
     ]
 

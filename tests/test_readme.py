@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,25 @@ def test_the_house_map_names_what_is_there():
 )
 def test_files_that_are_named_exist(path):
     assert (ROOT / path).exists()
+
+
+def test_the_judges_example_runs():
+    block = re.search(r"<!-- judge -->\n```python\n(.*?)```\n<!-- end -->", README, re.S)
+    assert 8 <= block[1].count("\n") <= 12
+    done = subprocess.run(
+        [sys.executable, "-c", block[1]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "pass ['', ''] [(1, 0)]",
+        "wrong ['', ''] [(1, 0)]",
+        "runtime ['PermissionError', ''] [(1, 0), (1, 15)]",
+        "isolation level 3, 3 programs",
+    ]
 
 
 def test_names_of_the_loop_are_in_the_code():

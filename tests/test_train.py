@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 
 import jax
 import numpy as np
@@ -14,9 +15,10 @@ import pytest
 from execution_kit import make_settings
 from run_kit import HERE, STEPS, metrics_of, rollouts_of, run_train, saved
 
-from stepcoder_jax import cccs, checkpoint, logger, prompts, rewards, sources
+from stepcoder_jax import cccs, checkpoint, logger, prompts, rewards, sources, train
 from stepcoder_jax.config import CCCSConfig, FGOConfig, ModelConfig, RewardConfig
-from stepcoder_jax.execution import Pool
+from stepcoder_jax.data import generated
+from stepcoder_jax.execution import Pool, PoolSettings, limits
 from stepcoder_jax.pytrees import Rollout
 from stepcoder_jax.records import Mode, Problem, Task, TestCase, Verdict
 from stepcoder_jax.run_folder import PACKAGES, RunFolder
@@ -176,6 +178,31 @@ def check_rollout(row):
     }
     assert row["reward"] == pytest.approx(expected.get(row["verdict"], settings.runtime))
     assert (row["verdict"] == "pass") == (set(row["tests"]) == {"pass"})
+
+
+def test_a_run_on_a_file_with_a_weakened_sandbox(tmp_path, monkeypatch, capfd):
+    """Measured limits are the run's, and what programs could do is said at every step."""
+    file, folder = tmp_path / "problems.json", tmp_path / "run"
+    generated.write(generated.generate("train", 0, (2, 2, 0)), file)
+    monkeypatch.setattr(train, "PoolSettings", partial(PoolSettings, without=("seccomp",)))
+    flags = ["--data.path", str(file), "--run.total_steps", "2"]
+    flags += ["--evaluation.test_problems", "0", "--evaluation.every", "0"]
+    assert run_train(folder, *flags) == 2
+    assert "--execution.allow_unsafe" in capfd.readouterr().err
+    assert run_train(folder, *flags, "--execution.allow_unsafe") == 0
+    told = capfd.readouterr().err
+    assert told.count("untrusted programs can: ") == 1 + 2
+    digest = limits.digest_file(file)
+    kept = limits.read_limits(folder / "limits.json", digest)
+    assert len(kept) == 4 and set(kept.values()) == {1.0}
+    rows = logger.read_metrics(folder / "metrics.jsonl")
+    assert len(rows) == 2
+    for row in rows:
+        assert (row["judge/level"], row["judge/unsafe"]) == (1, 1)
+        assert row["judge/programs"] == 16  # of this iteration alone
+        shares = {v: row.get(f"verdict/{v}", 0) for v in ("pass", "wrong", "compile")}
+        assert shares == {v: row[f"judge/verdict/{v}"] / 16 for v in shares}
+        assert 0 < row["judge/seconds_p50"] <= row["judge/seconds_p99"]
 
 
 # The curriculum, the judge and the masks on completions written by hand. E = 4, so there
