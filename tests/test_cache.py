@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import weakref
 
 import pytest
 from execution_kit import make_program
@@ -62,6 +63,9 @@ def test_a_problem_is_known_only_while_it_lives():
     del programs
     gc.collect()
     assert not keys._known
+    living, dead = (make_program("x", ("", text)) for text in "ab")
+    keys._known[id(living.problem)] = weakref.ref(dead.problem), b"another's"
+    assert keys.of(living) == ProgramKeys().of(living)
     # new problems often get the addresses of old ones
     for i in range(200):
         with pytest.raises(ValueError, match="no tests"):

@@ -384,13 +384,13 @@ def test_reports_come_in_order_and_stream_as_they_end(one_pool):
 
 
 def test_leaving_a_stream_early_drops_the_rest(one_pool):
-    slow = [make_program("import time; time.sleep(0.2)", ("", "")) for _ in range(50)]
+    slow = [make_program("import time; time.sleep(1)", ("", "")) for _ in range(50)]
     stream = one_pool.stream(slow)
     next(stream)
     stream.close()
     started = time.monotonic()
     assert judge(one_pool, "print(3)", ("", "3")).passed
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 2.5  # the eight under way would take four
 
 
 def test_bad_problems_are_errors_before_anything_runs(one_pool):
