@@ -10,7 +10,7 @@ from run_kit import get_config
 from stepcoder_jax import sources
 from stepcoder_jax.data import generated
 from stepcoder_jax.execution import Pool, limits
-from stepcoder_jax.records import InputError
+from stepcoder_jax.records import InputError, Mode
 
 SPIN = "import time\nwhile time.process_time() < {}: pass\nprint(input())\n"
 
@@ -42,6 +42,16 @@ def test_the_slowest_test_of_the_reference_counts(pool):
     assert found == {"fast": 1.0, "slow": found["slow"], "wrong": None, "broken": None}
     assert found["slow"] in (3.0, 4.0) and len(ticks) == 4
     assert list(found) == list(named)
+
+
+def test_the_time_of_test_code_in_its_own_process_counts(pool):
+    code = "sum(i * i for i in range(4_000_000))\ndef check(f): assert f(1) == 1\ncheck(f)"
+    program = make_program(
+        "def f(x): return x", (code, None), mode=Mode.ASSERT_PROXY, entry_point="f"
+    )
+    (report,) = pool.run([program])
+    assert report.passed and report.tests[0].cpu_seconds < 0.1, report
+    assert limits.measure_limits(pool, [program.problem])["test"] > 1
 
 
 # files

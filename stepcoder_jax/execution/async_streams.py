@@ -1,4 +1,4 @@
-"""The stream for programs that run in an event loop (loaded with the first of them)."""
+"""The stream for programs that run in an event loop."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ belongs to one pool and dies with it.
 from __future__ import annotations
 
 import collections
+import hashlib
 import marshal
 import threading
 import weakref
@@ -49,10 +50,7 @@ class ProgramKeys:
 
 
 def _digest(data: bytes) -> bytes:
-    # here, for the worker loads this package too and is better off without OpenSSL
-    from hashlib import blake2b
-
-    return blake2b(data, digest_size=16).digest()
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def _digest_problem(problem: Problem) -> bytes | None:

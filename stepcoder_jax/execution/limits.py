@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcoder_jax.execution.pool import Pool
-from stepcoder_jax.records import InputError, Problem, Program
+from stepcoder_jax.records import InputError, Mode, Problem, Program, TestResult
 
 Limits = dict[str, float | None]  # by problem id; None: the reference solution failed
 
@@ -41,21 +41,30 @@ def measure_limits(
     `tick` is called as each solution ends. ValueError for a problem that cannot be judged.
     """
     ids: list[str] = []
+    modes: list[Mode] = []
     limits: Limits = {}
 
     def references() -> Iterable[Program]:
         for problem in problems:
             ids.append(problem.id)
+            modes.append(problem.mode)
             limits[problem.id] = None  # in the order of the problems
             widest = dataclasses.replace(problem, cpu_seconds=float(_LARGEST))
             yield Program(widest, problem.solution, 0, ())
 
     for index, report in pool.stream(references()):
-        slowest = max(test.cpu_seconds for test in report.tests)
+        is_proxy = modes[index] is Mode.ASSERT_PROXY
+        slowest = max(_cost(test, is_proxy) for test in report.tests)
         limits[ids[index]] = limit_of(slowest) if report.passed else None
         if tick is not None:
             tick()
     return limits
+
+
+def _cost(test: TestResult, is_proxy: bool) -> float:
+    """CPU seconds of a test; where test code has a process of its own, which is under the
+    same limit and whose clock is not told, the wall seconds that bound both."""
+    return test.wall_seconds if is_proxy else test.cpu_seconds
 
 
 def side_file(problem_file: str | Path) -> Path:

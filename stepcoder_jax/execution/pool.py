@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
 
-from stepcoder_jax.execution import cache, frames, streams, verdicts
+from stepcoder_jax.execution import async_streams, cache, frames, streams, verdicts
 from stepcoder_jax.execution.metrics import PoolMetrics
 from stepcoder_jax.execution.settings import (
     DEFAULT_MIN_LEVEL,
@@ -128,8 +128,6 @@ class Pool:
         An iteration left early is to be closed (contextlib.aclosing), as any async
         generator: else it ends with the loop.
         """
-        from stepcoder_jax.execution import async_streams  # asyncio is not the worker's
-
         self._check(programs)
         return async_streams.stream_async(self._submit, programs, self._window)
 
