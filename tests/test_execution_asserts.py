@@ -80,6 +80,8 @@ CHEATS = {
     "builtins.AssertionError = Exception\ndef f(x): return 7",
     "frames": "import sys, gc\ndef f(x):\n    found = [o for o in gc.get_objects() if "
     "'4217' in str(o)[:9999]]\n    print('SEEN' if found else '')\n    return 7",
+    "expected values on the input": "import sys\n"
+    "def f(x): print('SEEN' if '4217' in sys.stdin.read() else '')",
     "forged answer": "import os\ndef f(x):\n    os.write(5, b'\\x00\\x00\\x00\\x02[]')\n"
     "    return 7",
     "forged length": "import os\ndef f(x):\n    os.write(5, b'\\xff' * 99)\n    return 7",
@@ -123,6 +125,11 @@ def test_helpers_truth_and_modules(pool):
     assert judge(pool, "def f(): return 0.1 + 0.2", "assert math.isclose(f(), 0.3)").passed
     tested = judge(pool, "def sum(a): return a", "assert sum(3) == 3", entry_point="sum")
     assert tested.passed  # the tested function may have a built-in's name
+
+
+def test_patched_builtins_do_not_disturb_an_answer(pool):
+    source = "import builtins\nbuiltins.issubclass = builtins.type = lambda *a: 0\n"
+    assert judge(pool, source + "def f(x): return [x, (x, 's')]", "f(1)").passed
 
 
 def test_each_assert_is_a_test_with_its_own_coverage(pool):

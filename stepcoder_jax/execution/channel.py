@@ -72,8 +72,9 @@ def serve(
     """In the program's process: answer calls until the test code's process has ended.
 
     `find` gives the function of a name, `line_of` an error's line in the program, and
-    `restore` makes the builtins ours again after a call.
+    `restore` makes the builtins ours again, whatever the program did to them.
     """
+    restore()
     send(CHANNEL_FD, values.encode(("ready",)))
     while (request := receive(CHANNEL_FD, limit)) is not None:
         name, args, kwargs = values.decode(request)
