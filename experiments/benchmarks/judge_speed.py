@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from stepcoder_jax.execution import Pool, PoolSettings
@@ -122,7 +123,7 @@ def judge_rows(python: str) -> None:
     actions: dict[str, Callable[[], tuple[float, float]]] = {}
     for coverage, pool in pools.items():
         measure(pool, one[:10])
-        actions[f"one test, coverage {coverage}"] = lambda p=pool: measure(p, one)
+        actions[f"one test, coverage {coverage}"] = partial(measure, pool, one)
         actions[f"{1 + FURTHER} tests, coverage {coverage}"] = lambda p=pool: measure(
             p, many
         )
