@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import contextlib
 import dataclasses
 import io
 import json
@@ -99,9 +100,11 @@ def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None
     random.seed(0)  # here, for a fork seeds it anew
     pristine = dict(builtins.__dict__)
     module = _choose_module(job.mode, prelude)
+    module.__dict__.pop(job.entry_point, None)  # the prelude's own must not answer for it
+    sys.argv = ["program.py"]
+    module.__file__ = sys.argv[0]
     given = len(module.__dict__)
     sys.modules[module.__name__] = module
-    sys.argv = ["program.py"]
     try:
         _set_recursion_limit()
         program.start(hits)
@@ -135,13 +138,16 @@ def open_standard_streams() -> None:
     """Put real streams on descriptors 0, 1 and 2, as a fresh interpreter would."""
     source, out, err = (io.FileIO(fd, mode, closefd=False) for fd, mode in _STREAMS)
     streams = {
-        "stdin": io.TextIOWrapper(io.BufferedReader(source), "utf-8"),
+        # newline="\n": a carriage return in the input stays, as in every script on Linux
+        "stdin": io.TextIOWrapper(io.BufferedReader(source), "utf-8", newline="\n"),
         "stdout": io.TextIOWrapper(io.BufferedWriter(out), "utf-8"),
         "stderr": io.TextIOWrapper(
             io.BufferedWriter(err), "utf-8", "backslashreplace", line_buffering=True
         ),
     }
-    for name, stream in streams.items():
+    for name, raw, stream in zip(streams, (source, out, err), streams.values()):
+        raw.name = f"<{name}>"  # contest templates ask for names and modes
+        stream.mode = raw.mode[0]  # type: ignore[attr-defined]
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
@@ -216,8 +222,7 @@ def _leave_note(error: BaseException) -> None:
         os.ftruncate(RESULT_FD, 0)
         note = f"{type(error).__name__}\n{_program_line(error)}"
         os.pwrite(RESULT_FD, note.encode("utf-8", "replace")[:400], 0)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush_streams()
         own = error.with_traceback(_program_frames(error))
         trace = traceback.format_exception(own, limit=_TRACEBACK_FRAMES, chain=False)
         os.write(2, "".join(trace)[-4000:].encode("utf-8", "replace"))
@@ -246,7 +251,15 @@ def _program_line(error: BaseException) -> int:
 def _exit_code(stop: SystemExit) -> int:
     if stop.code is None:
         return 0
-    return stop.code if isinstance(stop.code, int) else 1
+    return stop.code & 0xFF if isinstance(stop.code, int) else 1
+
+
+def _flush_streams() -> None:
+    """Flush the standard streams as CPython does: neither a closed nor a missing one."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name, None)
+        if stream is not None and not getattr(stream, "closed", False):
+            stream.flush()
 
 
 def _finish(module: types.ModuleType, given: int) -> None:
@@ -258,11 +271,12 @@ def _finish(module: types.ModuleType, given: int) -> None:
         if "threading" in sys.modules:  # the worker leaves it unloaded, see __init__.py
             sys.modules["threading"]._shutdown()
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        while len(module.__dict__) > given:  # closes, and so flushes, its open files
-            module.__dict__.popitem()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        _flush_streams()
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+        for name in list(module.__dict__)[given:]:  # closes, and so flushes, its open files
+            module.__dict__.pop(name, None)
+        with contextlib.suppress(ValueError):  # detached, in favour of another stream
+            _flush_streams()
     except BaseException as error:  # a broken stdout, or an exit from a hook
         _leave_note(error)
     os._exit(EXIT_OK)
