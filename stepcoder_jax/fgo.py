@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import ast
 import bisect
+import codecs
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +31,7 @@ import numpy as np
 from stepcoder_jax.config import FGOConfig
 from stepcoder_jax.records import Program, Report, Span, Verdict
 
+BYTE_ORDER_MARK = "\ufeff"  # positions of `ast` count from behind it
 NEWLINE = re.compile(rb"\r\n|\n|\r")
 # What may stand between the last expression of a header and its colon.
 TO_COLON = re.compile(rb"(?:#[^\r\n]*|[^#:])*:")
@@ -55,7 +57,7 @@ def parse(source: str) -> ast.Module | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SyntaxWarning)
-            return ast.parse(source)
+            return ast.parse(source.removeprefix(BYTE_ORDER_MARK))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
@@ -65,7 +67,8 @@ class Layout:
 
     def __init__(self, data: bytes):
         self.data = data
-        self.line_starts = [0, *(match.end() for match in NEWLINE.finditer(data))]
+        start = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
+        self.line_starts = [start, *(match.end() for match in NEWLINE.finditer(data))]
 
     def start(self, node: Any) -> int:
         """Return where a node begins, the `@` of its first decorator included."""

@@ -6,7 +6,10 @@ switched off after the first time, so that a hot loop pays next to nothing. (INS
 events, for a LINE event looks its line up, which is quadratic in a long module.) On 3.11
 the probe stores into the map. Placement is the same, hence so are the statements
 reported. Real nodes keep their positions: line numbers and tracebacks are those of the
-source.
+source; columns of line 1 count from behind a byte order mark, as in `ast` of a file.
+
+The map lies in the program's own memory: one that looks for it can write to it, and so say
+of its own tokens that they ran. That reaches neither its verdict nor any other program.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ HAS_MONITORING = hasattr(sys, "monitoring")
 _FILENAME = "<program>"
 _HIT = "@hit"  # no source can spell this name, and class bodies do not mangle it
 _RECURSION_FOR_COMPILER = 20_000
+_BYTE_ORDER_MARK = "\ufeff"  # files may begin with it, strings may not
 _TOOL = 1  # sys.monitoring.COVERAGE_ID
 
 
@@ -39,7 +43,7 @@ class Instrumented:
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(_RECURSION_FOR_COMPILER)  # for long elif chains
         try:
-            tree = ast.parse(source, _FILENAME)
+            tree = ast.parse(source.removeprefix(_BYTE_ORDER_MARK), _FILENAME)
             self.first_line = len(source) + 2  # past every line of the source
             self.table = array("I")
             if coverage != "none":
