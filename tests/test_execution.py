@@ -134,6 +134,15 @@ def test_deep_elif_chains_and_large_sources_compile(pool):
     assert judge(pool, "x = 1\n" * 30_000 + "print(3)\n", ("", "3\n")).passed
 
 
+def test_more_statements_than_the_output_limit_has_room_for():
+    source = "a=0\n" * 135_000 + "print(3)\n"  # 8 bytes each, in a file of 1 MB
+    settings = make_settings(
+        workers=1, output_mb=1, memory_mb=2048, cpu_seconds=30.0, coverage="statement"
+    )
+    with Pool(settings) as pool:
+        assert judge(pool, source, ("", "3\n")).passed
+
+
 def test_early_exit_and_run_all_differ_in_coverage_alone():
     source = "x = int(input())\nif x == 2:\n    print(1 / 0)\nif x == 3:\n    print(3)\n"
     tests = (("1", ""), ("2", ""), ("3", "3\n"), ("4", "x"))

@@ -31,8 +31,18 @@ def read_frame(fd: int, deadline: float | None = None) -> tuple[dict[str, Any], 
     head_size, body_size = _PREFIX.unpack(_read_exactly(fd, _PREFIX.size, deadline))
     if head_size > MAX_HEADER or body_size > MAX_BODY:
         raise FrameError(f"frame of {head_size} + {body_size} bytes is over the limit")
-    header = json.loads(_read_exactly(fd, head_size, deadline))
+    header = _parse_header(_read_exactly(fd, head_size, deadline))
     return header, _read_exactly(fd, body_size, deadline)
+
+
+def _parse_header(data: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FrameError(f"the header is no JSON: {str(error)[:80]}") from None
+    if not isinstance(header, dict):
+        raise FrameError(f"the header is a {type(header).__name__}, not an object")
+    return header
 
 
 def _read_exactly(fd: int, size: int, deadline: float | None) -> bytes:
