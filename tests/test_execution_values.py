@@ -112,3 +112,16 @@ def test_size_and_colliding_keys_are_bounded():
     keys = set(range(0, step * (values.MAX_COMPOSITE_KEYS + 2), step)) - {0}
     with pytest.raises(values.ValueCodecError, match="composite"):
         values.decode(b'["s",' + b",".join(b'["i","%x"]' % k for k in keys) + b"]")
+
+
+@given(plain, st.data())
+def test_damaged_encodings_give_a_value_or_the_one_error(value, data):
+    encoded = bytearray(values.encode(value))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(encoded) - 1))
+        encoded[place : place + data.draw(st.integers(0, 2))] = data.draw(
+            st.binary(max_size=2) | st.sampled_from([b"[", b"]", b",", b'"', b"9", b'"d"'])
+        )
+        encoded = encoded or bytearray(b"[")
+    with contextlib.suppress(values.ValueCodecError):
+        values.decode(bytes(encoded))
