@@ -179,6 +179,8 @@ def _run_mode(
             return _find_function(module, name)
 
         channel.serve(find, _program_line, restore, job.message_limit)
+        with contextlib.suppress(BaseException):  # what it printed is for the report alone
+            _flush_streams()
         os._exit(EXIT_OK)
     function = _find_function(module, job.entry_point)
     if job.mode == "stdin_fn":
