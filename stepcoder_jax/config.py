@@ -120,6 +120,7 @@ class FGOConfig:
     """Fine-grained optimisation: which completion tokens the policy loss keeps."""
 
     mask: Literal["executed", "random", "inverse", "none"] = "executed"
+    granularity: Literal["statement", "expression"] = "statement"  # expression: see fgo.py
     keep_uncompiled: bool = True  # a program that does not compile keeps all its tokens
 
 

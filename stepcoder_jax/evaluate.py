@@ -110,7 +110,7 @@ def grade_params(config: Config, actor: Any, tokenizer: Any, split: Split) -> li
     )
     problems = load_problems(config.data, split)[: config.evaluation.test_problems]
     problems = limit_cpu(problems, config, split, kept=None)
-    with Pool(PoolSettings(**vars(config.execution))) as pool:
+    with Pool(PoolSettings(**vars(config.execution), coverage="none")) as pool:
         coder = Coder.make(config, steps, pool, tokenizer)
         size = config.evaluation.batch_size
         return grade(coder, steps.place_params(actor), problems, size, split)

@@ -13,6 +13,15 @@ every byte of a program gets a label from its syntax tree and the statements tha
     comment after code    goes with the code before it
 
 and a token is dropped iff it holds a non-space byte that is dropped and none that is kept.
+With the coverage of expressions, in code that is kept so far
+
+    expression            goes with the smallest instruction that spans it, by whether that
+                          ran; what none spans stays kept
+
+which drops the right side of an `and` never come to, arms of `a if b else c`, bodies of
+comprehensions and lambdas, and what comes after the call that raised. What the compiler
+folded away has no instruction. The instruction that spans a whole `return`, `assert` or
+other statement does not count, for that has begun; a bare expression's own does.
 Positions are UTF-8 bytes, and lines end at \\n, \\r\\n and \\r alone, as in `ast`.
 """
 
@@ -23,13 +32,13 @@ import bisect
 import codecs
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from stepcoder_jax.config import FGOConfig
-from stepcoder_jax.records import Program, Report, Span, Verdict
+from stepcoder_jax.records import Position, Program, Report, Span, Verdict
 
 BYTE_ORDER_MARK = "\ufeff"  # positions of `ast` count from behind it
 NEWLINE = re.compile(rb"\r\n|\n|\r")
@@ -169,16 +178,27 @@ def suites_of(node: ast.stmt, layout: Layout, closes: int) -> list[Suite]:
 class Painter:
     """Labels each byte of a source, outer blocks first, so that inner ones overwrite."""
 
-    def __init__(self, source: str, executed: Iterable[tuple[int, int]]):
+    def __init__(
+        self,
+        source: str,
+        executed: Iterable[tuple[int, int]],
+        expressions: Mapping[Position, bool],
+    ):
         self.data = source.encode()
         self.layout = Layout(self.data)
         lines = self.layout.line_starts
         self.executed = sorted(
             lines[line - 1] + column for line, column in executed if line <= len(lines)
         )
+        self.expressions = sorted(
+            (lines[line - 1] + column, lines[end_line - 1] + end_column, ran)
+            for (line, column, end_line, end_column), ran in expressions.items()
+            if end_line <= len(lines)
+        )
         self.kept = bytearray(b"\x01") * len(self.data)
         self.in_code = bytearray(len(self.data))  # 1 inside statements and headers
         self.blocks: list[tuple[int, int, int, bool]] = []  # opens, closes, indent, ran
+        self.begun: list[tuple[int, int, bool]] = []  # start, stop, is it one expression
 
     def ran(self, start: int, stop: int) -> bool:
         """Say whether a statement that begins in these bytes ran."""
@@ -200,7 +220,9 @@ class Painter:
             suite = pending.pop()
             if suite.statements:
                 pending.extend(self.suite(suite))
-        self.comments()
+        self.comments()  # first: a comment goes with its statement, not with a part of it
+        for start, stop, is_expression in self.begun:
+            self.refine(start, stop, is_expression)
         return self.kept
 
     def suite(self, suite: Suite) -> list[Suite]:
@@ -212,6 +234,8 @@ class Painter:
         self.paint(suite.opens, layout.line_end(last), ran, is_code=False)
         if suite.owns_header:
             self.paint(suite.header, suite.opens, ran, is_code=True)
+            if ran:
+                self.begun.append((suite.header, suite.opens, False))
         margin = layout.line_start(first)
         if margin >= suite.opens:  # neither an `elif` nor a suite on its header's line
             self.blocks.append((suite.opens, suite.closes, first - margin, ran))
@@ -224,10 +248,30 @@ class Painter:
     def statement(self, node: ast.stmt, closes: int, suite_ran: bool) -> list[Suite]:
         """Label one statement by whether it ran; return its suites."""
         start, end = self.layout.start(node), self.layout.end(node)
-        keep = suite_ran if has_no_code(node) else self.ran(start, end)
+        is_bare = has_no_code(node)
+        keep = suite_ran if is_bare else self.ran(start, end)
         suites = suites_of(node, self.layout, closes)
-        self.paint(start, suites[0].opens if suites else end, keep, is_code=True)
+        stop = suites[0].opens if suites else end
+        self.paint(start, stop, keep, is_code=True)
+        if keep and not is_bare:
+            self.begun.append((start, stop, isinstance(node, ast.Expr)))
         return suites
+
+    def refine(self, start: int, stop: int, is_expression: bool) -> None:
+        """Label the expressions in a statement or header that was begun.
+
+        An instruction counts only where it belongs: that of a `def` spans its body too.
+        """
+        place = bisect.bisect_left(self.expressions, (start, start, False))
+        end = bisect.bisect_left(self.expressions, (stop, stop, False))
+        inside = [
+            (first, last, ran)
+            for first, last, ran in self.expressions[place:end]
+            if last <= stop and (is_expression or (first, last) != (start, stop))
+        ]
+        # The smallest that spans a byte has the last word.
+        for first, last, ran in sorted(inside, key=lambda found: found[0] - found[1]):
+            self.paint(first, last, ran, is_code=True)
 
     def comments(self) -> None:
         """Label the comments that stand outside statements and headers."""
@@ -264,7 +308,8 @@ def byte_mask(source: str, report: Report, keep_uncompiled: bool) -> np.ndarray:
     tree = None if report.verdict is Verdict.COMPILE else parse(source)
     if tree is None:
         return np.full(size, keep_uncompiled)
-    return np.frombuffer(Painter(source, report.executed).run(tree), bool)
+    painter = Painter(source, report.executed, report.expressions)
+    return np.frombuffer(painter.run(tree), bool)
 
 
 def tokens_of_bytes(

@@ -36,7 +36,7 @@ class JudgeOptions:
 def judge_file(options: JudgeOptions) -> int:
     """`stepcoder judge`; returns the exit code."""
     problems, complaints = read_problems(options.path, strict=options.strict)
-    settings = PoolSettings(**dataclasses.asdict(options.execution))
+    settings = PoolSettings(**dataclasses.asdict(options.execution), coverage="none")
     return judge(problems, complaints, settings, sys.stdout)
 
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Mapping
 from typing import Any
 
 Span = tuple[int, int]
+# Line, byte column, end line, end byte column: of one instruction, as `co_positions` says.
+Position = tuple[int, int, int, int]
 
 
 class InputError(ValueError):
@@ -119,7 +122,9 @@ class TestResult:
     memory_bytes: int = 0
     stdout: str = ""  # capped
     stderr: str = ""  # capped
-    executed: frozenset[tuple[int, int]] = frozenset()  # as in Report, of this test alone
+    # As in Report, of this test alone.
+    executed: frozenset[tuple[int, int]] = frozenset()
+    expressions: Mapping[Position, bool] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +134,8 @@ class Report:
     `verdict` is that of the first test, in data-set order, that did not pass (NOT_RUN
     never counts). `executed` holds (line, byte column) of every statement that ran in at
     least one test: line 1-based, column 0-based in UTF-8 bytes, as `ast` has them.
+    `expressions` says of every place that has instructions whether one of them ran; it is
+    empty unless the pool's coverage is "expression".
     """
 
     verdict: Verdict
@@ -136,6 +143,7 @@ class Report:
     executed: frozenset[tuple[int, int]]
     message: str = ""  # for COMPILE and INFRA: one line
     weak: bool = False  # graded within reach of the program (Mode.ASSERT_INPROC): no reward
+    expressions: Mapping[Position, bool] = dataclasses.field(default_factory=dict)
 
     @property
     def passed(self) -> bool:

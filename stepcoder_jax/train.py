@@ -369,7 +369,9 @@ def train(config: Config) -> int:
     orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
     if config.run.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
-    with Pool(PoolSettings(**vars(config.execution))) as pool, Interrupt() as interrupt:
+    coverage = "none" if config.fgo.mask == "none" else config.fgo.granularity
+    settings = PoolSettings(**vars(config.execution), coverage=coverage)
+    with Pool(settings) as pool, Interrupt() as interrupt:
         run = Run(config, pool)
         count, step = config.evaluation.test_problems, int(run.state.step)
         if count and step == 0:

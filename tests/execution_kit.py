@@ -44,6 +44,12 @@ def make_program(
     return Program(problem, source, 0, ())
 
 
+def judge(pool, *arguments, **options):
+    """The report of one program, given as to `make_program`."""
+    (report,) = pool.run([make_program(*arguments, **options)])
+    return report
+
+
 def need_data(relative: str) -> pathlib.Path:
     """A file of the shared data; skips the test where it is absent."""
     path = SHARED_DATA / relative

@@ -12,6 +12,7 @@ import pytest
 from execution_kit import (
     INTERPRETERS,
     find_interpreter,
+    judge,
     make_program,
     make_settings,
 )
@@ -34,11 +35,6 @@ def pool(request):
 def one_pool():
     with Pool(make_settings()) as pool:
         yield pool
-
-
-def judge(pool, *arguments, **options):
-    (report,) = pool.run([make_program(*arguments, **options)])
-    return report
 
 
 # modes
@@ -212,169 +208,6 @@ def test_hashes_and_random_draws_are_the_same_every_time(one_pool):
     source = "import random\nprint(random.random(), hash('a'), set('abcdef'))"
     outputs = {judge(one_pool, source, ("", "")).tests[0].stdout for _ in range(4)}
     assert len(outputs) == 1
-
-
-# coverage
-
-GOLDEN = '''"""Module docstring."""
-from __future__ import annotations
-import os, sys
-
-
-class Thing:
-    """A docstring."""
-    size: int = 3
-
-    @staticmethod
-    def never(): return 1
-
-
-def work(n):
-    "docstring"
-    global total
-    total = 0
-    for i in range(n):
-        if i == 1: continue
-        elif i > 5:
-            total += 100
-        else:
-            pass
-        total += i
-    else:
-        total += 0
-    while True: break
-    x: int
-    ...
-    return (total +
-            1)
-    print("dead")
-
-
-def lazy():
-    pass
-
-
-try:
-    value = work(3); other = [(lambda: q)() for q in (1, 2)]
-    with open(os.devnull) as file:
-        raise KeyError("ü" + str(value)); print("dead")
-except ValueError:
-    print("no")
-except KeyError:
-    pass
-else:
-    print("no")
-finally:
-    print("é"); assert True
-if 0:
-    print("no")
-match value:
-    case 0:
-        print("no")
-    case _:
-        print(value)
-1 / 0
-print("dead")
-'''
-GOLDEN_EXECUTED = {
-    (2, 0),  # from __future__
-    (3, 0),
-    (6, 0),  # class
-    (8, 4),
-    (11, 4),  # def under a decorator: the line of `def`
-    (14, 0),
-    (17, 4),  # after docstring and global
-    (18, 4),
-    (19, 8),
-    (19, 19),  # continue
-    (20, 8),  # elif header
-    (23, 12),  # pass
-    (24, 8),
-    (26, 8),
-    (27, 4),
-    (27, 16),  # break
-    (28, 4),  # annotation without a value
-    (29, 4),  # ...
-    (30, 4),  # return over two lines
-    (35, 0),
-    (39, 0),  # try
-    (40, 4),
-    (40, 21),
-    (41, 4),
-    (42, 8),
-    (46, 4),  # pass in the handler
-    (50, 4),
-    (50, 17),  # a byte column, after é
-    (51, 0),
-    (53, 0),
-    (57, 8),
-    (58, 0),  # the raising statement counts
-}
-
-
-def test_golden_coverage(pool):
-    report = judge(pool, GOLDEN, ("", ""))
-    assert report.tests[0].error == "ZeroDivisionError", report
-    assert report.tests[0].line == 58
-    assert report.executed == GOLDEN_EXECUTED
-
-
-def test_coverage_sees_threads_generators_and_nested_functions(pool):
-    source = "\n".join(
-        [
-            "import threading",
-            "def outer():",
-            "    def inner():",
-            "        yield 1",
-            "        yield 2",
-            "    return next(inner())",
-            "thread = threading.Thread(target=outer)",
-            "thread.start(); thread.join()",
-        ]
-    )
-    report = judge(pool, source, ("", ""))
-    assert report.passed
-    every = {(1, 0), (2, 0), (3, 4), (4, 8), (6, 4), (7, 0), (8, 0), (8, 16)}
-    assert report.executed == every
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_coverage_counts_lines_as_python_does(pool, end):
-    source = end.join(["x = 'a\x0cb\u2028c\x85'", "\x0cy = 1", "if y:", "\tprint(3)", ""])
-    report = judge(pool, source, ("", "3\n"))
-    assert report.passed, report
-    assert {line for line, _ in report.executed} == {1, 2, 3, 4}
-
-
-def test_coverage_is_kept_per_test_and_as_union(pool):
-    source = "x = int(input())\nif x == 1:\n    print(1)\nelse:\n    print(2)\n"
-    report = judge(pool, source, ("1", "1"), ("2", "2"))
-    first, second = (test.executed for test in report.tests)
-    assert first == {(1, 0), (2, 0), (3, 4)} and second == {(1, 0), (2, 0), (5, 4)}
-    assert report.executed == first | second and report.passed_tests == 2
-
-
-def test_without_coverage_verdicts_are_the_same():
-    with Pool(make_settings(workers=1, coverage="none")) as pool:
-        report = judge(pool, GOLDEN, ("", ""))
-        assert report.tests[0].error == "ZeroDivisionError"
-        assert report.tests[0].line == 58 and not report.executed
-        assert judge(pool, "print(3)", ("", "3")).passed
-
-
-def test_probes_are_invisible_to_the_program(pool):
-    source = "\n".join(
-        [
-            "def f(a):",
-            "    names = sorted(locals())",
-            "    return names",
-            "class C:",
-            "    x = 1",
-            "    names = sorted(n for n in vars() if n[0] != '_')",
-            "print(f(1), C.names, sorted(n for n in globals() if n[0] != '_'))",
-        ]
-    )
-    assert judge(pool, source, ("", "['a'] ['x'] ['C', 'f']\n")).passed
 
 
 # the pool itself

@@ -94,7 +94,7 @@ def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None
     except BaseException as error:  # whatever the compiler raises is its verdict
         os.write(head, REFUSED + _describe_refusal(error))
         os._exit(EXIT_ERROR)
-    os.write(head, COMPILED + program.table.tobytes())
+    os.write(head, COMPILED + program.legend())
     os.close(head)
     open_standard_streams()
     random.seed(0)  # here, for a fork seeds it anew

@@ -38,7 +38,8 @@ class Pool:
     memory) to L0; `layers` what was put on; `canaries` what each of them saw;
     `interpreter` the version of the sandbox's Python. Raises SandboxError when the level
     is below `settings.min_level` and `settings.allow_unsafe` is not set; where it is,
-    `unsafe` is True and `banner` says what untrusted programs can do.
+    `unsafe` is True and `banner` says what untrusted programs can do. Raises it too when
+    the interpreter cannot give the coverage asked for.
     """
 
     def __init__(self, settings: PoolSettings = PoolSettings()) -> None:  # noqa: B008
@@ -78,6 +79,7 @@ class Pool:
         self.canaries: dict[str, str] = worst.hello["canaries"]
         self.interpreter: tuple[int, ...] = tuple(worst.hello["version"])
         self._check_level(bool(worst.hello["landlock_abi"]))
+        self._check_coverage(bool(worst.hello["monitoring"]))
 
     def _check_level(self, has_landlock: bool) -> None:
         wanted = self.settings.min_level
@@ -103,6 +105,15 @@ class Pool:
         """The processes of the workers that live now, for those who measure them."""
         workers = [worker for worker in self._workers if worker is not None]
         return [pid for worker in workers for pid in worker.hello["pids"]]
+
+    def _check_coverage(self, has_monitoring: bool) -> None:
+        if self.settings.coverage == "expression" and not has_monitoring:
+            version = ".".join(map(str, self.interpreter))
+            raise SandboxError(
+                "coverage of expressions needs a sandbox interpreter of Python 3.12 or "
+                f"newer, got {version}; set --execution.python to one, or "
+                "--fgo.granularity statement"
+            )
 
     def __enter__(self) -> Pool:
         return self

@@ -13,6 +13,7 @@ from stepcoder_jax.execution import canaries, frames, values, verdicts
 from stepcoder_jax.execution.settings import PoolSettings, SandboxError
 from stepcoder_jax.records import (
     Mode,
+    Position,
     Problem,
     Program,
     Report,
@@ -112,11 +113,14 @@ class WorkerProcess:
         frames.write_frame(self.requests, header, source)
         results: list[TestResult] = []
         executed: set[tuple[int, int]] = set()
+        expressions: dict[Position, bool] = {}
         message = ""
         for test in problem.tests:
             result, why = self._run_test(problem, test)
             results.append(result)
             executed |= result.executed
+            for position, ran in result.expressions.items():
+                expressions[position] = ran or expressions.get(position, False)
             message = message or why
             if self._settled(result.verdict):
                 break
@@ -124,7 +128,9 @@ class WorkerProcess:
         results += [TestResult(Verdict.NOT_RUN)] * rest
         verdict = verdicts.program_verdict(results)
         weak = problem.mode is Mode.ASSERT_INPROC
-        return Report(verdict, tuple(results), frozenset(executed), message, weak)
+        return Report(
+            verdict, tuple(results), frozenset(executed), message, weak, expressions
+        )
 
     def _run_test(self, problem: Problem, test: TestCase) -> tuple[TestResult, str]:
         """One test: its result and, where the verdict needs words, one line."""

@@ -1,4 +1,4 @@
-"""Statement coverage in one shared byte per statement, which a SIGKILL cannot undo.
+"""Coverage in one shared byte per statement or expression, which a SIGKILL cannot undo.
 
 A probe is put before every statement. On interpreters with `sys.monitoring` (3.12 and
 newer) it is a `pass` on a line number of its own: it compiles to a NOP whose event is
@@ -7,6 +7,9 @@ events, for a LINE event looks its line up, which is quadratic in a long module.
 the probe stores into the map. Placement is the same, hence so are the statements
 reported. Real nodes keep their positions: line numbers and tracebacks are those of the
 source; columns of line 1 count from behind a byte order mark, as in `ast` of a file.
+
+Expressions need `sys.monitoring`: each distinct position of an instruction in the source is
+an entry of the map, behind those of the statements.
 
 The map lies in the program's own memory: one that looks for it can write to it, and so say
 of its own tokens that they ran. That reaches neither its verdict nor any other program.
@@ -17,10 +20,13 @@ from __future__ import annotations
 import ast
 import builtins
 import mmap
+import opcode
 import sys
 import types
 from array import array
 from typing import Any
+
+from stepcoder_jax.records import Position
 
 HAS_MONITORING = hasattr(sys, "monitoring")
 _FILENAME = "<program>"
@@ -28,6 +34,12 @@ _HIT = "@hit"  # no source can spell this name, and class bodies do not mangle i
 _RECURSION_FOR_COMPILER = 20_000
 _BYTE_ORDER_MARK = "\ufeff"  # files may begin with it, strings may not
 _TOOL = 1  # sys.monitoring.COVERAGE_ID
+# Jumps evaluate nothing: in `[a for b in c if d]` one at the place of `a` passes it over.
+# The prefix of a long argument may be a jump's.
+_NO_EVIDENCE = frozenset(
+    code for name, code in opcode.opmap.items() if "JUMP" in name or name == "EXTENDED_ARG"
+)
+_MOST_POSITIONS = 1 << 14  # some 3000 lines of code; what lies beyond is not noted
 
 
 class Instrumented:
@@ -36,7 +48,8 @@ class Instrumented:
     `table` holds the (line, byte column) pairs of the statements that are reported, flat;
     byte i of the map is 1 once statement i has begun. A `try` has no code of its own: its
     probe runs exactly when the first statement of its body begins. Docstrings, `global`
-    and `nonlocal` are not reported.
+    and `nonlocal` are not reported. `positions` numbers the positions of instructions,
+    whose bytes come next; it is empty unless `coverage` is "expression".
     """
 
     def __init__(self, source: str, coverage: str) -> None:
@@ -51,6 +64,10 @@ class Instrumented:
             self.code = compile(tree, _FILENAME, "exec", dont_inherit=True)
         finally:
             sys.setrecursionlimit(limit)
+        self.positions: dict[Position, int] = {}
+        self.slots: list[tuple[types.CodeType, dict[int, int]]] = []
+        if HAS_MONITORING and self.table:
+            self._find_slots(coverage == "expression")
 
     def _probe_all(self, tree: ast.Module) -> None:
         """Put probes into every suite; an explicit stack, for suites nest deeply."""
@@ -85,6 +102,40 @@ class Instrumented:
         self.table.extend((statement.lineno, statement.col_offset))
         return _make_probe(statement, slot, self.first_line)
 
+    def _find_slots(self, with_positions: bool) -> None:
+        """Say for every code object which instruction (by offset) sets which byte."""
+        pending = [self.code]
+        while pending:
+            code = pending.pop()
+            slots = self._number_positions(code) if with_positions else {}
+            self.slots.append((code, slots | self._find_probes(code)))
+            pending += [c for c in code.co_consts if isinstance(c, types.CodeType)]
+
+    def _number_positions(self, code: types.CodeType) -> dict[int, int]:
+        """Give each position a byte of the map, but for those of probes and of no text."""
+        slots: dict[int, int] = {}
+        first_slot, units = len(self.table) // 2, code.co_code[::2]  # of two bytes each
+        for index, (line, end_line, column, end_column) in enumerate(code.co_positions()):
+            if line is None or end_line is None or column is None or end_column is None:
+                continue
+            if units[index] in _NO_EVIDENCE:
+                continue
+            position = (line, column, end_line, end_column)
+            is_probe, is_empty = line >= self.first_line, position[:2] == position[2:]
+            if is_probe or is_empty or line == 0:  # line 0: where a module's code begins
+                continue
+            if position in self.positions or len(self.positions) < _MOST_POSITIONS:
+                number = self.positions.setdefault(position, len(self.positions))
+                slots[2 * index] = first_slot + number
+        return slots
+
+    def legend(self) -> bytes:
+        """What `read_map` needs to read the map: its entries, in order."""
+        flat = array("I", [len(self.table) // 2]) + self.table
+        for position in self.positions:
+            flat.extend(position)
+        return flat.tobytes()
+
     def start(self, hits: mmap.mmap) -> None:
         """Begin recording into `hits`; the code must be run after this."""
         if not self.table:
@@ -94,7 +145,7 @@ class Instrumented:
             return
         monitoring = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
         event, disable = monitoring.events.INSTRUCTION, monitoring.DISABLE
-        slots: dict[int, dict[int, int]] = {}  # id of code object, offset -> statement
+        slots = {id(code): of_code for code, of_code in self.slots}
 
         def on_instruction(code: types.CodeType, offset: int) -> object:
             slot = slots[id(code)].get(offset)
@@ -104,12 +155,8 @@ class Instrumented:
 
         monitoring.use_tool_id(_TOOL, "stepcoder")
         monitoring.register_callback(_TOOL, event, on_instruction)
-        pending = [self.code]
-        while pending:
-            code = pending.pop()
-            slots[id(code)] = self._find_probes(code)
+        for code, _ in self.slots:
             monitoring.set_local_events(_TOOL, code, event)
-            pending += [c for c in code.co_consts if isinstance(c, types.CodeType)]
 
     def _find_probes(self, code: types.CodeType) -> dict[int, int]:
         first = self.first_line
@@ -118,6 +165,26 @@ class Instrumented:
             for start, _, line in code.co_lines()
             if line is not None and line >= first
         }
+
+
+def map_size(source: str, coverage: str) -> int:
+    """Bytes that the map of a source needs at most."""
+    return len(source) + 1 + (_MOST_POSITIONS if coverage == "expression" else 0)
+
+
+def read_map(
+    legend: bytes, hits: bytes
+) -> tuple[frozenset[tuple[int, int]], dict[Position, bool]]:
+    """The statements that ran, and of each position whether it did."""
+    numbers = array("I")
+    # The output limit cuts the legend of a source with very many statements.
+    numbers.frombytes(legend[: len(legend) // numbers.itemsize * numbers.itemsize])
+    count = numbers[0] if numbers else 0
+    table, rest = numbers[1 : 2 * count + 1], numbers[2 * count + 1 :]
+    statements = zip(table[0::2], table[1::2])
+    executed = frozenset(place for place, hit in zip(statements, hits) if hit)
+    positions = zip(rest[0::4], rest[1::4], rest[2::4], rest[3::4])
+    return executed, {place: bool(hit) for place, hit in zip(positions, hits[count:])}
 
 
 _LOAD, _STORE = ast.Load(), ast.Store()

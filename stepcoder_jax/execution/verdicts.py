@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from array import array
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from stepcoder_jax.execution import checker, child, frames, grading, values
-from stepcoder_jax.records import Mode, Report, TestCase, TestResult, Verdict
+from stepcoder_jax.execution import checker, child, frames, grading, tracer, values
+from stepcoder_jax.records import Mode, Position, Report, TestCase, TestResult, Verdict
 
-Executed = frozenset[tuple[int, int]]
 _TEXT_CAP = 4096
 _GRACE_SECONDS = 30.0  # beyond a test's wall limit before the worker counts as dead
 _SIGXCPU, _SIGXFSZ, _SIGKILL = 24, 25, 9
@@ -117,6 +115,7 @@ def _refusal(seen: Seen) -> tuple[TestResult, str] | None:
 
 def _result(seen: Seen, verdict: Verdict, error: str, line: int | None) -> TestResult:
     answer, parts = seen.answer, seen.parts
+    executed, expressions = coverage_of(parts)
     return TestResult(
         verdict=verdict,
         error=error,
@@ -126,7 +125,8 @@ def _result(seen: Seen, verdict: Verdict, error: str, line: int | None) -> TestR
         memory_bytes=answer["memory"],
         stdout=parts["out"][:_TEXT_CAP].decode("utf-8", "replace"),
         stderr=parts["err"][-_TEXT_CAP:].decode("utf-8", "replace"),
-        executed=executed_statements(parts),
+        executed=executed,
+        expressions=expressions,
     )
 
 
@@ -188,17 +188,14 @@ def _line_of(message: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def executed_statements(parts: dict[str, bytes]) -> Executed:
-    """The (line, byte column) of the statements that this test reached."""
+def coverage_of(
+    parts: dict[str, bytes],
+) -> tuple[frozenset[tuple[int, int]], dict[Position, bool]]:
+    """What this test reached, as in TestResult: `executed` and `expressions`."""
     head = parts["head"]
     if head[1:2] != child.COMPILED:
-        return frozenset()
-    table = array("I")
-    # The output limit cuts the table of a source with very many statements.
-    whole = (len(head) - 2) // table.itemsize * table.itemsize
-    table.frombytes(head[2 : 2 + whole])
-    pairs = zip(table[0::2], table[1::2])
-    return frozenset(pair for pair, hit in zip(pairs, parts["hits"]) if hit)
+        return frozenset(), {}
+    return tracer.read_map(head[2:], parts["hits"])
 
 
 def program_verdict(results: Iterable[TestResult]) -> Verdict:

@@ -171,7 +171,7 @@ class Worker:
             inside,
             given=b"" if takes_arguments else body,
             channel=self._open_channel() if mode == "assert_proxy" else None,
-            map_size=len(self.source) + 1,
+            map_size=tracer.map_size(self.source, self.coverage),
         )
 
     def _open_channel(self) -> int:
