@@ -416,6 +416,50 @@ def test_no_control_touches_a_program_that_does_not_compile():
         assert kept == [True, True]
 
 
+def fine_labels(source, executed, expressions):
+    """`labels` with expressions given as text: each occurs once in the source."""
+    lines = source.split("\n")
+    places = {}
+    for text, ran in expressions.items():
+        (row,) = [i for i, line in enumerate(lines) if text in line]
+        start = lines[row].index(text)
+        places[row + 1, start, row + 1, start + len(text)] = ran
+    told = Report(Verdict.RUNTIME, (), frozenset(executed), expressions=places)
+    kept = fgo.byte_mask(source, told, True)
+    pairs = zip(source, kept)
+    return "".join(c if keep or c in " \n" else "." for c, keep in pairs)
+
+
+def test_the_smallest_instruction_that_spans_a_byte_has_the_last_word():
+    spans = {"b(cd, ee) or f": True, "b(cd, ee)": False, "cd": True, "ee": False}
+    kept = fine_labels("a = b(cd, ee) or f  # g\n", {(1, 0)}, spans)
+    assert kept == "a = ..cd. ... or f  # g\n"
+
+
+def test_an_instruction_counts_in_its_own_statement_alone():
+    source = "def f(a, bc=de):\n    return a\n"
+    whole = {(1, 0, 2, 12): False, (1, 12, 1, 14): False, (2, 4, 2, 12): False}
+    told = Report(Verdict.RUNTIME, (), frozenset({(1, 0), (2, 4)}), expressions=whole)
+    kept = fgo.byte_mask(source, told, True)
+    assert [i for i, keep in enumerate(kept) if not keep] == [12, 13]
+    # A statement that never ran is dropped, whatever an instruction says.
+    assert fine_labels("if a:\n    b\n", {(1, 0)}, {"b": True}) == "if a:\n    .\n"
+
+
+def test_the_whole_of_a_bare_expression_counts_and_of_a_statement_does_not():
+    assert fine_labels("f(a)\n", {(1, 0)}, {"f(a)": False, "f": True}) == "f...\n"
+    spans = {"return f()": False, "f()": True}
+    source = "def g():\n    return f()\n"
+    assert fine_labels(source, {(1, 0), (2, 4)}, spans) == source
+
+
+def test_expressions_drop_the_tokens_that_they_cover():
+    told = Report(Verdict.PASS, (), frozenset({(1, 0)}), expressions={(1, 9, 1, 11): False})
+    made = program("a = b or cd\n", [b"a = b", b" or", b" c", b"d\n"])
+    kept = fgo.executed_tokens(made, told, EXECUTED, DRAW)
+    assert kept.tolist() == [True, True, False, False]
+
+
 # Generated programs: nested blocks, with comments, blank lines and one-line suites.
 SIMPLE = st.sampled_from(
     [

@@ -18,7 +18,6 @@ of its own tokens that they ran. That reaches neither its verdict nor any other 
 from __future__ import annotations
 
 import ast
-import builtins
 import mmap
 import opcode
 import sys
@@ -30,14 +29,17 @@ from stepcoder_jax.records import Position
 
 HAS_MONITORING = hasattr(sys, "monitoring")
 _FILENAME = "<program>"
-_HIT = "@hit"  # no source can spell this name, and class bodies do not mangle it
+# Stands for the map until the map is known; no source compiles to a set in a set.
+_MAP: Any = frozenset({frozenset()})
 _RECURSION_FOR_COMPILER = 20_000
 _BYTE_ORDER_MARK = "\ufeff"  # files may begin with it, strings may not
 _TOOL = 1  # sys.monitoring.COVERAGE_ID
 # Jumps evaluate nothing: in `[a for b in c if d]` one at the place of `a` passes it over.
-# The prefix of a long argument may be a jump's.
+# Caches and prefixes of long arguments may be a jump's.
 _NO_EVIDENCE = frozenset(
-    code for name, code in opcode.opmap.items() if "JUMP" in name or name == "EXTENDED_ARG"
+    code
+    for name, code in opcode.opmap.items()
+    if "JUMP" in name or name in ("CACHE", "EXTENDED_ARG")
 )
 _MOST_POSITIONS = 1 << 14  # some 3000 lines of code; what lies beyond is not noted
 
@@ -141,7 +143,7 @@ class Instrumented:
         if not self.table:
             return
         if not HAS_MONITORING:
-            setattr(builtins, _HIT, hits)
+            self.code = _bind(self.code, hits)
             return
         monitoring = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
         event, disable = monitoring.events.INSTRUCTION, monitoring.DISABLE
@@ -187,7 +189,7 @@ def read_map(
     return executed, {place: bool(hit) for place, hit in zip(positions, hits[count:])}
 
 
-_LOAD, _STORE = ast.Load(), ast.Store()
+_STORE = ast.Store()
 _MAY_HAVE_DOCSTRING = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -214,6 +216,17 @@ def _suites(statement: ast.stmt) -> list[tuple[ast.AST, str]]:
     return found + [(holder, "body") for holder in holders]
 
 
+def _bind(code: types.CodeType, hits: mmap.mmap) -> types.CodeType:
+    """Put the map in its stand-in's place: a constant loads faster than a name."""
+    constants: list[object] = []
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            constants.append(_bind(constant, hits))
+        else:
+            constants.append(hits if constant == _MAP else constant)
+    return code.replace(co_consts=tuple(constants))
+
+
 def _make_probe(statement: ast.stmt, slot: int, first_line: int) -> ast.stmt:
     if HAS_MONITORING:
         line = first_line + slot
@@ -224,7 +237,7 @@ def _make_probe(statement: ast.stmt, slot: int, first_line: int) -> ast.stmt:
         "col_offset": statement.col_offset,
         "end_col_offset": statement.col_offset,
     }
-    hits = ast.Name(id=_HIT, ctx=_LOAD, **place)
+    hits = ast.Constant(value=_MAP, **place)
     index = ast.Constant(value=slot, **place)
     target = ast.Subscript(value=hits, slice=index, ctx=_STORE, **place)
     return ast.Assign(targets=[target], value=ast.Constant(value=1, **place), **place)
