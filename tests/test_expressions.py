@@ -76,6 +76,14 @@ try: . = f("a") . ......
 except AttributeError: a = len("a"); print("a" + a, "b")
 except AttributeError: a = len("a"); print."a" + a. ....
 """,
+    "a test that is a jump alone": """
+a = None
+a = None
+if a is None: b = 1
+if a is None: b = 1
+if b is None: b = 2
+if b is None: . . .
+""",
     "chained comparison": """
 a = 3 < 2 < len("abc")
 a = 3 < 2 < ..........
@@ -161,6 +169,10 @@ def f(a: int = 1) -> str:
     pass; ...
 f()
 f()
+try: a.b; ...
+try: a..; ...
+except NameError: pass
+except NameError: pass
 """,
 }
 
