@@ -169,8 +169,14 @@ def f(a: int = 1) -> str:
     pass; ...
 f()
 f()
-try: a.b; ...
-try: a..; ...
+try:
+try:
+    a.b
+    a..
+    ...
+    ...
+    c: int
+    c: int
 except NameError: pass
 except NameError: pass
 """,

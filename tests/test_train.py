@@ -16,7 +16,7 @@ from execution_kit import make_settings
 from run_kit import HERE, STEPS, metrics_of, rollouts_of, run_train, saved
 
 from stepcoder_jax import cccs, checkpoint, logger, prompts, rewards, sources, train
-from stepcoder_jax.config import CCCSConfig, FGOConfig, ModelConfig, RewardConfig
+from stepcoder_jax.config import CCCSConfig, Config, FGOConfig, ModelConfig, RewardConfig
 from stepcoder_jax.data import generated
 from stepcoder_jax.execution import Pool, PoolSettings, limits
 from stepcoder_jax.pytrees import Rollout
@@ -288,3 +288,24 @@ def test_feedback_of_the_real_judge_on_completions_written_by_hand():
     assert cccs.head(PROBLEM, int(after.stage[0])) == "def solve(xs):\n"
     stays = dataclasses.replace(settings, threshold=0.25)
     assert cccs.advance(curriculum, tasks, reports, stays).stage.tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("mask", "granularity", "coverage"),
+    [
+        ("executed", "statement", "statement"),
+        ("random", "expression", "expression"),
+        ("none", "expression", "none"),
+    ],
+)
+def test_the_pool_notes_what_the_mask_needs(monkeypatch, mask, granularity, coverage):
+    class Asked(Exception):
+        pass
+
+    def ask(pool_settings):
+        raise Asked(pool_settings.coverage)
+
+    monkeypatch.setattr(train, "Pool", ask)
+    config = Config(fgo=FGOConfig(mask=mask, granularity=granularity))
+    with pytest.raises(Asked, match=f"^{coverage}$"):
+        train.train(config)
