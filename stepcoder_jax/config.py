@@ -157,7 +157,7 @@ class ExecutionConfig:
 class DataConfig:
     """Where problems come from."""
 
-    path: str = "builtin"  # the generated benchmark, or an APPS+ v1 JSON file to train on
+    path: str = "builtin"  # the generated benchmark, or a problem file to train on
     validation: str = ""  # file of the validation split, where path is a file
     test: str = ""  # file of the test split, where path is a file
     pool_size: int = 0  # problems that RL draws from; 0: all of the train split

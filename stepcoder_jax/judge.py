@@ -12,7 +12,7 @@ import tqdm
 import tyro
 
 from stepcoder_jax.config import ExecutionConfig
-from stepcoder_jax.data.apps_plus import read_problems
+from stepcoder_jax.data.problems import read_any
 from stepcoder_jax.execution import Pool, PoolSettings
 from stepcoder_jax.records import Problem, Program, Report, Verdict
 
@@ -25,7 +25,7 @@ class JudgeOptions:
     """Run every solution of a problem file in the sandbox; exit 1 when one fails."""
 
     path: tyro.conf.Positional[str]
-    """An APPS+ v1 JSON file."""
+    """A problem file: APPS+ v1, HumanEval or MBPP."""
     solutions: Literal["canonical"] = "canonical"
     """Which programs are run: the file's own solutions."""
     strict: bool = False
@@ -35,7 +35,7 @@ class JudgeOptions:
 
 def judge_file(options: JudgeOptions) -> int:
     """`stepcoder judge`; returns the exit code."""
-    problems, complaints = read_problems(options.path, strict=options.strict)
+    problems, complaints = read_any(options.path, strict=options.strict)
     settings = PoolSettings(**dataclasses.asdict(options.execution), coverage="none")
     return judge(problems, complaints, settings, sys.stdout)
 

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from stepcoder_jax import sharding, weights
 from stepcoder_jax.config import Config, ConfigError, DataConfig, ModelConfig
-from stepcoder_jax.data import apps_plus, generated
+from stepcoder_jax.data import generated
+from stepcoder_jax.data.problems import read_any
 from stepcoder_jax.execution import Pool, PoolSettings, limits
 from stepcoder_jax.models import policy
 from stepcoder_jax.records import Problem
@@ -94,7 +95,7 @@ def load_problems(config: DataConfig, split: generated.Split) -> list[Problem]:
     path = split_file(config, split)
     if not path:
         return []
-    problems, complaints = apps_plus.read_problems(path, strict=config.strict)
+    problems, complaints = read_any(path, strict=config.strict)
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     if complaints:

@@ -5,7 +5,8 @@ import json
 import pytest
 from execution_kit import need_data
 
-from stepcoder_jax.data.apps_plus import DataError, decode_literal, read_problems
+from stepcoder_jax.data.apps_plus import decode_literal, read_problems
+from stepcoder_jax.data.rows import DataError
 from stepcoder_jax.records import Mode, TestCase
 
 STDIN_ROW = {
@@ -107,8 +108,8 @@ def test_bad_rows_are_reported_with_row_and_field(write, row, message):
         (json.dumps([STDIN_ROW])[:-40], "truncated"),
         ("", "truncated"),
         ("[" * 200_000, "not valid JSON"),
-        ("{}", "non-empty JSON list of problems, got dict"),
-        ("[]", "non-empty JSON list of problems, got list"),
+        ("3", "non-empty JSON list, got int"),
+        ("[]", "non-empty JSON list, got list"),
     ],
 )
 def test_broken_files_are_errors_even_when_lenient(write, text, message):

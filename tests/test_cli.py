@@ -122,7 +122,8 @@ def test_experiments(capsys, tmp_path):
 FILES = {
     "empty": ("", ["not valid JSON"]),
     "truncated": (json.dumps([ROW, ROW])[:-20], ["truncated"]),
-    "no list": ({"a": 1}, ["expected a non-empty JSON list"]),
+    "no list": ("3", ["expected a non-empty JSON list"]),
+    "other fields": ({"a": 1}, ["line 1", '{"a": 1}', "apps_plus", "mbpp: test_imports"]),
     "no field": (
         [ROW, {k: v for k, v in ROW.items() if k != "inputs"}],
         ["row 1", "inputs"],

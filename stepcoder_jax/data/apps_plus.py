@@ -9,74 +9,31 @@ and results are JSON values or, where they are strings, Python source literals.
 from __future__ import annotations
 
 import ast
-import json
-import os
 import re
 from typing import Any
 
-from stepcoder_jax.records import InputError, Mode, Problem, TestCase
+from stepcoder_jax.data import rows
+from stepcoder_jax.data.rows import DataError, require, say
+from stepcoder_jax.records import Mode, Problem, TestCase
 
 _DEFINITION = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+(\w+)[ \t]*\(", re.MULTILINE)
 _TEXT_FIELDS = ("prompt", "canonical_solution", "starter_code", "difficulty")
-
-
-class DataError(InputError):
-    """A problem file that cannot be used; the message names file, row and field."""
+MARKS = {"inputs", "outputs", "starter_code"}  # fields that no other format has
 
 
 def read_problems(path: str, *, strict: bool) -> tuple[list[Problem], list[str]]:
     """Read a file; return the good rows' problems and one complaint per bad row.
 
-    Rows count from 0. DataError for a file that is missing, truncated or no list, and,
-    when `strict`, for the first bad row.
+    DataError for a file that is missing, truncated or no list, and, when `strict`, for the
+    first bad row.
     """
-    problems: list[Problem] = []
-    complaints: list[str] = []
-    for number, row in enumerate(_read_rows(path)):
-        try:
-            problems.append(_read_row(row, number))
-        except DataError as error:
-            complaint = f"{path}: row {number}: {error}"
-            if strict:
-                raise DataError(complaint) from None
-            complaints.append(complaint)
-    return problems, complaints
+    return rows.read_problems(path, _read_row, "an APPS+ v1 file", strict=strict)
 
 
-def _read_rows(path: str) -> list[Any]:
-    try:
-        with open(path, encoding="utf-8") as file:
-            rows = json.load(file)
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror}; expected an APPS+ v1 JSON file"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text at byte {error.start}") from None
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise DataError(
-            f"{path}: not valid JSON, perhaps truncated ({os.path.getsize(path)} bytes): "
-            f"{error}"
-        ) from None
-    if not isinstance(rows, list) or not rows:
-        raise DataError(
-            f"{path}: expected a non-empty JSON list of problems, got {_say(rows)}"
-        )
-    return rows
-
-
-def _say(value: object) -> str:
-    """A short description of what came instead."""
-    text = json.dumps(value)
-    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '...'}"
-
-
-def _read_row(row: Any, number: int) -> Problem:
-    if not isinstance(row, dict):
-        raise DataError(f"expected an object, got {_say(row)}")
+def _read_row(row: dict[str, Any], number: int) -> Problem:
     for field in _TEXT_FIELDS:
-        _require(row, field, str)
-    inputs, outputs = _require(row, "inputs", list), _require(row, "outputs", list)
+        require(row, field, str)
+    inputs, outputs = require(row, "inputs", list), require(row, "outputs", list)
     if not inputs or len(inputs) != len(outputs):
         raise DataError(
             "fields inputs and outputs: expected lists of one and the same length, at "
@@ -98,14 +55,6 @@ def _read_row(row: Any, number: int) -> Problem:
     )
 
 
-def _require(row: dict[str, Any], field: str, kind: type) -> Any:
-    if field not in row:
-        raise DataError(f"field {field}: expected {kind.__name__}, but it is missing")
-    if not isinstance(row[field], kind):
-        raise DataError(f"field {field}: expected {kind.__name__}, got {_say(row[field])}")
-    return row[field]
-
-
 def _normalise_starter(text: str) -> str:
     r"""Trailing white space becomes one "\n"; leading newlines stay as in the file."""
     stripped = text.rstrip()
@@ -116,7 +65,7 @@ def _entry_point(starter_code: str) -> str:
     names: list[str] = _DEFINITION.findall(starter_code)
     if not names:
         raise DataError(
-            f"field starter_code: expected a `def NAME(`, got {_say(starter_code)}"
+            f"field starter_code: expected a `def NAME(`, got {say(starter_code)}"
         )
     return names[-1]
 
@@ -129,7 +78,7 @@ def _read_test(number: int, given: Any, wanted: Any, call: bool) -> TestCase:
         if not isinstance(value, kind):
             raise DataError(
                 f"field {field}[{number}]: expected {kind.__name__} as in the first test, "
-                f"got {_say(value)}"
+                f"got {say(value)}"
             )
     if not call:
         return TestCase(given, wanted)

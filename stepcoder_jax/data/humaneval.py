@@ -1,0 +1,49 @@
+"""Reader of HumanEval files, and of HumanEval+ ones with a `test` field (arXiv:2107.03374).
+
+The one test of a problem is the source of `check` as in the benchmark's own harness: the
+prompt, whose helper functions `check` may call, then `test`, then the call. The prompt also
+defines the function that the program is to write, as a stub, so its name is bound to the
+program's function again behind it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stepcoder_jax.data import rows
+from stepcoder_jax.data.rows import DataError, require, require_text
+from stepcoder_jax.data.source import parse
+from stepcoder_jax.records import Mode, Problem, TestCase
+
+MARKS = {"entry_point", "test"}  # fields that no other format has
+
+
+def read_problems(path: str, *, strict: bool) -> tuple[list[Problem], list[str]]:
+    """Read a file; return the good rows' problems and one complaint per bad row.
+
+    A problem's starter code is its prompt, to the byte. DataError for a file that cannot
+    be read and, when `strict`, for the first bad row.
+    """
+    return rows.read_problems(path, _read_row, "a HumanEval file", strict=strict)
+
+
+def _read_row(row: dict[str, Any], number: int) -> Problem:
+    del number
+    prompt, entry_point = require_text(row, "prompt"), require_text(row, "entry_point")
+    if not entry_point.isidentifier():
+        raise DataError(f"field entry_point: expected a name, got {entry_point!r}")
+    test = require_text(row, "test")
+    parse("prompt", prompt)
+    parse("test", test)
+    code = f"{prompt}\n{entry_point} = candidate\n{test}\ncheck({entry_point})\n"
+    parse("test", code)
+    return Problem(
+        id=require_text(row, "task_id"),
+        statement=prompt,
+        starter_code=prompt,
+        solution=prompt + require(row, "canonical_solution", str),
+        entry_point=entry_point,
+        mode=Mode.ASSERT_PROXY,
+        tests=(TestCase(code, None),),
+        difficulty="humaneval",
+    )

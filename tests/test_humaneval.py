@@ -1,0 +1,111 @@
+"""The HumanEval reader: the test code it composes, and what is said of a bad row."""
+
+import json
+
+import pytest
+from execution_kit import need_data
+
+from stepcoder_jax.data.humaneval import read_problems
+from stepcoder_jax.data.rows import DataError
+from stepcoder_jax.data.source import parse
+from stepcoder_jax.records import Mode
+
+PROMPT = '''from __future__ import annotations
+from typing import List
+
+def half(x: int):
+    return x // 2
+
+def quarter(x: List[int]) -> int:
+    """ A fourth, by `half`; \\d is no escape. """
+'''
+ROW = {
+    "task_id": "HumanEval/7",
+    "prompt": PROMPT,
+    "entry_point": "quarter",
+    "canonical_solution": "    return half(half(x))\n",
+    "test": "\nMETADATA = {}\n\ndef check(candidate):\n  assert candidate(8) == half(4)\n",
+    "plus_input": [[1]],
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*rows):
+        path = tmp_path / "problems.jsonl"
+        path.write_text("\n".join(map(json.dumps, rows)))
+        return str(path)
+
+    return write
+
+
+def test_a_row_becomes_a_problem(write):
+    (problem,), complaints = read_problems(write(ROW), strict=True)
+    assert complaints == []
+    assert (problem.id, problem.entry_point) == ("HumanEval/7", "quarter")
+    assert (problem.mode, problem.difficulty) == (Mode.ASSERT_PROXY, "humaneval")
+    assert problem.statement == problem.starter_code == PROMPT
+    assert problem.solution == PROMPT + ROW["canonical_solution"]
+
+
+def test_the_test_code_calls_the_program_and_trusts_the_prompts_helpers(write):
+    ((problem,), _) = read_problems(write(ROW), strict=True)
+    (test,) = problem.tests
+    assert test.expected is None
+    kinds = [type(node).__name__ for node in parse("test", test.inputs).body]
+    assert kinds == [
+        "ImportFrom",
+        "ImportFrom",
+        "FunctionDef",  # half
+        "FunctionDef",  # quarter, a stub
+        "Assign",  # quarter = candidate
+        "Assign",
+        "FunctionDef",  # check
+        "Expr",
+    ]
+    lines = test.inputs.splitlines()
+    assert lines[-1] == "check(quarter)" and "half(half" not in test.inputs
+    assert lines.index("def quarter(x: List[int]) -> int:") < lines.index(
+        "quarter = candidate"
+    )
+
+
+def change(**fields):
+    changed = {**ROW, **fields}
+    return {name: value for name, value in changed.items() if value is not ...}
+
+
+BAD_ROWS = [
+    (change(task_id=""), "field task_id: expected text"),
+    (change(task_id=7), "field task_id: expected str, got int 7"),
+    (change(prompt=...), "field prompt: expected str, but it is missing"),
+    (change(prompt="def f(:"), "field prompt: expected Python source, got SyntaxError"),
+    (change(prompt="def f():\n"), "field prompt: expected Python source"),
+    (change(entry_point="a b"), "field entry_point: expected a name, got 'a b'"),
+    (change(canonical_solution=None), "field canonical_solution: expected str"),
+    (change(test=" "), "field test: expected text, got only blanks"),
+    (change(test="def check("), "field test: expected Python source, got SyntaxError"),
+    (change(test="x = '\0'"), "field test: expected Python source"),
+    (change(test="from __future__ import division"), "field test: expected Python source"),
+    ("text", "expected an object, got str"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), BAD_ROWS)
+def test_bad_rows_are_reported_with_line_and_field(write, row, message):
+    path = write(change(task_id="first"), row, change(task_id="last"))
+    problems, (complaint,) = read_problems(path, strict=False)
+    assert [problem.id for problem in problems] == ["first", "last"]
+    assert complaint.startswith(f"{path}: line 2: {message}")
+    with pytest.raises(DataError, match=f"line 2: {message}"):
+        read_problems(path, strict=True)
+
+
+def test_the_genuine_file_reads_without_complaint():
+    path = str(need_data("humaneval/HumanEval.jsonl.gz"))
+    problems, complaints = read_problems(path, strict=True)
+    assert complaints == []
+    assert [problem.id for problem in problems] == [f"HumanEval/{n}" for n in range(164)]
+    for problem in problems:
+        assert f"\n{problem.entry_point} = candidate\n" in problem.tests[0].inputs
+        parse("canonical_solution", problem.solution)

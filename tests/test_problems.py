@@ -1,0 +1,50 @@
+"""Problem files are known by their rows' fields."""
+
+import json
+
+import pytest
+from test_apps_plus import STDIN_ROW
+from test_humaneval import ROW as HUMANEVAL_ROW
+from test_mbpp import ROW as MBPP_ROW
+from test_mbpp import SANITIZED
+
+from stepcoder_jax.data.problems import read_any
+from stepcoder_jax.data.rows import DataError
+
+ROWS = {
+    "apps_plus/1": STDIN_ROW,
+    "HumanEval/7": HUMANEVAL_ROW,
+    "Mbpp/2": MBPP_ROW,
+    "Mbpp/3": SANITIZED,
+}
+SHAPES = {
+    "list": json.dumps,
+    "lines": lambda rows: "\n".join(map(json.dumps, rows)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ROWS)
+def test_every_format_in_either_shape(tmp_path, name, shape):
+    """The first row is no use, and does not mislead."""
+    path = tmp_path / "file"
+    path.write_text(SHAPES[shape]([{"prompt": "", "task_id": 1}, ROWS[name]]))
+    (problem,), (complaint,) = read_any(str(path), strict=False)
+    assert problem.id == name
+    assert complaint.startswith(f"{path}: {'row 0' if shape == 'list' else 'line 1'}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "got"),
+    [
+        ('{"text": "a"}\n{"label": 1}', r'line 1 dict \{"text": "a"\}'),
+        ("[1]", "row 0 int 1"),
+        ("{'a': 1}", "line 1 not valid JSON"),
+    ],
+)
+def test_other_files_are_refused_with_the_formats_named(tmp_path, text, got):
+    path = tmp_path / "file"
+    path.write_text(text)
+    formats = "expected an APPS.*HumanEval or MBPP file.*humaneval: entry_point, test;"
+    with pytest.raises(DataError, match=f"{formats}.*got as {got}"):
+        read_any(str(path), strict=False)
