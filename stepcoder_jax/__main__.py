@@ -23,6 +23,7 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
   stepcoder evaluate RUN [--split test] [--before]               greedy pass@1 of a run
   stepcoder sample RUN [--problems 4] [--split validation]       programs in colour
   stepcoder judge FILE --solutions canonical                     run canonical solutions
+  stepcoder judge SAMPLES --problems FILE [--out FILE]           run samples of a model
   stepcoder data FILE [--split train]                            write the benchmark
   stepcoder doctor                                               versions, devices, sandbox
 
@@ -153,10 +154,11 @@ def run_sample(argv: list[str]) -> int:
 
 
 def run_judge(argv: list[str]) -> int:
-    from stepcoder_jax import judge
+    from stepcoder_jax import judge, samples
 
     options = parse_flags(judge.JudgeOptions, argv, "stepcoder judge", None)
-    return judge.judge_file(options)
+    run = samples.judge_samples if options.problems else judge.judge_file
+    return run(options)
 
 
 def run_data(argv: list[str]) -> int:

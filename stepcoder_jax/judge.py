@@ -5,8 +5,8 @@ from __future__ import annotations
 import collections
 import dataclasses
 import sys
-from collections.abc import Sequence
-from typing import Literal, TextIO
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, TextIO
 
 import tqdm
 import tyro
@@ -14,30 +14,70 @@ import tyro
 from stepcoder_jax.config import ExecutionConfig
 from stepcoder_jax.data.problems import read_any
 from stepcoder_jax.execution import Pool, PoolSettings
-from stepcoder_jax.records import Problem, Program, Report, Verdict
+from stepcoder_jax.records import InputError, Problem, Program, Report, TestResult, Verdict
 
 _MOST_LISTED = 20
 _EXIT_PASS, _EXIT_FAILED, _EXIT_BAD_INPUT = 0, 1, 2
 
+Counts = Mapping[str, collections.Counter[Verdict]]  # by difficulty
+
 
 @dataclasses.dataclass
 class JudgeOptions:
-    """Run every solution of a problem file in the sandbox; exit 1 when one fails."""
+    """Run programs in the sandbox: a problem file's own solutions, or a model's samples.
 
-    path: tyro.conf.Positional[str]
-    """A problem file: APPS+ v1, HumanEval or MBPP."""
+    stepcoder judge problems.json
+        run the canonical solution of every problem; exit 1 when one fails
+
+    stepcoder judge samples.jsonl --problems HumanEval.jsonl.gz --jobs 8 --timeout 3
+        run samples, one JSON object per line with task_id and completion (what follows the
+        problem's starter code) or solution (a whole program), taken as they are: a code
+        fence in one is a syntax error. Writes samples_results.jsonl, and prints verdicts
+        and pass@1; exit 2 when rows were bad or our own machinery failed
+
+    Problem files are APPS+ v1, HumanEval or MBPP, JSON or JSON lines, gzipped or not.
+    """
+
+    path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
+    """A problem file, or with --problems a file of samples."""
+    problems: str = ""
+    """The problem file that the samples are for."""
     solutions: Literal["canonical"] = "canonical"
-    """Which programs are run: the file's own solutions."""
+    """Which programs are run without --problems: the file's own solutions."""
+    out: str = ""
+    """Where results go; default: SAMPLES_results.jsonl beside the samples."""
+    force: bool = False
+    """Overwrite an existing file of results."""
     strict: bool = False
     """Stop at the first bad row instead of reporting and counting it."""
+    jobs: int | None = None
+    """Workers; short for --execution.workers."""
+    timeout: float | None = None
+    """CPU seconds of one test; short for --execution.cpu_seconds."""
+    min_level: int | None = None
+    """Isolation level below which nothing is run; short for --execution.min_level."""
     execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
+
+    def settings(self) -> PoolSettings:
+        """The pool's, with the short flags; nobody here asks what was executed."""
+        short = {
+            "workers": self.jobs,
+            "cpu_seconds": self.timeout,
+            "min_level": self.min_level,
+        }
+        fields = dataclasses.asdict(self.execution)
+        fields |= {name: value for name, value in short.items() if value is not None}
+        return PoolSettings(**fields, coverage="none")
 
 
 def judge_file(options: JudgeOptions) -> int:
-    """`stepcoder judge`; returns the exit code."""
+    """`stepcoder judge FILE`; returns the exit code."""
+    if options.out or options.force:
+        raise InputError(
+            "--out and --force are for results of samples; give --problems FILE as well"
+        )
     problems, complaints = read_any(options.path, strict=options.strict)
-    settings = PoolSettings(**dataclasses.asdict(options.execution), coverage="none")
-    return judge(problems, complaints, settings, sys.stdout)
+    return judge(problems, complaints, options.settings(), sys.stdout)
 
 
 def judge(
@@ -67,7 +107,13 @@ def judge(
         for problem, report in zip(problems, reports)
         if report is not None
     ]
-    print(format_table(judged), file=out)
+    counts: dict[str, collections.Counter[Verdict]] = {}
+    for problem, report in judged:
+        counts.setdefault(problem.difficulty, collections.Counter())[report.verdict] += 1
+    print(format_table(counts), file=out)
+    weak = sum(report.weak for _, report in judged)
+    if weak:
+        print(f"{weak} were graded within reach of the program (weak)", file=out)
     failures = [(problem, report) for problem, report in judged if not report.passed]
     for problem, report in failures[:_MOST_LISTED]:
         print(f"{problem.id}: {describe_failure(report)}", file=out)
@@ -82,20 +128,23 @@ def judge(
 def describe_failure(report: Report) -> str:
     """One line: the verdict, the test that decided it, and the error."""
     words = [str(report.verdict)]
-    for number, test in enumerate(report.tests):
-        if test.verdict is report.verdict:
-            place = f" at line {test.line}" if test.line else ""
-            words.append(f"in test {number}{': ' if test.error else ''}{test.error}{place}")
-            break
+    number, test = deciding_test(report)
+    if test is not None:
+        place = f" at line {test.line}" if test.line else ""
+        words.append(f"in test {number}{': ' if test.error else ''}{test.error}{place}")
     return " ".join([*words, report.message]).strip()
 
 
-def format_table(judged: Sequence[tuple[Problem, Report]]) -> str:
+def deciding_test(report: Report) -> tuple[int, TestResult | None]:
+    """The first test, and its number, that has the program's verdict; none had INFRA."""
+    for number, test in enumerate(report.tests):
+        if test.verdict is report.verdict:
+            return number, test
+    return -1, None
+
+
+def format_table(counts: Counts) -> str:
     """Counts by difficulty and verdict; verdicts that nobody got have no column."""
-    counts: dict[str, collections.Counter[Verdict]] = {}
-    for problem, report in judged:
-        row = counts.setdefault(problem.difficulty, collections.Counter())
-        row[report.verdict] += 1
     total: collections.Counter[Verdict] = sum(counts.values(), collections.Counter())
     columns = [verdict for verdict in Verdict if total[verdict]]
     rows = [["difficulty", *map(str, columns), "all"]]

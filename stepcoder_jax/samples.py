@@ -1,0 +1,280 @@
+"""`stepcoder judge SAMPLES --problems FILE`: a model's samples, run and counted.
+
+A sample is an object with `task_id` and either `solution`, a whole program, or
+`completion`, which continues the problem's starter code (MBPP has none: there it is the
+whole program too); with both, the solution counts. The text is run as it stands: who has
+code fences in it takes them out first, for to guess would be to grade another program.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TextIO
+
+from tqdm import tqdm
+
+from stepcoder_jax.data.mbpp import ID_PREFIX
+from stepcoder_jax.data.problems import read_any
+from stepcoder_jax.data.rows import (
+    DataError,
+    Row,
+    require,
+    require_object,
+    say,
+    stream_lines,
+)
+from stepcoder_jax.execution import Pool
+from stepcoder_jax.judge import JudgeOptions, deciding_test, format_table
+from stepcoder_jax.records import InputError, Problem, Program, Report, Verdict
+
+WANTED = "samples, one JSON object per line"
+_EXIT_JUDGED, _EXIT_BAD_INPUT, _EXIT_STOPPED = 0, 2, 130
+_WINDOW = 1024  # samples that are held at a time
+
+
+class Sample(NamedTuple):
+    """One row of the samples file and the program it stands for."""
+
+    fields: dict[str, Any]
+    program: Program
+
+
+@dataclasses.dataclass
+class Tally:
+    """What is kept of the reports: counts by difficulty and verdict, and by problem."""
+
+    verdicts: dict[str, collections.Counter[Verdict]] = dataclasses.field(
+        default_factory=lambda: collections.defaultdict(collections.Counter)
+    )
+    samples: collections.Counter[str] = dataclasses.field(
+        default_factory=collections.Counter
+    )
+    passed: collections.Counter[str] = dataclasses.field(
+        default_factory=collections.Counter
+    )
+
+    def add(self, problem: Problem, report: Report) -> None:
+        self.verdicts[problem.difficulty][report.verdict] += 1
+        self.samples[problem.id] += 1
+        self.passed[problem.id] += report.passed
+
+    @property
+    def infra(self) -> int:
+        return sum(row[Verdict.INFRA] for row in self.verdicts.values())
+
+    def describe(self) -> str:
+        """The table and one line: pass@1 = mean over problems of passed / samples.
+
+        That is the unbiased estimate (arXiv:2107.03374, eq. 1, k = 1). While samples are
+        INFRA there is none: they neither passed nor failed.
+        """
+        problems, samples = len(self.samples), self.samples.total()
+        if self.infra:
+            said = f"none, for {self.infra} samples were not judged (infra): run them again"
+        else:
+            shares = [self.passed[name] / n for name, n in self.samples.items()]
+            said = f"{100 * sum(shares) / problems:.1f} %"
+        table = format_table(self.verdicts)
+        return f"{table}\npass@1: {said} ({problems} problems, {samples} samples)"
+
+
+@dataclasses.dataclass
+class Results:
+    """The rows of results, written as they come, and what they add up to."""
+
+    file: TextIO
+    bar: Any  # tqdm
+    strong: Tally = dataclasses.field(default_factory=Tally)
+    weak: Tally = dataclasses.field(default_factory=Tally)
+
+    def keep(self, sample: Sample, report: Report) -> None:
+        self.file.write(json.dumps(sample.fields | describe_report(report)) + "\n")
+        tally = self.weak if report.weak else self.strong
+        tally.add(sample.program.problem, report)
+        self.bar.update()
+
+
+def judge_samples(options: JudgeOptions) -> int:
+    """`stepcoder judge SAMPLES --problems FILE`; returns the exit code.
+
+    0: every sample was judged, whatever became of it; 2: rows were bad, or our own
+    machinery failed on some; 130: stopped by the user. One row of results per sample, in
+    the samples' order; they are written as they come, so that a stopped run keeps them.
+    """
+    path, settings = results_path(options), options.settings()
+    problems, wrong_problems = read_index(options)
+    total, wrong_samples = check_samples(options, problems)
+    with (
+        Pool(settings) as pool,
+        _create(path, options.force) as file,
+        tqdm(total=total, unit="sample") as bar,
+    ):
+        results = Results(file, bar)
+        samples = good_samples(options.path, problems)
+        try:
+            while window := list(itertools.islice(samples, _WINDOW)):
+                judge_window(pool, window, results.keep)
+        except KeyboardInterrupt:
+            bar.close()
+            print(f"stopped: {bar.n} of {total} samples are judged, in {path}")
+            return _EXIT_STOPPED
+    print_summary(results, len(problems))
+    print(f"results: {path}")
+    if wrong_problems:
+        print(f"{wrong_problems} rows of {options.problems} were bad and were left out")
+    if wrong_samples:
+        print(f"{wrong_samples} rows of {options.path} were bad and were not judged")
+    infra = results.strong.infra + results.weak.infra
+    return _EXIT_BAD_INPUT if wrong_problems + wrong_samples + infra else _EXIT_JUDGED
+
+
+def results_path(options: JudgeOptions) -> str:
+    """Where the results go; InputError when that would overwrite something."""
+    if not os.path.isfile(options.path):
+        raise InputError(
+            f"SAMPLES: {options.path} is no file; expected {WANTED} (no pipe: it is "
+            "read twice)"
+        )
+    stem = re.sub(r"(\.jsonl?)?(\.gz)?$", "", options.path, count=1)
+    path = options.out or f"{stem}_results.jsonl"
+    if os.path.exists(path):
+        for flag, given in (("SAMPLES", options.path), ("--problems", options.problems)):
+            if os.path.exists(given) and os.path.samefile(path, given):
+                raise InputError(f"--out: {path} is the file of {flag}; give another name")
+        if not options.force:
+            raise InputError(
+                f"--out: {path} exists; give another name, or --force to overwrite it"
+            )
+    return path
+
+
+def read_index(options: JudgeOptions) -> tuple[dict[str, Problem], int]:
+    """The problems by their ids, and the number of bad rows, which are printed."""
+    problems, complaints = read_any(options.problems, strict=options.strict)
+    for complaint in complaints:
+        print(complaint)
+    if not problems:
+        raise InputError(f"{options.problems}: holds no usable problem")
+    return {problem.id: problem for problem in problems}, len(complaints)
+
+
+def check_samples(
+    options: JudgeOptions, problems: Mapping[str, Problem]
+) -> tuple[int, int]:
+    """The numbers of good and of bad rows, which are printed; nothing has run by then.
+
+    DataError when there is no good row and, when strict, for the first bad one.
+    """
+    good = wrong = 0
+    for row in stream_lines(options.path, WANTED):
+        try:
+            read_sample(row, problems)
+            good += 1
+        except DataError as error:
+            complaint = f"{options.path}: {row.place}: {error}"
+            if options.strict:
+                raise DataError(complaint) from None
+            print(complaint)
+            wrong += 1
+    if not good:
+        raise DataError(
+            f"{options.path}: holds no usable sample ({wrong} bad rows); expected {WANTED}"
+        )
+    return good, wrong
+
+
+def good_samples(path: str, problems: Mapping[str, Problem]) -> Iterator[Sample]:
+    """The samples of a file that `check_samples` has seen."""
+    for row in stream_lines(path, WANTED):
+        with contextlib.suppress(DataError):
+            yield read_sample(row, problems)
+
+
+def read_sample(row: Row, problems: Mapping[str, Problem]) -> Sample:
+    """One row's sample; DataError naming the field that is wrong."""
+    fields = require_object(row)
+    problem = find_problem(fields, problems)
+    if "solution" in fields:
+        source, start = require(fields, "solution", str), 0
+    elif "completion" in fields:
+        source = problem.starter_code + require(fields, "completion", str)
+        start = len(problem.starter_code.encode())
+    else:
+        raise DataError("fields completion and solution: expected one, both are missing")
+    return Sample(fields, Program(problem, source, start, ()))
+
+
+def find_problem(fields: Mapping[str, Any], problems: Mapping[str, Problem]) -> Problem:
+    """The problem that `task_id` names; MBPP's may be Mbpp/2, MBPP/2, "2" or 2."""
+    if "task_id" not in fields:
+        raise DataError("field task_id: expected a problem's id, but it is missing")
+    name = str(fields["task_id"])
+    number = re.sub(rf"^{ID_PREFIX}", "", name, flags=re.IGNORECASE)
+    problem = problems.get(name) or problems.get(ID_PREFIX + number)
+    if problem is None:
+        raise DataError(
+            f"field task_id: expected the id of a problem, as {next(iter(problems))!r} is, "
+            f"got {say(fields['task_id'])}"
+        )
+    return problem
+
+
+def judge_window(
+    pool: Pool, window: Sequence[Sample], keep: Callable[[Sample, Report], None]
+) -> None:
+    """Judge some samples; `keep` gets them in their order, when stopped all that ended."""
+    waiting: dict[int, Report] = {}
+    kept = 0
+    try:
+        for number, report in pool.stream([sample.program for sample in window]):
+            waiting[number] = report
+            while kept in waiting:
+                keep(window[kept], waiting.pop(kept))
+                kept += 1
+    finally:
+        for number in sorted(waiting):
+            keep(window[number], waiting[number])
+
+
+def describe_report(report: Report) -> dict[str, Any]:
+    """The fields that a row of results has beside the sample's own."""
+    _, test = deciding_test(report)
+    failed = None if report.passed else test
+    return {
+        "passed": report.passed,
+        "result": str(report.verdict),
+        "weak": report.weak,
+        "tests": [str(result.verdict) for result in report.tests],
+        "error": report.message or (failed.error if failed else ""),
+        "line": failed.line if failed else None,
+        "cpu_seconds": round(sum(result.cpu_seconds for result in report.tests), 6),
+    }
+
+
+def print_summary(results: Results, problems: int) -> None:
+    """Verdicts and pass@1; those graded within reach of the program by themselves."""
+    seen = len(results.strong.samples | results.weak.samples)
+    if results.strong.samples:
+        print(results.strong.describe())
+    if results.weak.samples:
+        print("weak: the tests ran within reach of the program, which could cheat")
+        print(results.weak.describe())
+    if seen < problems:
+        print(f"{problems - seen} of {problems} problems have no sample")
+
+
+@contextlib.contextmanager
+def _create(path: str, force: bool) -> Iterator[TextIO]:
+    """The results file; each line leaves our hands once written."""
+    try:
+        with open(path, "w" if force else "x", encoding="utf-8", buffering=1) as file:
+            yield file
+    except OSError as error:
+        raise InputError(f"--out: {path} cannot be written: {error.strerror}") from None
