@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from stepcoder_jax.execution import PoolSettings
-from stepcoder_jax.records import Mode, Problem, Program, TestCase
+from stepcoder_jax.execution import Pool, PoolSettings
+from stepcoder_jax.records import Mode, Problem, Program, Report, TestCase
 
 SHARED_DATA = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 INTERPRETERS = ("", "python3.12", "python3.13")
@@ -56,3 +56,21 @@ def need_data(relative: str) -> pathlib.Path:
     if not path.exists():
         pytest.skip(f"no shared data: {relative} is absent")
     return path
+
+
+def run_sources(problems, sources) -> list[Report]:
+    """The reports on one source per problem."""
+    programs = [Program(p, source, 0, ()) for p, source in zip(problems, sources)]
+    with Pool(make_settings(cpu_seconds=6.0, coverage="none")) as pool:
+        return pool.run(programs)
+
+
+def run_swapped(problems) -> dict[tuple[str, str], Report]:
+    """Each solution under the next problem's name and tests; reports by the two ids."""
+    following = [*problems[1:], problems[0]]
+    sources = [
+        f"{this.solution}\n{other.entry_point} = {this.entry_point}\n"
+        for this, other in zip(problems, following)
+    ]
+    reports = run_sources(following, sources)
+    return {(a.id, b.id): report for a, b, report in zip(problems, following, reports)}

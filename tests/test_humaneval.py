@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from execution_kit import need_data
+from execution_kit import need_data, run_sources, run_swapped
 
 from stepcoder_jax.data.humaneval import read_problems
 from stepcoder_jax.data.rows import DataError
@@ -70,6 +70,24 @@ def test_the_test_code_calls_the_program_and_trusts_the_prompts_helpers(write):
     )
 
 
+@pytest.mark.parametrize(
+    ("source", "verdict"),
+    [
+        (PROMPT + ROW["canonical_solution"], "pass"),
+        ("def quarter(x): return x // 4", "pass"),  # `half` is the prompt's in any case
+        ("def half(x): return 9\ndef quarter(x): return 9", "wrong"),
+        (PROMPT, "wrong"),  # the stub
+        ("def other(x): return 2", "runtime"),
+    ],
+)
+@pytest.mark.parametrize("name", ["candidate", "quarter"])
+def test_programs_meet_the_test_code(write, source, verdict, name):
+    row = change(test=ROW["test"].replace("candidate(8)", f"{name}(8)"))
+    problems, _ = read_problems(write(row), strict=True)
+    (report,) = run_sources(problems, [source])
+    assert (str(report.verdict), report.weak) == (verdict, False)
+
+
 def change(**fields):
     changed = {**ROW, **fields}
     return {name: value for name, value in changed.items() if value is not ...}
@@ -101,11 +119,27 @@ def test_bad_rows_are_reported_with_line_and_field(write, row, message):
         read_problems(path, strict=True)
 
 
-def test_the_genuine_file_reads_without_complaint():
+@pytest.fixture(scope="module")
+def genuine():
     path = str(need_data("humaneval/HumanEval.jsonl.gz"))
     problems, complaints = read_problems(path, strict=True)
     assert complaints == []
-    assert [problem.id for problem in problems] == [f"HumanEval/{n}" for n in range(164)]
-    for problem in problems:
+    return problems
+
+
+def test_the_genuine_file_reads_without_complaint(genuine):
+    assert [problem.id for problem in genuine] == [f"HumanEval/{n}" for n in range(164)]
+    for problem in genuine:
         assert f"\n{problem.entry_point} = candidate\n" in problem.tests[0].inputs
         parse("canonical_solution", problem.solution)
+
+
+def test_every_canonical_solution_passes(genuine):
+    reports = run_sources(genuine, [problem.solution for problem in genuine])
+    assert [p.id for p, report in zip(genuine, reports) if not report.passed] == []
+
+
+def test_no_solution_passes_the_next_problems_tests(genuine):
+    reports = run_swapped(genuine)
+    assert [ids for ids, report in reports.items() if report.passed] == []
+    assert {str(report.verdict) for report in reports.values()} == {"wrong", "runtime"}

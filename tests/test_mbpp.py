@@ -1,13 +1,14 @@
 """The MBPP reader: function, tests and mode of a row, and what is said of a bad one."""
 
+import dataclasses
 import json
 
 import pytest
-from execution_kit import need_data
+from execution_kit import need_data, run_sources, run_swapped
 
 from stepcoder_jax.data.mbpp import read_problems
 from stepcoder_jax.data.rows import DataError
-from stepcoder_jax.records import Mode
+from stepcoder_jax.records import Mode, Verdict
 
 CODE = """import math, sys as system\r
 from os import path\r
@@ -176,3 +177,55 @@ def test_the_genuine_files_read_without_complaint(name, count, weak):
     for problem in problems:
         assert problem.entry_point in problem.statement
         assert f"def {problem.entry_point}" in problem.solution
+
+
+def every(step):
+    """Some of MBPP, and all of its weak ones."""
+    problems, _ = read_problems(str(need_data("mbpp/mbpp.jsonl")), strict=True)
+    return [
+        problem
+        for number, problem in enumerate(problems)
+        if number % step == 0 or problem.mode is Mode.ASSERT_INPROC
+    ]
+
+
+@pytest.mark.parametrize("step", [12, pytest.param(1, marks=pytest.mark.slow)])
+def test_reference_solutions_pass(step):
+    problems = every(step)
+    reports = run_sources(problems, [problem.solution for problem in problems])
+    assert [p.id for p, report in zip(problems, reports) if not report.passed] == []
+    weak = [p.id for p, report in zip(problems, reports) if report.weak]
+    assert weak == ["Mbpp/367", "Mbpp/533", "Mbpp/601", "Mbpp/927"]
+
+
+@pytest.mark.slow
+def test_sanitized_reference_solutions_pass():
+    problems, _ = read_problems(str(need_data("mbpp/sanitized-mbpp.json")), strict=True)
+    reports = run_sources(problems, [problem.solution for problem in problems])
+    assert [p.id for p, report in zip(problems, reports) if not report.passed] == []
+
+
+@pytest.mark.parametrize(
+    ("step", "alike"),
+    [
+        (12, []),
+        # Both add two lists, item by item.
+        pytest.param(1, [("Mbpp/728", "Mbpp/729")], marks=pytest.mark.slow),
+    ],
+)
+def test_no_solution_passes_the_next_problems_tests(step, alike):
+    reports = run_swapped(every(step))
+    assert [ids for ids, report in reports.items() if report.passed] == alike
+    assert {str(report.verdict) for report in reports.values()} <= {
+        "pass",
+        "wrong",
+        "runtime",
+    }
+
+
+def test_what_the_rule_calls_weak_cannot_be_asked_by_values():
+    """The sandbox agrees: run apart, these tests are no verdict on the program."""
+    weak = [problem for problem in every(1) if problem.mode is Mode.ASSERT_INPROC]
+    apart = [dataclasses.replace(problem, mode=Mode.ASSERT_PROXY) for problem in weak]
+    reports = run_sources(apart, [problem.solution for problem in apart])
+    assert [report.verdict for report in reports] == [Verdict.INFRA] * 4

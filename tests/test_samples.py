@@ -9,6 +9,7 @@ import time
 
 import pytest
 from execution_kit import need_data
+from test_humaneval import ROW as HUMANEVAL
 
 from stepcoder_jax import samples
 from stepcoder_jax.__main__ import main
@@ -241,36 +242,60 @@ def test_programs_of_samples():
     assert samples.read_sample(row, {"a": problem}).program == Program(problem, "b", 0, ())
 
 
-def make_report(verdict, weak=False):
-    return Report(verdict, (TestResult(verdict),), frozenset(), "why", weak)
+def make_report(verdict):
+    return Report(verdict, (TestResult(verdict),), frozenset(), "why")
 
 
-def test_weak_and_infra_are_counted_apart(judge, tmp_path, monkeypatch):
-    """Neither can be had at will: the pool's reports are replaced on their way."""
-    verdicts = iter([Verdict.PASS, Verdict.WRONG, Verdict.PASS])
-    weak = iter([False, False, True])
+MBPP = {
+    "text": "t",
+    "test_setup_code": "",
+    "code": "class A: pass\ndef f(x): return 1\n",
+}
+APART = MBPP | {"task_id": 1, "test_list": ["assert f(0) == 1", "assert f(1) == 1"]}
+WEAK = MBPP | {"task_id": 2, "test_list": ["assert f(A()) == 1"]}
+
+
+def test_assertions_and_weak_ones_are_counted_apart(judge, tmp_path):
+    right, wrong = {"solution": MBPP["code"]}, {"completion": "def f(x): return x\n"}
+    rows = [{"task_id": 1} | right, {"task_id": "MBPP/1"} | wrong, {"task_id": 2} | right]
+    code, said, _ = judge(rows, problems=[APART, WEAK])
+    results = read(tmp_path / "samples_results.jsonl")
+    assert [(row["result"], row["weak"]) for row in results] == [
+        ("pass", False),
+        ("wrong", False),
+        ("pass", True),
+    ]
+    assert (results[1]["error"], results[1]["tests"]) == (
+        "AssertionError",
+        ["wrong", "not_run"],
+    )
+    assert code == 0 and said[3] == "pass@1: 50.0 % (1 problems, 2 samples)"
+    assert said[4].startswith("weak: ")
+    assert said[8] == "pass@1: 100.0 % (1 problems, 1 samples)"
+
+
+def test_humaneval_completions_continue_the_prompt(judge, tmp_path):
+    rows = [
+        {"task_id": HUMANEVAL["task_id"], "completion": HUMANEVAL["canonical_solution"]},
+        {"task_id": HUMANEVAL["task_id"], "completion": "    return x\n"},
+    ]
+    judge(rows, problems=[HUMANEVAL])
+    results = read(tmp_path / "samples_results.jsonl")
+    assert [row["result"] for row in results] == ["pass", "wrong"]
+
+
+def test_while_our_own_failures_remain_there_is_no_pass_rate(judge, tmp_path, monkeypatch):
+    """They cannot be had at will: the pool's reports are replaced on their way."""
 
     def stream(pool, programs):
-        for number, _ in enumerate(programs):
-            yield number, make_report(next(verdicts), next(weak))
+        yield 0, make_report(Verdict.PASS)
+        yield 1, make_report(Verdict.INFRA)
 
     monkeypatch.setattr(Pool, "stream", stream)
-    code, said, _ = judge([GOOD, GOOD, GOOD])
-    assert code == 0
-    assert said[3] == "pass@1: 50.0 % (1 problems, 2 samples)"
-    assert (
-        said[4].startswith("weak: ")
-        and said[8] == "pass@1: 100.0 % (1 problems, 1 samples)"
-    )
-    assert [row["weak"] for row in read(tmp_path / "samples_results.jsonl")] == [
-        False,
-        False,
-        True,
-    ]
-    verdicts, weak = iter([Verdict.PASS, Verdict.INFRA]), iter([False, False])
-    code, said, _ = judge([GOOD, GOOD], "--force")
+    code, said, _ = judge([GOOD, GOOD])
     assert code == 2 and "pass@1: none, for 1 samples were not judged (infra)" in said[3]
-    assert read(tmp_path / "samples_results.jsonl")[1]["error"] == "why"
+    second = read(tmp_path / "samples_results.jsonl")[1]
+    assert (second["result"], second["error"]) == ("infra", "why")
 
 
 def test_windows_follow_each_other(judge, tmp_path, monkeypatch):
@@ -325,10 +350,10 @@ def test_ctrl_c_keeps_what_was_judged(tmp_path):
 
 def test_canonical_solutions_as_samples(tmp_path, capsys):
     path = need_data("apps_plus/problems.json")
-    given, rows = json.loads(path.read_text())[:40], []
+    given, rows = json.loads(path.read_text())[:12], []
     for number, row in enumerate(given):
         name = row.get("id", f"apps_plus/{number}")
         rows.append({"task_id": name, "solution": row["canonical_solution"]})
     (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert main(["judge", str(tmp_path / "s.jsonl"), "--problems", str(path)]) == 0
-    assert "pass@1: 100.0 % (40 problems, 40 samples)" in capsys.readouterr().out
+    assert "pass@1: 100.0 % (12 problems, 12 samples)" in capsys.readouterr().out
