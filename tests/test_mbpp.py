@@ -85,6 +85,11 @@ def test_a_sanitized_row_becomes_a_problem(read):
     assert sources(problem) == ["import math\nassert math.isclose(twice(1), 2)\n"]
 
 
+def test_the_function_is_the_one_called_first(read):
+    problem = read(change(ROW, test_list=["assert max([twice(1)]) == helper(2)"]))
+    assert problem.entry_point == "twice"
+
+
 def test_set_up_code_runs_before_each_test(read):
     problem = read(change(ROW, test_setup_code="a = 1\r\nb = 2\n"))
     assert [text.split("assert")[0] for text in sources(problem)] == ["a = 1\nb = 2\n"] * 2

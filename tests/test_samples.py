@@ -337,12 +337,15 @@ def test_ctrl_c_keeps_what_was_judged(tmp_path):
     with subprocess.Popen(
         command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        deadline = time.monotonic() + 60
-        while not results.exists() or len(read(results)) < 5:
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        said, error = process.communicate(timeout=30)
+        try:
+            deadline = time.monotonic() + 60
+            while not results.exists() or len(read(results)) < 5:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            said, error = process.communicate(timeout=30)
+        finally:
+            process.kill()
     assert process.returncode == 130, error
     assert said == "stopped: 5 of 25 samples are judged, in samples_results.jsonl\n"
     assert [row["passed"] for row in read(results)] == [True] * 5
