@@ -124,7 +124,9 @@ class TestResult:
     stderr: str = ""  # capped
     # As in Report, of this test alone.
     executed: frozenset[tuple[int, int]] = frozenset()
-    expressions: Mapping[Position, bool] = dataclasses.field(default_factory=dict)
+    expressions: Mapping[Position, bool] = dataclasses.field(
+        default_factory=dict, hash=False
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +145,9 @@ class Report:
     executed: frozenset[tuple[int, int]]
     message: str = ""  # for COMPILE and INFRA: one line
     weak: bool = False  # graded within reach of the program (Mode.ASSERT_INPROC): no reward
-    expressions: Mapping[Position, bool] = dataclasses.field(default_factory=dict)
+    expressions: Mapping[Position, bool] = dataclasses.field(
+        default_factory=dict, hash=False
+    )
 
     @property
     def passed(self) -> bool:

@@ -78,8 +78,9 @@ CHEATS = {
     "own builtins": "abs = lambda x: 0\nlen = lambda x: 3\ndef f(x): return 7",
     "patched builtins": "import builtins\nbuiltins.abs = lambda x: 0\n"
     "builtins.AssertionError = Exception\ndef f(x): return 7",
-    "frames": "import sys, gc\ndef f(x):\n    found = [o for o in gc.get_objects() if "
-    "'4217' in str(o)[:9999]]\n    print('SEEN' if found else '')\n    return 7",
+    "frames": "import sys, gc\ndef f(x):\n    needle = str(int('4216') + 1)\n"
+    "    found = [o for o in gc.get_objects() if needle in str(o)[:9999]]\n"
+    "    print('SEEN' if found else '')\n    return 7",
     "expected values on the input": "import sys\n"
     "def f(x): print('SEEN' if '4217' in sys.stdin.read() else '')",
     "forged answer": "import os\ndef f(x):\n    os.write(5, b'\\x00\\x00\\x00\\x02[]')\n"
