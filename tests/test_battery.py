@@ -1,4 +1,4 @@
-"""The battery on every interpreter, oversubscribed, as an ordinary user."""
+"""The battery on every interpreter."""
 
 import collections
 

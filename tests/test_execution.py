@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from array import array
 from concurrent import futures
 
 import pytest
@@ -17,7 +18,7 @@ from execution_kit import (
     make_settings,
 )
 
-from stepcoder_jax.execution import Pool, PoolSettings, SandboxError
+from stepcoder_jax.execution import Pool, PoolSettings, SandboxError, verdicts
 from stepcoder_jax.records import Mode, Verdict
 
 CALL = {"mode": Mode.CALL, "entry_point": "f"}
@@ -130,13 +131,11 @@ def test_deep_elif_chains_and_large_sources_compile(pool):
     assert judge(pool, "x = 1\n" * 30_000 + "print(3)\n", ("", "3\n")).passed
 
 
-def test_more_statements_than_the_output_limit_has_room_for():
-    source = "a=0\n" * 135_000 + "print(3)\n"  # 8 bytes each, in a file of 1 MB
-    settings = make_settings(
-        workers=1, output_mb=1, memory_mb=2048, cpu_seconds=30.0, coverage="statement"
-    )
-    with Pool(settings) as pool:
-        assert judge(pool, source, ("", "3\n")).passed
+def test_a_table_of_statements_that_the_output_limit_cut():
+    table = array("I", [1, 0, 2, 0, 3, 0]).tobytes()
+    for cut, whole in [(0, 3), (1, 2), (4, 2), (8, 2), (23, 0)]:
+        parts = {"head": b"SC" + table[: len(table) - cut], "hits": b"\1" * 9}
+        assert len(verdicts.executed_statements(parts)) == whole
 
 
 def test_early_exit_and_run_all_differ_in_coverage_alone():

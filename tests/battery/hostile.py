@@ -1,4 +1,8 @@
-"""Scripts that attack the judge, hang, or crash the interpreter."""
+"""Scripts that attack the judge, hang, or crash the interpreter.
+
+None may do lasting harm where it succeeds: a kernel may lack the layer that holds it. What
+is made is removed again, and nothing that exists is removed or changed.
+"""
 
 from battery.cases import (
     COMPILE,
@@ -23,8 +27,9 @@ PROCESSES = (
            "with m.Pool(2) as p: print(sum(p.map(int, '12')))\n", RUNTIME),
     script("clone", "no process", "import ctypes\n"
            "print(ctypes.CDLL(None).syscall(56, 17, 0, 0, 0, 0) >= 0 and 3)\n", HELD),
-    script("fork bomb that does not give up", "no process, and time ends",
-           "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass\n", TIMEOUT),
+    script("forks that do not give up", "no process, and time ends",
+           "import os\nwhile True:\n    try: os.fork() or os._exit(0)\n"
+           "    except OSError: pass\n", TIMEOUT),
     script("kill the group", "no signal to others", "import os\nos.kill(0, 9)\nprint(3)", RUNTIME,
            error="PermissionError"),
     script("kill itself", "looks like the kernel's own kill",
@@ -34,8 +39,8 @@ PROCESSES = (
     script("main thread leaves", "the other one goes on", "import ctypes, threading\n"
            "def f():\n    while True: pass\nprint(3, flush=True)\n"
            "threading.Thread(target=f).start()\nctypes.CDLL(None).syscall(60, 0)\n", TIMEOUT),
-    script("slow down the user", "the worker is the same user's",
-           "import os\nos.setpriority(os.PRIO_USER, 0, 5)\nprint(3)\n", RUNTIME,
+    script("slow down the worker", "it is the same user's",
+           "import os\nos.setpriority(os.PRIO_PROCESS, os.getppid(), 5)\nprint(3)\n", RUNTIME,
            error="PermissionError"),
     script("slow down itself", "its limits are in seconds of its own",
            "import os\nos.nice(5)\nprint(3)\n", RUNTIME, error="PermissionError"),
@@ -44,13 +49,17 @@ PROCESSES = (
 )  # fmt: skip
 
 FILES = (
-    script("hard link", "nothing is writable", "import os\nos.link(os.__file__, '/tmp/x')\n",
+    script("hard link", "nothing is writable",
+           "import os\nx = f'/tmp/battery.{os.getpid()}'\nos.link(os.__file__, x)\nos.unlink(x)\nprint(3)\n",
            RUNTIME),
-    script("remove the library", "nothing is writable", "import os\nos.unlink(os.__file__)\n",
-           RUNTIME),
-    script("pipe by name", "nothing is writable", "import os\nos.mkfifo('/tmp/x')\n", RUNTIME),
+    script("remove the library", "refused before the folder is seen not to be empty",
+           "import os\nos.rmdir(os.path.dirname(os.__file__))\n", RUNTIME,
+           error="PermissionError"),
+    script("pipe by name", "nothing is writable",
+           "import os\nx = f'/tmp/battery.{os.getpid()}'\nos.mkfifo(x)\nos.unlink(x)\nprint(3)\n", RUNTIME),
     script("ten thousand files", "nothing is writable",
-           "for i in range(10**4): open(f'/tmp/x{i}', 'w')\nprint(3)\n", RUNTIME),
+           "import os\nfor i in range(10**4):\n    x = f'/tmp/battery.{os.getpid()}'\n    open(x, 'x').close()\n"
+           "    os.unlink(x)\nprint(3)\n", RUNTIME),
     script("temporary file", "nothing is writable",
            "import tempfile\ntempfile.TemporaryFile()\nprint(3)\n", RUNTIME),
     script("read the judge", "the package is no library of the program's",

@@ -1,0 +1,89 @@
+"""Each layer of the sandbox switched off: the listed programs flip, and only those."""
+
+import pytest
+from battery import CASES
+from execution_kit import make_program, make_settings
+from test_execution_attacks import ATTACKS, LIBC
+
+from stepcoder_jax.execution import Pool
+from stepcoder_jax.records import Verdict
+
+# A list of what may run, not of what may not: with a layer off these do succeed, and
+# leave nothing behind. Those that reach other processes, write files or fill the machine
+# are never run so.
+ATTACKS_WITHOUT_TRACE = (
+    "read",
+    "read the worker's file",
+    "list",
+    "memfd",
+    "truncate",
+    "tcp",
+    "unix datagrams",
+    "fork",
+    "pidfd",
+    "outlive the worker",
+    "signals by files",
+)
+CASES_WITHOUT_TRACE = (
+    "popen",
+    "slow down itself",
+    "chain to a core",
+    "command line of the worker",
+    "seals",
+    "map of 8 GB",
+    "65 descriptors",
+    "900 calls deep",
+    "fast input class",
+    "the device",
+    "stdout closed after",
+    "executor",
+    "exit(True)",
+    "watchdog",
+    "lost",
+    "too large",
+    "nan for nan",
+)
+FLIPS = {
+    "none": set(),
+    "landlock": {"read", "list", "command line of the worker"},
+    "seccomp": {
+        "memfd",
+        "tcp",
+        "unix datagrams",
+        "fork",
+        "pidfd",
+        "outlive the worker",
+        "signals by files",
+        "slow down itself",
+        "chain to a core",
+    },
+    "rlimits": {"map of 8 GB", "65 descriptors"},
+    "uid": set(),  # what it holds, the others hold too: a second wall
+}
+
+
+def programs_without_trace():
+    """{name: (program, right verdicts)}."""
+    attacks = {
+        name: (
+            make_program(f"{LIBC}{ATTACKS[name]}\nprint('open')\n", ("", "open\n")),
+            (Verdict.RUNTIME,),
+        )
+        for name in ATTACKS_WITHOUT_TRACE
+    }
+    ours = {case.title: (case.program, case.verdicts) for case in CASES}
+    return attacks | {name: ours[name] for name in CASES_WITHOUT_TRACE}
+
+
+@pytest.mark.parametrize("layer", FLIPS)
+def test_each_layer_holds_what_it_is_there_for(layer):
+    programs = programs_without_trace()
+    without = () if layer == "none" else (layer,)
+    with Pool(make_settings(without=without, allow_unsafe=True)) as pool:
+        reports = pool.run([program for program, _ in programs.values()])
+    flipped = {
+        name
+        for (name, (_, verdicts)), report in zip(programs.items(), reports)
+        if report.verdict not in verdicts
+    }
+    assert flipped == FLIPS[layer]
