@@ -22,6 +22,7 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
   stepcoder sft EXPERIMENT[:ARG] [--section.field VALUE ...]     supervised fine-tuning
   stepcoder evaluate RUN [--split test] [--before]               greedy pass@1 of a run
   stepcoder sample RUN [--problems 4] [--split validation]       programs in colour
+  stepcoder export RUN [--step N] --to DIR                       a folder for transformers
   stepcoder judge FILE --solutions canonical                     run canonical solutions
   stepcoder judge SAMPLES --problems FILE [--out FILE]           run samples of a model
   stepcoder data FILE [--split train]                            write the benchmark
@@ -153,6 +154,22 @@ def run_sample(argv: list[str]) -> int:
     )
 
 
+def run_export(argv: list[str]) -> int:
+    parser = Parser(prog="stepcoder export")
+    parser.add_argument("run", help="a run folder of `stepcoder train`")
+    parser.add_argument(
+        "--step", type=int, help="checkpoint; default: the best, else the last"
+    )
+    parser.add_argument("--to", required=True, help="a new or empty folder")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights"
+    )
+    given = parser.parse_args(argv)
+    from stepcoder_jax import export
+
+    return export.export_run(given.run, given.step, given.to, given.dtype)
+
+
 def run_judge(argv: list[str]) -> int:
     from stepcoder_jax import judge, samples
 
@@ -193,6 +210,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sft": run_sft,
     "evaluate": run_evaluate,
     "sample": run_sample,
+    "export": run_export,
     "judge": run_judge,
     "data": run_data,
     "doctor": run_doctor,

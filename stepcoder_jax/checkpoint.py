@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from stepcoder_jax import sharding
 from stepcoder_jax.pytrees import TrainState
 from stepcoder_jax.records import InputError
 
@@ -137,9 +138,14 @@ def _check_shapes(path: Path, abstract_state: TrainState) -> None:
 
 
 def hash_params(params: Any) -> str:
-    """SHA-256 of the names, dtypes, shapes and bytes of a tree of host arrays."""
+    """SHA-256 of the names, dtypes, shapes and bytes of a tree of global or host arrays.
+
+    One array at a time is whole on the host; every process must call it.
+    """
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if isinstance(leaf, jax.Array):
+            leaf = sharding.to_host(leaf)
         array = np.ascontiguousarray(leaf)
         digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         digest.update(array.tobytes())

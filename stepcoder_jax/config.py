@@ -23,12 +23,13 @@ class ConfigError(InputError):
 
 @dataclasses.dataclass
 class ModelConfig:
-    """A Llama-shaped decoder; the shape comes from `checkpoint` when that is set."""
+    """A decoder; the family and the shape come from `checkpoint` when that is set."""
 
     checkpoint: str = ""  # Hugging Face folder, "builtin", or "" for random weights
     tokenizer: str = (
         ""  # tokenizer folder; "": the checkpoint's; "builtin": the shipped one
     )
+    family: Literal["llama", "mistral", "qwen2", "qwen3", "starcoder2"] = "llama"
     vocab_size: int = 512
     hidden_size: int = 96
     intermediate_size: int = 256
@@ -38,11 +39,19 @@ class ModelConfig:
     head_dim: int = 24
     max_positions: int = 1024
     rope_theta: float = 10000.0
-    rope_factor: float = 1.0  # linear position scaling (DeepSeek-Coder: 4)
+    rope_scaling: Literal["linear", "llama3", "yarn"] = "linear"
+    rope_factor: float = 1.0  # positions are stretched by this (DeepSeek-Coder: 4)
+    rope_context: int = 8192  # positions before the stretching (llama3, yarn)
+    rope_slow: float = 1.0  # turns over rope_context below which all is stretched
+    rope_fast: float = 4.0  # turns above which nothing is (yarn's default: 32)
+    rope_amplitude: float = 1.0  # of cosine and sine (yarn: 0.1 ln factor + 1)
+    sliding_window: int = 0  # positions that each one sees, itself included; 0: all before
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations
+    attention: Literal["xla", "cudnn"] = "xla"  # cudnn: NVIDIA GPUs, bfloat16
     remat: bool = False  # recompute each layer in the backward pass
+    remat_policy: Literal["nothing", "dots"] = "nothing"  # kept: no, or the matrix products
     shared_trunk: bool = False  # value head on the actor's trunk instead of a critic
 
 
@@ -50,7 +59,7 @@ class ModelConfig:
 class PromptConfig:
     """How a problem is put before the model."""
 
-    template: Literal["deepseek", "plain"] = "deepseek"
+    template: Literal["deepseek", "plain", "chat"] = "deepseek"  # chat: the tokenizer's own
     max_prompt_length: int = 1024  # tokens, head included; longer prompts are an error
     fence: str = "```"
 
@@ -266,6 +275,18 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     sampling, ppo, cccs = config.sampling, config.ppo, config.cccs
     heads = config.model.num_heads
     yield "model.num_kv_heads", *_divides(config.model.num_kv_heads, heads)
+    model = config.model
+    yield "model.rope_factor", model.rope_factor > 0, "more than 0"
+    yield (
+        "model.sliding_window",
+        model.sliding_window == 0 or (model.family != "llama" and model.sliding_window > 0),
+        "0 (none), or a number of positions where model.family is not llama",
+    )
+    yield (
+        "model.attention",
+        model.attention == "xla" or model.dtype == "bfloat16",
+        "xla, since cuDNN needs model.dtype=bfloat16",
+    )
     yield "sampling.problems_per_step", sampling.problems_per_step >= 1, "at least 1"
     yield "sampling.rollouts_per_problem", sampling.rollouts_per_problem >= 1, "at least 1"
     yield "sampling.temperature", sampling.temperature > 0, "more than 0 (PPO explores)"

@@ -7,6 +7,7 @@ tokenizer is an argument: any object with the few members of `Tokenizer`.
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -23,10 +24,11 @@ SYSTEM = (
     "politically sensitive questions, security and privacy issues, and other non-computer "
     "science questions, you will refuse to answer."
 )
+REQUEST = "write an algorithm in python:\n{statement}"
 TEMPLATES = {
-    "deepseek": SYSTEM
-    + "\n### Instruction:\nwrite an algorithm in python:\n{statement}\n### Response:\n",
+    "deepseek": f"{SYSTEM}\n### Instruction:\n{REQUEST}\n### Response:\n",
     "plain": "{statement}\n",
+    "chat": "",  # the tokenizer's own
 }
 
 
@@ -36,31 +38,94 @@ class Tokenizer(Protocol):
     bos_token_id: int | None
     all_special_ids: list[int]
     added_tokens_decoder: dict[int, Any]  # id -> object with .content and .special
+    chat_template: Any  # None where it has none
+
+    def apply_chat_template(
+        self,
+        conversation: list[dict[str, str]],
+        tokenize: bool,
+        add_generation_prompt: bool,
+    ) -> Any: ...
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]: ...
 
     def get_vocab(self) -> dict[str, int]: ...
 
 
-def render(task: Task, template: str, fence: str) -> str:
+def render(task: Task, tokenizer: Tokenizer, config: PromptConfig) -> str:
     """Return the text put before the model: statement, opened code fence, head.
 
     The authors' later release opens the response with the fence and the starter code in
-    the same way; the prefix of a later stage takes the starter code's place.
+    the same way; the prefix of a later stage takes the starter code's place. Template
+    "chat" is the tokenizer's own, with the paper's request as the user's message.
     """
-    if template not in TEMPLATES:
+    if config.template not in TEMPLATES:
         raise ConfigError(
-            f"prompt.template: expected one of {sorted(TEMPLATES)}, got {template!r}"
+            f"prompt.template: expected one of {sorted(TEMPLATES)}, got {config.template!r}"
         )
     # str.replace, since a statement may hold braces.
-    opening = TEMPLATES[template].replace("{statement}", task.problem.statement.rstrip())
-    return f"{opening}{fence}python\n{task.head}"
+    statement = task.problem.statement.rstrip()
+    if config.template == "chat":
+        opening = chat_opening(tokenizer, REQUEST.replace("{statement}", statement))
+    else:
+        opening = TEMPLATES[config.template].replace("{statement}", statement)
+    return f"{opening}{config.fence}python\n{task.head}"
+
+
+def chat_opening(tokenizer: Tokenizer, message: str) -> str:
+    """Return a user's message in the tokenizer's chat template, up to the response."""
+    if tokenizer.chat_template is None:
+        raise ConfigError(
+            "prompt.template: expected a tokenizer with a chat template for 'chat', this "
+            "one has none; set --prompt.template deepseek or plain"
+        )
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+    )
+
+
+def chat_template(tokenizer: Tokenizer, config: PromptConfig) -> str:
+    """Return a chat template (Jinja) that renders the last message as `render` does.
+
+    With it `apply_chat_template` gives a program that loads the model the prompt that the
+    model was trained on, for problems without starter code.
+    """
+    before, after = TEMPLATES[config.template].split("{statement}")
+    bos = "bos_token + " if opening_ids(tokenizer) else ""
+    fence = json.dumps(f"{after}{config.fence}python\n")
+    return (
+        f"{{{{ {bos}{json.dumps(before)} + messages[-1]['content'].rstrip() + {fence} }}}}"
+    )
 
 
 def opening_ids(tokenizer: Tokenizer) -> list[int]:
     """Return the beginning-of-sequence id where the tokenizer opens a text with one."""
     marks = tokenizer.encode("", add_special_tokens=True)
     return [marks[0]] if marks and marks[0] == tokenizer.bos_token_id else []
+
+
+def prompt_ids(task: Task, tokenizer: Tokenizer, config: PromptConfig) -> list[int]:
+    """Return the tokens of `render`; a chat template writes its own opening."""
+    ids = tokenizer.encode(render(task, tokenizer, config), add_special_tokens=False)
+    return ids if config.template == "chat" else opening_ids(tokenizer) + ids
+
+
+def completion_ids(text: str, tokenizer: Tokenizer, table: list[bytes]) -> list[int]:
+    """Return the tokens of a text that stands behind others, such as a solution.
+
+    Llama's tokenizers put a space before every text that they are given. Behind a newline,
+    whose tokens are then taken off again, that space is not before this one.
+    """
+    lead = tokenizer.encode("\n", add_special_tokens=False)
+    if not b"".join(pieces_of(lead, table)).startswith(b" "):
+        return tokenizer.encode(text, add_special_tokens=False)
+    ids = tokenizer.encode("\n" + text, add_special_tokens=False)
+    if ids[: len(lead)] != lead:
+        raise ConfigError(
+            "model.tokenizer: expected newlines to be tokens of their own, since this one "
+            "puts a space before every text; give another --model.tokenizer"
+        )
+    return ids[len(lead) :]
 
 
 def encode(
@@ -72,15 +137,14 @@ def encode(
     is the global rollout index of each row. A longer prompt is an error, never cut.
     """
     width = config.max_prompt_length
-    opening = opening_ids(tokenizer)
-    known: dict[str, list[int]] = {}
+    known: dict[tuple[str, str], list[int]] = {}
     tokens = np.zeros((len(tasks), width), np.int32)
     lengths = np.zeros(len(tasks), np.int32)
     for row, task in enumerate(tasks):
-        text = render(task, config.template, config.fence)
-        if text not in known:
-            known[text] = opening + tokenizer.encode(text, add_special_tokens=False)
-        ids = known[text]
+        key = (task.problem.statement, task.head)
+        if key not in known:
+            known[key] = prompt_ids(task, tokenizer, config)
+        ids = known[key]
         if len(ids) > width:
             raise ConfigError(
                 f"problem {task.problem.id}: the prompt has {len(ids)} tokens at stage "

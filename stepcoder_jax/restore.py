@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -19,11 +19,19 @@ from stepcoder_jax.run_folder import RunFolder
 from stepcoder_jax.steps import Steps
 
 
-@contextlib.contextmanager
-def opened(
-    name: str, step: int | None, before: bool
-) -> Iterator[tuple[Config, Coder, Any, str]]:
-    """A run's config, its coder, the actor of a checkpoint, and what that checkpoint is.
+class Restored(NamedTuple):
+    """A run's model, read back."""
+
+    config: Config
+    tokenizer: Any
+    steps: Steps
+    actor: Any
+    critic: Any  # None for the model that the run began with
+    label: str  # what it is, for people
+
+
+def restore(name: str, step: int | None, before: bool) -> Restored:
+    """The model of a run's checkpoint.
 
     Without `step` it is the best by validation, else the newest; `before` takes the policy
     that the run began with.
@@ -35,19 +43,26 @@ def opened(
     mesh = sharding.make_mesh(config.mesh, jax.devices())
     steps = Steps(config, mesh, tokenizer.eos_token_id)
     if before:
-        actor, label = (
-            steps.place_params(sources.load_reference(folder.reference)),
-            "reference",
-        )
-    else:
-        best = step is None and folder.latest(best=True) is not None
-        chosen = folder.latest(best) if step is None else step
-        if chosen is None:
-            raise ConfigError(f"RUN: {name} has no checkpoint yet; add --before, or wait")
-        state, _, _ = folder.restore(chosen, steps.abstract_state, best)
-        actor, label = state.actor, f"iteration {chosen}{' (best)' if best else ''}"
-    with Pool(PoolSettings(**vars(config.execution))) as pool:
-        yield config, Coder.make(config, steps, pool, tokenizer), actor, label
+        actor = sources.load_reference(folder.reference, steps.actor_shardings)
+        return Restored(config, tokenizer, steps, actor, None, "reference")
+    best = step is None and folder.latest(best=True) is not None
+    chosen = folder.latest(best) if step is None else step
+    if chosen is None:
+        raise ConfigError(f"RUN: {name} has no checkpoint yet; add --before, or wait")
+    state, _, _ = folder.restore(chosen, steps.abstract_state, best)
+    label = f"iteration {chosen}{' (best)' if best else ''}"
+    return Restored(config, tokenizer, steps, state.actor, state.critic, label)
+
+
+@contextlib.contextmanager
+def opened(
+    name: str, step: int | None, before: bool
+) -> Iterator[tuple[Config, Coder, Any, str]]:
+    """A run's config, its coder, the actor that `restore` finds, and what that is."""
+    found = restore(name, step, before)
+    with Pool(PoolSettings(**vars(found.config.execution))) as pool:
+        coder = Coder.make(found.config, found.steps, pool, found.tokenizer)
+        yield found.config, coder, found.actor, found.label
 
 
 def pick(name: str, config: Config, split: Split, count: int | None) -> list[Problem]:

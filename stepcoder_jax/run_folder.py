@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from stepcoder_jax import checkpoint, sources, weights
+from stepcoder_jax import checkpoint, sources
 from stepcoder_jax.cccs import CurriculumState
 from stepcoder_jax.checkpoint import Saved
 from stepcoder_jax.config import Config, ConfigError
@@ -110,8 +110,7 @@ class RunFolder:
         part = self.reference.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        actor = sources.load_actor(config.model, config.run.seed)
-        weights.save_checkpoint(part, config.model, actor)
+        sources.save_actor(config.model, config.run.seed, part)
         tokenizer.save_pretrained(part)
         part.rename(self.reference)
 

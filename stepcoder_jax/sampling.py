@@ -131,7 +131,7 @@ def start(
     if group > 1:
         logits = jnp.repeat(logits, group, axis=0)
         keys, values = (jnp.repeat(x, group, axis=1) for x in cache[:2])
-        cache = KVCache(keys, values, jnp.repeat(cache.keep, group, axis=0))
+        cache = KVCache(keys, values, jnp.repeat(cache.positions, group, axis=0))
     return DecodeState(
         cache=cache,
         logits=logits,

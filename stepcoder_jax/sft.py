@@ -54,18 +54,15 @@ def examples(
 
     The head is the starter code where the solution begins with it, and empty otherwise.
     """
-    prompt = config.prompt
+    prompt, table = config.prompt, prompts.token_bytes(tokenizer)
     rows: list[Example] = []
     for i, problem in enumerate(problems):
         head = cccs.head(problem, 0)
         if not problem.solution.startswith(head):
             head = ""
-        text = prompts.render(Task(problem, i, 0, head), prompt.template, prompt.fence)
-        start = prompts.opening_ids(tokenizer) + tokenizer.encode(
-            text, add_special_tokens=False
-        )
+        start = prompts.prompt_ids(Task(problem, i, 0, head), tokenizer, prompt)
         code = problem.solution[len(head) :].rstrip("\n") + "\n" + prompt.fence
-        end = [*tokenizer.encode(code, add_special_tokens=False), tokenizer.eos_token_id]
+        end = [*prompts.completion_ids(code, tokenizer, table), tokenizer.eos_token_id]
         fits = len(end) <= config.sampling.max_completion_length
         if fits and len(start) <= prompt.max_prompt_length:
             rows.append(Example(start + end, len(start)))
@@ -223,6 +220,7 @@ def run(config: Config) -> int:
         )
     tokenizer = build_tokenizer(config, folder)
     config.model = sources.resolve_model(config.model, len(tokenizer))
+    config.validate()
     rows, dropped = examples(
         sources.load_pool(config.data, config.sft.split), tokenizer, config
     )
@@ -231,7 +229,7 @@ def run(config: Config) -> int:
         file=sys.stderr,
     )
     params = fit(config, rows, sources.load_actor(config.model, config.run.seed))
-    weights.save_checkpoint(folder, config.model, sharding.to_host(params))
+    weights.save_checkpoint(folder, config.model, sharding.to_host(params), "bfloat16")
     tokenizer.save_pretrained(folder)
     if config.evaluation.test_problems:
         graded = evaluate.grade_params(config, sharding.to_host(params), tokenizer, "test")

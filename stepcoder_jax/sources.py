@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from stepcoder_jax import sharding, weights
+from stepcoder_jax import hf_config, sharding, weights
 from stepcoder_jax.config import Config, ConfigError, DataConfig, ModelConfig
 from stepcoder_jax.data import generated
 from stepcoder_jax.data.problems import read_any
@@ -49,6 +49,11 @@ def load_tokenizer(config: ModelConfig) -> Any:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"model.tokenizer: expected a fast tokenizer in {folder}, got the slow "
+            f"{type(tokenizer).__name__}; convert it to a tokenizer.json"
+        )
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"model.tokenizer: {folder} has no eos_token; add one to it")
     return tokenizer
@@ -57,12 +62,26 @@ def load_tokenizer(config: ModelConfig) -> Any:
 def resolve_model(config: ModelConfig, vocab_size: int) -> ModelConfig:
     """The model's shape: the checkpoint's where there is one, else the config's own.
 
-    Random weights get a vocabulary that holds the tokenizer's, padded to a multiple of 64.
+    `vocab_size` is the number of the tokenizer's tokens. Random weights get a vocabulary
+    that holds them, padded to a multiple of 64. Raises ConfigError for a checkpoint whose
+    vocabulary does not, and for an attention that this machine cannot compute.
     """
-    if config.checkpoint:
-        shape = weights.read_shape(checkpoint_folder(config.checkpoint))
-        return dataclasses.replace(config, **shape)
-    return dataclasses.replace(config, vocab_size=-(-vocab_size // 64) * 64)
+    backend = jax.default_backend()
+    if config.attention == "cudnn" and backend != "gpu":
+        raise ConfigError(
+            f"model.attention: cudnn needs an NVIDIA GPU, this process runs on {backend}; "
+            "set --model.attention xla"
+        )
+    if not config.checkpoint:
+        return dataclasses.replace(config, vocab_size=-(-vocab_size // 64) * 64)
+    folder = checkpoint_folder(config.checkpoint)
+    shape = hf_config.read_shape(folder)
+    if shape["vocab_size"] < vocab_size:
+        raise ConfigError(
+            f"model.tokenizer: has {vocab_size} tokens, the model in {folder} knows only "
+            f"{shape['vocab_size']}; set --model.tokenizer to the one that belongs to it"
+        )
+    return dataclasses.replace(config, **shape)
 
 
 def load_actor(config: ModelConfig, seed: int) -> Any:
@@ -73,9 +92,18 @@ def load_actor(config: ModelConfig, seed: int) -> Any:
     return params
 
 
-def load_reference(folder: Path) -> Any:
-    """The parameters of a run's frozen reference, in float32."""
-    return weights.load_checkpoint(folder, jnp.float32)[1]
+def save_actor(config: ModelConfig, seed: int, folder: Path) -> None:
+    """Write what `load_actor` loads to `folder` in bfloat16, without holding it whole."""
+    if config.checkpoint:
+        source = checkpoint_folder(config.checkpoint)
+        weights.copy_checkpoint(source, folder, "bfloat16")
+    else:
+        weights.save_checkpoint(folder, config, load_actor(config, seed), "bfloat16")
+
+
+def load_reference(folder: Path, shardings: Any = None) -> Any:
+    """A run's frozen reference in float32: placed as `shardings` says, else numpy."""
+    return weights.load_checkpoint(folder, jnp.float32, shardings)[1]
 
 
 def split_file(config: DataConfig, split: generated.Split) -> str:

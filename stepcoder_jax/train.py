@@ -211,9 +211,9 @@ class Run:
         sharding.on_first(lambda: self.folder.open(config))
         self.problems = self.limit_cpu(self.problems, "train")
         sharding.on_first(lambda: self.folder.save_reference(config, tokenizer))
-        actor = sources.load_reference(self.folder.reference)
-        self.reference_hash = checkpoint.hash_params(actor)
-        self.reference = self.steps.place_params(actor)
+        layout = self.steps.actor_shardings
+        self.reference = sources.load_reference(self.folder.reference, layout)
+        self.reference_hash = checkpoint.hash_params(self.reference)
         self.best = -1.0
         self.verdicts: collections.Counter[str] = collections.Counter()
         step = self.folder.latest(best=False) if config.run.resume else None

@@ -33,6 +33,9 @@ def test_the_defaults_are_the_papers():
 # A value that cannot work for each rule.
 BAD = {
     "model.num_kv_heads": 3,
+    "model.rope_factor": 0.0,
+    "model.sliding_window": 8,  # of a llama
+    "model.attention": "cudnn",  # in float32
     "sampling.problems_per_step": 0,
     "sampling.rollouts_per_problem": 0,
     "sampling.temperature": 0.0,

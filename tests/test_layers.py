@@ -21,7 +21,7 @@ LEAVES = {"records", "pytrees", "config"}
 LEARNING = {"models", "sampling", "advantages", "losses", "batching", "ppo"}
 FEEDBACK = {"cccs", "prompts", "fgo", "rewards"}
 PICTURES = {"logger", "report", "summary"}
-DEVICE = {"sharding", "weights", "checkpoint", "steps"}
+DEVICE = {"sharding", "hf_config", "weights", "checkpoint", "steps"}
 ARRAYS = {"jax", "flax", "optax", "numpy"}
 
 

@@ -52,8 +52,11 @@ def config(**fields):
 
 
 def test_templates():
-    assert prompts.render(TASK, "plain", "```") == "Add {x} two.\n```python\ndef f(a):\n"
-    text = prompts.render(TASK, "deepseek", "```")
+    assert (
+        prompts.render(TASK, ByteTokenizer(), config())
+        == "Add {x} two.\n```python\ndef f(a):\n"
+    )
+    text = prompts.render(TASK, ByteTokenizer(), PromptConfig(template="deepseek"))
     assert text.startswith(
         "You are an AI programming assistant, utilizing the Deepseek Coder"
     )
@@ -62,16 +65,19 @@ def test_templates():
         "### Response:\n```python\ndef f(a):\n"
     )
     bare = dataclasses.replace(TASK, head="")
-    assert prompts.render(bare, "plain", "~~~") == "Add {x} two.\n~~~python\n"
-    with pytest.raises(ValueError, match=r"prompt.template: expected one of .* got 'chat'"):
-        prompts.render(TASK, "chat", "```")
+    assert (
+        prompts.render(bare, ByteTokenizer(), config(fence="~~~"))
+        == "Add {x} two.\n~~~python\n"
+    )
+    with pytest.raises(ValueError, match=r"prompt.template: expected one of .* got 'talk'"):
+        prompts.render(TASK, ByteTokenizer(), PromptConfig(template="talk"))
 
 
 def test_encode_packs_from_the_left_with_a_fixed_width():
     other = dataclasses.replace(TASK, head="")
     batch = prompts.encode([TASK, other], ByteTokenizer(), config(), np.array([5, 9]))
     for row, task in enumerate((TASK, other)):
-        ids = list(prompts.render(task, "plain", "```").encode())
+        ids = list(prompts.render(task, ByteTokenizer(), config()).encode())
         assert batch.prompt_length[row] == len(ids)
         assert batch.tokens[row].tolist() == ids + [0] * (64 - len(ids))
     assert batch.index.tolist() == [5, 9]
@@ -84,7 +90,7 @@ def test_encode_opens_with_bos_where_the_tokenizer_does():
 
 
 def test_a_prompt_too_long_names_problem_length_and_field():
-    text = prompts.render(TASK, "plain", "```")
+    text = prompts.render(TASK, ByteTokenizer(), config())
     tight = dataclasses.replace(config(), max_prompt_length=len(text) - 1)
     message = (
         f"problem p7: .* {len(text)} tokens .* prompt.max_prompt_length={len(text) - 1}"

@@ -6,7 +6,7 @@ import kit
 import numpy as np
 import pytest
 
-from stepcoder_jax.models import policy, transformer
+from stepcoder_jax.models import policy, rotary, transformer
 
 
 @functools.cache
@@ -57,10 +57,9 @@ def test_rotary_positions_are_relative():
     query, keys = (jax.random.normal(k, (1, 1, 1, 8)) for k in key)
 
     def score(m, n, factor):
+        model = kit.tiny_model(rope_factor=factor)
         turned = (
-            transformer.rotate(
-                x, *transformer.rotary_angles(jnp.array([[at]]), 8, 10000.0, factor)
-            )
+            rotary.rotate(x, *rotary.rotary_angles(model, jnp.array([[at]])))
             for x, at in ((query, m), (keys, n))
         )
         return float(jnp.vdot(*turned))

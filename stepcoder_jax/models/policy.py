@@ -163,7 +163,8 @@ def prefill(
     keys = jnp.pad(keys.transpose(0, 1, 3, 4, 2), ((0, 0),) * 4 + (free,))
     values = jnp.pad(values.swapaxes(2, 3), ((0, 0),) * 3 + (free, (0, 0)))
     slot = jnp.arange(width + num_slots)[None]
-    cache = KVCache(keys, values, keep=slot < prompt_length[:, None])
+    slots = jnp.where(slot < prompt_length[:, None], slot, -1)
+    cache = KVCache(keys, values, positions=slots)
     return apply_lm_head(actor, gather_columns(hidden, prompt_length, 1))[:, 0], cache
 
 
@@ -186,5 +187,5 @@ def decode(
     update = jax.lax.dynamic_update_slice_in_dim
     keys = update(cache.keys, key.transpose(0, 1, 3, 4, 2), slot, axis=4)
     values = update(cache.values, value.swapaxes(2, 3), slot, axis=3)
-    keep = cache.keep | (jnp.arange(cache.keep.shape[1])[None] == slot)
-    return apply_lm_head(actor, hidden[:, 0]), KVCache(keys, values, keep)
+    positions = update(cache.positions, position[:, None], slot, axis=1)
+    return apply_lm_head(actor, hidden[:, 0]), KVCache(keys, values, positions)

@@ -1,9 +1,9 @@
-"""The decoder: Llama's blocks, stacked under one scan, with an explicit KV cache.
+"""The decoder: one block for all families, stacked under one scan, with a KV cache.
 
-RMSNorm (arXiv:1910.07467), rotary positions (arXiv:2104.09864, in the half-rotation layout
-of Hugging Face checkpoints), SwiGLU (arXiv:2002.05202) and grouped-query attention
-(arXiv:2305.13245). Letters: B rows, L positions, S cache slots, N layers, H hidden size,
-K key heads, D head size.
+RMSNorm (arXiv:1910.07467), rotary positions, SwiGLU (arXiv:2002.05202), grouped-query
+attention (arXiv:2305.13245) and a sliding window (arXiv:2310.06825); `families` says who
+differs how. Letters: B rows, L positions, S cache slots, N layers, H hidden size, K key
+heads, D head size.
 
 Rows are packed from the left, so a causal mask alone hides the padding: a real position
 sees only positions to its left, and those are all real.
@@ -18,6 +18,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from stepcoder_jax.models.families import FAMILIES
+from stepcoder_jax.models.rotary import rotary_angles, rotate
+
 if TYPE_CHECKING:
     from stepcoder_jax.config import ModelConfig
 
@@ -25,13 +28,13 @@ if TYPE_CHECKING:
 class KVCache(NamedTuple):
     """Keys and values of the tokens seen so far, one slot per token.
 
-    The order of slots means nothing to attention; `keep` says which of them a row may
+    The order of slots means nothing to attention; `positions` says which of them a row may
     see. All rows write the same slot at the same time, whatever their positions.
     """
 
     keys: jax.Array  # dtype[N, B, K, D, S], already rotated; slots last: 6 times faster
     values: jax.Array  # dtype[N, B, K, S, D]
-    keep: jax.Array  # bool[B, S]
+    positions: jax.Array  # i32[B, S] of the slots' tokens in their rows; -1: no token yet
 
 
 class RMSNorm(nn.Module):
@@ -45,25 +48,44 @@ class RMSNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
         x = x.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
-        return (x * scale.astype(jnp.float32)[None, None]).astype(self.dtype)
+        scale = scale.astype(jnp.float32).reshape((1,) * (x.ndim - 1) + (-1,))
+        return (x * scale).astype(self.dtype)
 
 
-def rotary_angles(
-    positions: jax.Array, head_dim: int, theta: float, factor: float
-) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine of position / factor * theta^(-2i / D), f32[B, L, D / 2] each."""
-    exponent = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
-    frequency = theta**-exponent
-    angles = (positions.astype(jnp.float32) / factor)[..., None] * frequency[None, None]
-    return jnp.cos(angles), jnp.sin(angles)
+def make_norm(config: ModelConfig, name: str) -> nn.Module:
+    """The family's norm, in float32."""
+    dtype = jnp.dtype(config.dtype)
+    if FAMILIES[config.family].norm == "rms":
+        return RMSNorm(config.norm_eps, dtype, name=name)
+    return nn.LayerNorm(config.norm_eps, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotate the pairs (x[i], x[i + D / 2]) of every head; x is [B, L, heads, D]."""
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    cos, sin = cos[:, :, None], sin[:, :, None]
-    turned = (first * cos - second * sin, second * cos + first * sin)
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+def attend(
+    config: ModelConfig, query: jax.Array, key: jax.Array, value: jax.Array
+) -> jax.Array:
+    """Causal attention of L positions among themselves, softmax in float32.
+
+    query [B, L, heads, D], key and value [B, L, K, D]. With a sliding window of W a
+    position sees itself and the W - 1 before it.
+    """
+    window = config.sliding_window
+    slides = 0 < window < query.shape[1]
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        is_causal=True,
+        local_window_size=(window - 1, 0) if slides else None,
+        implementation=config.attention,
+    )
+
+
+def kept_slots(config: ModelConfig, cache: KVCache, positions: jax.Array) -> jax.Array:
+    """Slots that the tokens at positions i32[B, 1] may see, bool[B, S]."""
+    keep = cache.positions >= 0
+    if config.sliding_window:
+        keep &= cache.positions > positions - config.sliding_window
+    return keep
 
 
 def attend_cached(
@@ -98,7 +120,7 @@ def attend_cached(
 
 
 class Block(nn.Module):
-    """One layer: x + attention(norm(x)), then x + SwiGLU(norm(x)).
+    """One layer: x + attention(norm(x)), then x + mlp(norm(x)).
 
     Returns the new x and this layer's (keys, values) of the positions given, [B, L, K, D].
     """
@@ -108,38 +130,55 @@ class Block(nn.Module):
     def dense(self, features: int, name: str, scale: float = 1.0) -> nn.Dense:
         return nn.Dense(
             features,
-            use_bias=False,
+            use_bias=name in FAMILIES[self.config.family].biased,
             name=name,
             dtype=jnp.dtype(self.config.dtype),
             kernel_init=nn.initializers.variance_scaling(scale, "fan_in", "normal"),
         )
 
+    def heads(self, h: jax.Array, count: int, name: str) -> jax.Array:
+        """A projection of h as [B, L, count, D]; Qwen3 norms queries and keys."""
+        config = self.config
+        x = self.dense(count * config.head_dim, f"{name}_proj")(h)
+        x = x.reshape(*h.shape[:2], count, config.head_dim)
+        if name != "v" and FAMILIES[config.family].qk_norm:
+            x = RMSNorm(config.norm_eps, jnp.dtype(config.dtype), name=f"{name}_norm")(x)
+        return x
+
+    def mlp(self, h: jax.Array, branch: float) -> jax.Array:
+        config, family = self.config, FAMILIES[self.config.family]
+        if family.gated:
+            gate = nn.silu(self.dense(config.intermediate_size, "gate_proj")(h))
+            h = gate * self.dense(config.intermediate_size, "up_proj")(h)
+        else:
+            h = nn.gelu(self.dense(config.intermediate_size, "up_proj")(h))
+        return self.dense(config.hidden_size, "down_proj", branch)(h)
+
     @nn.compact
     def __call__(self, x, angles, cached, keep):
         config = self.config
-        dtype = jnp.dtype(config.dtype)
-        rows, width = x.shape[:2]
         # residual branches start small, so that depth does not change the scale of x
         branch = 1.0 / (2 * config.num_layers)
 
-        h = RMSNorm(config.norm_eps, dtype, name="input_layernorm")(x)
-        heads = (config.num_heads, config.num_kv_heads, config.num_kv_heads)
-        query, key, value = (
-            self.dense(n * config.head_dim, name)(h).reshape(rows, width, n, -1)
-            for n, name in zip(heads, ("q_proj", "k_proj", "v_proj"))
-        )
-        query, key = rotate(query, *angles), rotate(key, *angles)
+        h = make_norm(config, "input_layernorm")(x)
+        query = rotate(self.heads(h, config.num_heads, "q"), *angles)
+        key = rotate(self.heads(h, config.num_kv_heads, "k"), *angles)
+        value = self.heads(h, config.num_kv_heads, "v")
         if cached is None:
-            h = jax.nn.dot_product_attention(query, key, value, is_causal=True)
+            h = attend(config, query, key, value)
         else:
             h = attend_cached(query, cached, keep, own=(key, value))
-        x = x + self.dense(config.hidden_size, "o_proj", branch)(h.reshape(rows, width, -1))
-
-        h = RMSNorm(config.norm_eps, dtype, name="post_attention_layernorm")(x)
-        gate = self.dense(config.intermediate_size, "gate_proj")(h)
-        up = self.dense(config.intermediate_size, "up_proj")(h)
-        x = x + self.dense(config.hidden_size, "down_proj", branch)(nn.silu(gate) * up)
+        h = h.reshape(*x.shape[:2], -1)
+        x = x + self.dense(config.hidden_size, "o_proj", branch)(h)
+        x = x + self.mlp(make_norm(config, "post_attention_layernorm")(x), branch)
         return x, (key, value)
+
+
+# What the backward pass keeps of a layer, where `remat` is on.
+REMAT_POLICIES = {
+    "nothing": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
 
 
 class Trunk(nn.Module):
@@ -162,12 +201,12 @@ class Trunk(nn.Module):
             embedding_init=nn.initializers.normal(0.02),
             name="embed_tokens",
         )
-        angles = rotary_angles(
-            positions, config.head_dim, config.rope_theta, config.rope_factor
-        )
+        angles = rotary_angles(config, positions)
         block: type[nn.Module] = Block
         if config.remat:
-            block = nn.remat(Block, prevent_cse=False)  # scan keeps CSE out by itself
+            # scan keeps CSE out by itself
+            keeps = REMAT_POLICIES[config.remat_policy]
+            block = nn.remat(Block, prevent_cse=False, policy=keeps)
         layers = nn.scan(
             block,
             variable_axes={"params": 0},
@@ -175,6 +214,8 @@ class Trunk(nn.Module):
             in_axes=(nn.broadcast, 0, nn.broadcast),
             length=config.num_layers,
         )(config, name="layers")
-        cached, keep = (None, None) if cache is None else (cache[:2], cache.keep)
+        cached = keep = None
+        if cache is not None:
+            cached, keep = cache[:2], kept_slots(config, cache, positions)
         x, new = layers(embedding(tokens), angles, cached, keep)
-        return RMSNorm(config.norm_eps, jnp.dtype(config.dtype), name="norm")(x), new
+        return make_norm(config, "norm")(x), new

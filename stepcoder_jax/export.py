@@ -1,0 +1,79 @@
+"""A run's model as a folder for other programs: `stepcoder export RUN --to DIR`.
+
+config.json, model*.safetensors   the policy, as transformers loads it
+tokenizer files, chat_template    the run's own; a tokenizer without a chat template gets
+                                  one that renders the run's prompt
+generation_config.json            EOS and the run's sampling settings
+value_head*.safetensors           value_head.weight [1, H] and value_head.bias [1]; and the
+                                  critic's trunk under model.*, where it has its own
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stepcoder_jax import prompts, weights
+from stepcoder_jax.config import Config, ConfigError, ModelConfig
+from stepcoder_jax.restore import restore
+
+
+def export_run(name: str, step: int | None, to: str, dtype: str) -> int:
+    """Write the model of a run's checkpoint to the new or empty folder `to`.
+
+    `dtype` is "float32", exact, or "bfloat16". The folder appears under its name once it
+    is whole.
+    """
+    folder = Path(to)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"--to: {folder} is not empty; give a new or an empty folder")
+    found = restore(name, step, before=False)
+    config, tokenizer = found.config, found.tokenizer
+    part = folder.with_name(folder.name + ".part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+    except OSError as error:
+        raise ConfigError(f"--to: cannot write to {part} ({error.strerror})") from error
+    weights.save_checkpoint(part, config.model, found.actor, dtype)
+    save_value_head(part, config.model, found.critic, dtype)
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = prompts.chat_template(tokenizer, config.prompt)
+    tokenizer.save_pretrained(part)
+    text = json.dumps(generation_config(config, tokenizer), indent=2)
+    (part / "generation_config.json").write_text(text + "\n")
+    part.replace(folder)
+    print(f"wrote {name}, {found.label}, as {dtype} to {folder}")
+    return 0
+
+
+def save_value_head(folder: Path, config: ModelConfig, critic: Any, dtype: str) -> None:
+    """Write value_head.safetensors, with the critic's trunk where it has its own."""
+    head = critic["value_head"]
+    tensors = weights.tensors_of(config, critic) | {
+        "value_head.weight": weights.Tensor(
+            (1, config.hidden_size), lambda: np.asarray(head["kernel"]).T
+        ),
+        "value_head.bias": weights.Tensor((1,), lambda: np.asarray(head["bias"])),
+    }
+    weights.write_tensors(
+        folder, "value_head", tensors, weights.DTYPES[dtype], weights.SHARD_BYTES
+    )
+
+
+def generation_config(config: Config, tokenizer: Any) -> dict[str, Any]:
+    """What `generate` of transformers reads: special tokens, the run's sampling."""
+    opening = prompts.opening_ids(tokenizer)
+    return {
+        "bos_token_id": opening[0] if opening else None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "do_sample": True,
+        "temperature": config.sampling.temperature,
+        "top_p": config.sampling.top_p,
+        "max_new_tokens": config.sampling.max_completion_length,
+    }
