@@ -213,6 +213,7 @@ def write_config(folder: Path, config: ModelConfig, dtype: str) -> None:
 def copy_checkpoint(source: str | Path, folder: str | Path, dtype: str) -> None:
     """Write the model in `source` to `folder` as `dtype`, one shard in memory at a time."""
     folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     config = ModelConfig(**hf_config.read_shape(source))
     with contextlib.ExitStack() as stack:
         reader = Reader(Path(source), stack)

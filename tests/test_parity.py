@@ -130,11 +130,15 @@ def test_greedy_generation_token_for_token(pair):
     for row, length in enumerate(LENGTHS):
         prompt = torch.tensor(pair.tokens[row : row + 1, :length], dtype=torch.long)
         expected = pair.model.generate(
-            prompt, do_sample=False, max_new_tokens=COLUMNS, pad_token_id=0
+            prompt,
+            attention_mask=torch.ones_like(prompt),  # else it is guessed from pad ids
+            do_sample=False,
+            max_new_tokens=COLUMNS,
+            pad_token_id=0,
         )
         got = pair.rollout.tokens[row, : length + COLUMNS]
         np.testing.assert_array_equal(got, expected[0].numpy())
-    assert len(set(got.tolist())) > 4  # it says something
+    assert len(np.unique(pair.rollout.tokens[:, max(LENGTHS) :])) > 2  # it says something
 
 
 def test_cached_decoding_equals_uncached(pair):

@@ -21,17 +21,19 @@ def logits():
     return policy.all_logits(kit.tiny_model(), kit.tiny_params(), tokens())
 
 
-def test_cached_equals_uncached():
-    config, params = kit.tiny_model(), kit.tiny_params()
-    row = jnp.arange(4)
+@pytest.mark.parametrize("window", [0, 4])
+def test_cached_equals_uncached(window):
+    config = kit.tiny_model(family="mistral", sliding_window=window)
+    params, row = kit.tiny_params(), jnp.arange(4)
+    whole = policy.all_logits(config, params, tokens())
     decode = jax.jit(functools.partial(policy.decode, config))
     got, cache = policy.prefill(config, params, tokens()[:, :5], LENGTHS, 6)
-    np.testing.assert_allclose(got, logits()[row, LENGTHS - 1], atol=1e-5)
+    np.testing.assert_allclose(got, whole[row, LENGTHS - 1], atol=1e-5)
     for column in range(6):
         position = LENGTHS + column
         token = tokens()[row, position]
         got, cache = decode(params, cache, token, position, jnp.int32(5 + column))
-        np.testing.assert_allclose(got, logits()[row, position], atol=1e-5)
+        np.testing.assert_allclose(got, whole[row, position], atol=1e-5)
 
 
 def test_the_cache_does_not_see_what_lies_right_of_a_prompt():

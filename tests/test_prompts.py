@@ -35,6 +35,7 @@ class ByteTokenizer:
         self.added_tokens_decoder = {EOS: Added("<eos>", True)}
         self.all_special_ids = [EOS]
         self.bos_token_id = EOS if bos else None
+        self.chat_template = None
 
     def get_vocab(self):
         return self.vocabulary
@@ -316,3 +317,92 @@ def test_real_sentencepiece_tokenizer():
     ids = fast.encode(text, add_special_tokens=False)
     assert b"".join(table[i] for i in ids) == text.encode()
     assert table[1] == table[2] == b"" and prompts.opening_ids(fast) == [1]
+
+
+LLAMA = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+LLAMA += ["▁", "d", "e", "f", "▁d", "▁de", "▁def", "de", "def", "x", "é", "▁▁", "▁▁▁▁"]
+MERGES = [("▁", "d"), ("d", "e"), ("▁d", "e"), ("▁de", "f"), ("de", "f")]
+MERGES += [("▁", "▁"), ("▁▁", "▁▁")]
+CODE = "def x():\n    é = 'Ω日'  # ✓\n\tdef\r\n"
+
+
+def llama_tokenizer(style):
+    """A Llama-like tokenizer that puts a space before every text, in either style."""
+    tokenizers = pytest.importorskip("tokenizers")
+    transformers = pytest.importorskip("transformers")
+    vocabulary = {token: i for i, token in enumerate(LLAMA)}
+    raw = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocabulary, MERGES, unk_token="<unk>", byte_fallback=True)
+    )
+    normalizers = tokenizers.normalizers
+    if style == "normalizer":
+        raw.normalizer = normalizers.Sequence(
+            [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        )
+    else:
+        raw.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(
+            prepend_scheme="first", split=False
+        )
+    raw.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 1)]
+    )
+    return transformers.PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", unk_token="<unk>"
+    )
+
+
+@pytest.mark.parametrize("style", ["normalizer", "metaspace"])
+def test_a_completion_has_no_space_that_its_text_has_not(style):
+    tokenizer = llama_tokenizer(style)
+    table = prompts.token_bytes(tokenizer)
+    alone = tokenizer.encode(CODE, add_special_tokens=False)
+    assert b"".join(table[i] for i in alone) == b" " + CODE.encode()
+    for text in (CODE, " x", "x", "é"):
+        ids = prompts.completion_ids(text, tokenizer, table)
+        assert b"".join(table[i] for i in ids) == text.encode()
+    assert prompts.completion_ids("def", tokenizer, table) == [LLAMA.index("def")]
+
+
+@pytest.mark.parametrize("style", ["normalizer", "metaspace"])
+def test_spans_where_tokens_split_a_character(style):
+    tokenizer = llama_tokenizer(style)
+    table = prompts.token_bytes(tokenizer)
+    ids = prompts.completion_ids(CODE, tokenizer, table)
+    pieces = prompts.pieces_of(ids, table)
+    assert bytes([0xE6]) in pieces  # of 日, one token per byte
+    program = made(pieces)
+    assert program.source == CODE
+    data = program.source.encode()
+    for piece, span in zip(pieces, program.token_spans, strict=True):
+        assert data[slice(*span)] == piece
+    ends = itertools.accumulate(len(piece) for piece in pieces)
+    assert [stop for _, stop in program.token_spans] == list(ends)
+
+
+def test_a_byte_level_completion_is_its_text():
+    tokenizer = ByteTokenizer(words=[b"\n```\n"])
+    assert prompts.completion_ids(CODE, tokenizer, TABLE) == list(CODE.encode())
+
+
+def test_the_tokenizers_own_chat_template():
+    tokenizer = llama_tokenizer("normalizer")
+    chat = PromptConfig(template="chat", max_prompt_length=400)
+    with pytest.raises(ValueError, match="expected a tokenizer with a chat template"):
+        prompts.render(TASK, tokenizer, chat)
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    text = prompts.render(TASK, tokenizer, chat)
+    assert text == (
+        "<s>[user]write an algorithm in python:\nAdd {x} two.[assistant]```python\ndef f(a):\n"
+    )
+    batch = prompts.encode([TASK], tokenizer, chat, np.array([0]))
+    assert (batch.tokens[0] == tokenizer.bos_token_id).sum() == 1  # not opened twice
+    assert batch.tokens[0, 0] == tokenizer.bos_token_id
+
+
+def test_equal_places_of_different_problems_are_different_prompts():
+    other = dataclasses.replace(TASK, problem=dataclasses.replace(PROBLEM, statement="No"))
+    batch = prompts.encode([TASK, other], ByteTokenizer(), config(), np.arange(2))
+    assert bytes(batch.tokens[1, :2].tolist()) == b"No"

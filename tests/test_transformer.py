@@ -99,3 +99,64 @@ def test_bfloat16_activations_leave_parameters_and_logits_in_float32():
     half = policy.all_logits(config, kit.tiny_params(), tokens())
     assert half.dtype == jnp.float32
     assert 0 < np.abs(half - logits()).max() < 0.2 * np.abs(logits()).max()
+
+
+def test_a_window_hides_what_is_left_of_it():
+    """With a window of 4 one layer reads 4 positions; each more reads 3 further back."""
+    config = kit.tiny_model(family="mistral", sliding_window=4)
+    clear = policy.all_logits(config, kit.tiny_params(), tokens())
+    reach = 1 + config.num_layers * (config.sliding_window - 1)
+    changed = policy.all_logits(config, kit.tiny_params(), tokens().at[:, 0].set(7))
+    moved = np.abs(clear - changed).max(axis=(0, 2)) > 0
+    np.testing.assert_array_equal(moved, np.arange(12) < reach)
+    wide = kit.tiny_model(family="mistral", sliding_window=12)
+    whole = policy.all_logits(wide, kit.tiny_params(), tokens())
+    np.testing.assert_array_equal(whole, logits())
+
+
+def test_the_attention_asked_for_is_the_one_that_runs():
+    """Nothing falls back in silence: cuDNN without an NVIDIA GPU is an error."""
+    config = kit.tiny_model(attention="cudnn", dtype="bfloat16")
+    with pytest.raises(RuntimeError, match=r"(?i)cudnn"):
+        policy.all_logits(config, kit.tiny_params(), tokens())
+
+
+def test_the_remat_policy_keeps_the_matrix_products():
+    def products(policy_name):
+        config = kit.tiny_model(remat=True, remat_policy=policy_name)
+        loss = jax.grad(lambda p: jnp.mean(policy.all_logits(config, p, tokens()) ** 2))
+        return str(jax.make_jaxpr(loss)(kit.tiny_params())).count("dot_general")
+
+    assert products("dots") < products("nothing")
+
+
+# theta 100 and D = 8: frequencies 1, 10^-0.5, 0.1, 10^-1.5; over 100 positions they turn
+# 15.9, 5.03, 1.59 and 0.503 times
+FREQUENCIES = np.array([1, 10**-0.5, 0.1, 10**-1.5])
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [
+        ("linear", [0, 0, 0, 0]),
+        # (turns - 1) / (4 - 1), between 0 and 1
+        ("llama3", [1, 1, (50 / np.pi * 0.1 - 1) / 3, 0]),
+        # 4 turns are at pair 8 ln(100 / 8 pi) / (2 ln 100) = 1.2, 1 turn at 2.4: from 1 to 3
+        ("yarn", [1, 1, 0.5, 0]),
+    ],
+)
+def test_stretched_frequencies_by_hand(kind, kept):
+    config = kit.tiny_model(
+        rope_theta=100.0, rope_scaling=kind, rope_factor=5.0, rope_context=100
+    )
+    expected = np.array(kept) * FREQUENCIES + (1 - np.array(kept)) * FREQUENCIES / 5
+    np.testing.assert_allclose(rotary.frequencies(config), expected, rtol=1e-5)
+
+
+def test_layernorm_by_hand():
+    # x = (1, 3, 5): mean 3, variance 8/3; y = (x - 3) / sqrt(8/3) * 2 + 1
+    norm = transformer.make_norm(kit.tiny_model(family="starcoder2", norm_eps=1e-12), None)
+    params = {"params": {"scale": jnp.full(3, 2.0), "bias": jnp.ones(3)}}
+    got = norm.apply(params, jnp.array([[[1.0, 3.0, 5.0]]]))
+    side = 4 / np.sqrt(8 / 3)
+    np.testing.assert_allclose(got[0, 0], [1 - side, 1, 1 + side], rtol=1e-6)
