@@ -395,7 +395,8 @@ def test_the_tokenizers_own_chat_template():
     )
     text = prompts.render(TASK, tokenizer, chat)
     assert text == (
-        "<s>[user]write an algorithm in python:\nAdd {x} two.[assistant]```python\ndef f(a):\n"
+        "<s>[user]write an algorithm in python:\nAdd {x} two.[assistant]"
+        "```python\ndef f(a):\n"
     )
     batch = prompts.encode([TASK], tokenizer, chat, np.array([0]))
     assert (batch.tokens[0] == tokenizer.bos_token_id).sum() == 1  # not opened twice

@@ -1,4 +1,4 @@
-"""Models and tokenizers that do not go together, or not with this machine: one line each."""
+"""Models and tokenizers that do not go together, or not with this machine."""
 
 import json
 import shutil

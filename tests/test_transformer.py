@@ -141,7 +141,7 @@ FREQUENCIES = np.array([1, 10**-0.5, 0.1, 10**-1.5])
         ("linear", [0, 0, 0, 0]),
         # (turns - 1) / (4 - 1), between 0 and 1
         ("llama3", [1, 1, (50 / np.pi * 0.1 - 1) / 3, 0]),
-        # 4 turns are at pair 8 ln(100 / 8 pi) / (2 ln 100) = 1.2, 1 turn at 2.4: from 1 to 3
+        # 4 turns at pair 8 ln(100 / 8 pi) / (2 ln 100) = 1.2, 1 turn at 2.4: 1 to 3
         ("yarn", [1, 1, 0.5, 0]),
     ],
 )
