@@ -145,9 +145,15 @@ class RewardConfig:
 
 @dataclasses.dataclass
 class ExecutionConfig:
-    """The judge's pool of sandboxed workers; the defaults are PoolSettings' own."""
+    """The judge's pool: sandboxed workers on this machine, or a service elsewhere.
 
-    workers: int = PoolSettings.workers  # 0: one per core
+    The defaults are PoolSettings' own.
+    """
+
+    backend: Literal["local", "http"] = PoolSettings.backend  # http: weaker, see the README
+    url: str = PoolSettings.url  # of a SandboxFusion service, for backend "http"
+    # 0: one per core; with backend "http" requests at a time, 0: 16
+    workers: int = PoolSettings.workers
     tests: Literal["early_exit", "run_all"] = PoolSettings.tests
     # of one test, for problems without a measured limit
     cpu_seconds: float = PoolSettings.cpu_seconds
@@ -304,6 +310,12 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "cccs.full_fraction", 0 <= cccs.full_fraction <= 1, "a share in [0, 1]"
     yield "run.total_steps", config.run.total_steps >= 1, "at least 1"
     yield "run.save_every", config.run.save_every >= 1, "at least 1"
+    yield (
+        "execution.url",
+        config.execution.backend == "local"
+        or config.execution.url.startswith(("http://", "https://")),
+        "the http:// or https:// address of a service (execution.backend is http)",
+    )
     yield "data.pool_size", config.data.pool_size >= 0, "0 (all) or more"
     yield "evaluation.batch_size", config.evaluation.batch_size >= 1, "at least 1"
     yield "sft.batch_size", config.sft.batch_size >= 1, "at least 1"

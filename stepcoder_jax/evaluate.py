@@ -13,7 +13,7 @@ from tqdm import tqdm
 from stepcoder_jax import cccs, prompts, sharding
 from stepcoder_jax.config import Config, PromptConfig
 from stepcoder_jax.data.generated import Split
-from stepcoder_jax.execution import Pool, PoolSettings
+from stepcoder_jax.execution import Pool, PoolSettings, open_pool
 from stepcoder_jax.records import Problem, Program, Report, Task, Verdict
 from stepcoder_jax.sampling import FindStop
 from stepcoder_jax.sources import limit_cpu, load_problems
@@ -110,7 +110,7 @@ def grade_params(config: Config, actor: Any, tokenizer: Any, split: Split) -> li
     )
     problems = load_problems(config.data, split)[: config.evaluation.test_problems]
     problems = limit_cpu(problems, config, split, kept=None)
-    with Pool(PoolSettings(**vars(config.execution), coverage="none")) as pool:
+    with open_pool(PoolSettings(**vars(config.execution), coverage="none")) as pool:
         coder = Coder.make(config, steps, pool, tokenizer)
         size = config.evaluation.batch_size
         return grade(coder, steps.place_params(actor), problems, size, split)

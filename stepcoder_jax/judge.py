@@ -13,7 +13,7 @@ import tyro
 
 from stepcoder_jax.config import ExecutionConfig
 from stepcoder_jax.data.problems import read_any
-from stepcoder_jax.execution import Pool, PoolSettings
+from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.records import InputError, Problem, Program, Report, TestResult, Verdict
 
 _MOST_LISTED = 20
@@ -98,7 +98,7 @@ def judge(
         return _EXIT_BAD_INPUT
     programs = [Program(problem, problem.solution, 0, ()) for problem in problems]
     reports: list[Report | None] = [None] * len(programs)
-    with Pool(settings) as pool, tqdm.tqdm(total=len(programs), unit="program") as bar:
+    with open_pool(settings) as pool, tqdm.tqdm(total=len(programs), unit="program") as bar:
         for index, report in pool.stream(programs):
             reports[index] = report
             bar.update()

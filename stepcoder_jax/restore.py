@@ -13,7 +13,7 @@ from stepcoder_jax import fgo, report, rewards, sharding, sources
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated import Split
 from stepcoder_jax.evaluate import Coder, complete_greedily, grade, scores, whole_tasks
-from stepcoder_jax.execution import Pool, PoolSettings
+from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.records import Problem
 from stepcoder_jax.run_folder import RunFolder
 from stepcoder_jax.steps import Steps
@@ -60,7 +60,7 @@ def opened(
 ) -> Iterator[tuple[Config, Coder, Any, str]]:
     """A run's config, its coder, the actor that `restore` finds, and what that is."""
     found = restore(name, step, before)
-    with Pool(PoolSettings(**vars(found.config.execution))) as pool:
+    with open_pool(PoolSettings(**vars(found.config.execution))) as pool:
         coder = Coder.make(found.config, found.steps, pool, found.tokenizer)
         yield found.config, coder, found.actor, found.label
 

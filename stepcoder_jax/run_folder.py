@@ -32,7 +32,8 @@ PACKAGES = ("stepcoder_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy"
 FREE = (
     *("run.total_steps", "run.resume", "run.folder", "run.save_every", "run.keep"),
     *("run.rollouts_every", "run.tensorboard", "run.compilation_cache"),
-    *("execution.workers", "execution.cache_size", "mesh.data", "mesh.fsdp", "mesh.tensor"),
+    *("execution.workers", "execution.cache_size", "execution.url"),
+    *("mesh.data", "mesh.fsdp", "mesh.tensor"),
 )
 
 

@@ -30,7 +30,7 @@ from stepcoder_jax.data.rows import (
     say,
     stream_lines,
 )
-from stepcoder_jax.execution import Pool
+from stepcoder_jax.execution import Pool, open_pool
 from stepcoder_jax.judge import JudgeOptions, deciding_test, format_table
 from stepcoder_jax.records import InputError, Problem, Program, Report, Verdict
 
@@ -112,7 +112,7 @@ def judge_samples(options: JudgeOptions) -> int:
     problems, wrong_problems = read_index(options)
     total, wrong_samples = check_samples(options, problems)
     with (
-        Pool(settings) as pool,
+        open_pool(settings) as pool,
         _create(path, options.force) as file,
         tqdm(total=total, unit="sample") as bar,
     ):

@@ -17,7 +17,7 @@ from stepcoder_jax import hf_config, sharding, weights
 from stepcoder_jax.config import Config, ConfigError, DataConfig, ModelConfig
 from stepcoder_jax.data import generated
 from stepcoder_jax.data.problems import read_any
-from stepcoder_jax.execution import Pool, PoolSettings, limits
+from stepcoder_jax.execution import PoolSettings, limits, open_pool
 from stepcoder_jax.models import policy
 from stepcoder_jax.records import Problem
 
@@ -188,7 +188,7 @@ def _measure(problems: list[Problem], settings: PoolSettings) -> limits.Limits:
     if not problems:
         return {}
     plain = dataclasses.replace(settings, coverage="none", tests="early_exit")
-    with Pool(plain) as pool, tqdm(total=len(problems), desc="CPU limits") as bar:
+    with open_pool(plain) as pool, tqdm(total=len(problems), desc="CPU limits") as bar:
         found = limits.measure_limits(pool, problems, bar.update)
     failed = [name for name, seconds in found.items() if seconds is None]
     if failed:

@@ -32,7 +32,7 @@ from stepcoder_jax.cccs import CurriculumState
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated import Split
 from stepcoder_jax.evaluate import Coder, agree, grade, pass_rate, scores
-from stepcoder_jax.execution import Pool, PoolSettings
+from stepcoder_jax.execution import Pool, PoolSettings, open_pool
 from stepcoder_jax.logger import Logger
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout, TrainState
 from stepcoder_jax.records import Problem, Program, Report, Task
@@ -371,7 +371,7 @@ def train(config: Config) -> int:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
     coverage = "none" if config.fgo.mask == "none" else config.fgo.granularity
     settings = PoolSettings(**vars(config.execution), coverage=coverage)
-    with Pool(settings) as pool, Interrupt() as interrupt:
+    with open_pool(settings) as pool, Interrupt() as interrupt:
         run = Run(config, pool)
         count, step = config.evaluation.test_problems, int(run.state.step)
         if count and step == 0:

@@ -50,6 +50,7 @@ BAD = {
     "cccs.alpha": 0.0,
     "cccs.threshold": 1.0,
     "cccs.full_fraction": 2.0,
+    "execution.url": "localhost:8080",
     "run.total_steps": 0,
     "run.save_every": 0,
     "data.pool_size": -1,
@@ -62,6 +63,7 @@ BAD = {
 def working() -> Config:
     config = Config()
     config.model.max_positions = 4096
+    config.execution.backend, config.execution.url = "http", "http://localhost:8080"
     config.validate()
     return config
 

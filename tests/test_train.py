@@ -305,7 +305,7 @@ def test_the_pool_notes_what_the_mask_needs(monkeypatch, mask, granularity, cove
     def ask(pool_settings):
         raise Asked(pool_settings.coverage)
 
-    monkeypatch.setattr(train, "Pool", ask)
+    monkeypatch.setattr(train, "open_pool", ask)
     config = Config(fgo=FGOConfig(mask=mask, granularity=granularity))
     with pytest.raises(Asked, match=f"^{coverage}$"):
         train.train(config)

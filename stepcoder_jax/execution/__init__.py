@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stepcoder_jax.execution.pool import Pool as Pool
+    from stepcoder_jax.execution.pool import open_pool as open_pool
     from stepcoder_jax.execution.settings import PoolSettings as PoolSettings
     from stepcoder_jax.execution.settings import SandboxError as SandboxError
 
-_HOMES = {"Pool": "pool", "PoolSettings": "settings", "SandboxError": "settings"}
-__all__ = ["Pool", "PoolSettings", "SandboxError"]
+_HOMES = {
+    "Pool": "pool",
+    "open_pool": "pool",
+    "PoolSettings": "settings",
+    "SandboxError": "settings",
+}
+__all__ = ["Pool", "PoolSettings", "SandboxError", "open_pool"]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
 
 from stepcoder_jax.execution import async_streams, cache, frames, streams, verdicts
+from stepcoder_jax.execution.dialogue import AnyWorker
 from stepcoder_jax.execution.metrics import PoolMetrics
 from stepcoder_jax.execution.settings import (
     DEFAULT_MIN_LEVEL,
@@ -51,7 +52,7 @@ class Pool:
         self._metrics = PoolMetrics()
         self._busy: set[int] = set()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._workers: list[WorkerProcess | None] = [None] * settings.worker_count
+        self._workers: list[AnyWorker | None] = [None] * settings.worker_count
         self._closing = False
         self._lock = threading.Lock()
         self._started: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
@@ -109,9 +110,11 @@ class Pool:
     def _check_coverage(self, has_monitoring: bool) -> None:
         if self.settings.coverage == "expression" and not has_monitoring:
             version = ".".join(map(str, self.interpreter))
+            is_local = self.settings.backend == "local"
+            mend = "--execution.python to one" if is_local else "--execution.url to another"
             raise SandboxError(
                 "coverage of expressions needs a sandbox interpreter of Python 3.12 or "
-                f"newer, got {version}; set --execution.python to one, or "
+                f"newer, got {version}; set {mend}, or "
                 "--fgo.granularity statement"
             )
 
@@ -251,8 +254,11 @@ class Pool:
             self._metrics.answered(answer.verdict)
         job.ticket.deliver((job.index, answer))
 
-    def _start_worker(self, slot: int) -> WorkerProcess:
-        worker = WorkerProcess(self.settings, slot)
+    def _make_worker(self, slot: int) -> AnyWorker:
+        return WorkerProcess(self.settings, slot)
+
+    def _start_worker(self, slot: int) -> AnyWorker:
+        worker = self._make_worker(slot)
         with self._lock:
             self._workers[slot] = worker
             if self._closing:
@@ -292,6 +298,15 @@ class Pool:
         if self._closing:
             raise RuntimeError("the pool was closed")
         return verdicts.infra_report(tests, message)
+
+
+def open_pool(settings: PoolSettings) -> Pool:
+    """The pool of `settings.backend`; SandboxError when it cannot be had."""
+    if settings.backend == "http":
+        from stepcoder_jax.execution.remote import RemotePool  # which is a Pool itself
+
+        return RemotePool(settings)
+    return Pool(settings)
 
 
 def _drain(jobs: queue.SimpleQueue[Job | None]) -> Iterator[Job]:

@@ -10,6 +10,7 @@ from stepcoder_jax.records import InputError
 
 DEFAULT_MIN_LEVEL = 3
 _SMALLEST_MEMORY_MB = 64
+_REQUESTS = 16  # at a time, to a service
 
 
 class SandboxError(InputError):
@@ -21,6 +22,7 @@ class PoolSettings:
     """How programs are run; the fields of config.ExecutionConfig, and two more.
 
     The defaults stand here, and config takes them from here: the judge works without it.
+    `python`, `min_level`, `allow_unsafe` and `without` are of the local backend alone.
     `min_level` 3 means 3, or 2 where the kernel has no Landlock (then with a banner).
     `cache_size` reports are kept and given again to the same source on the same tests.
     `without` leaves layers of the sandbox out, to show what each of them is good for.
@@ -28,7 +30,7 @@ class PoolSettings:
     them, which takes an interpreter of 3.12 or newer.
     """
 
-    workers: int = 0  # 0: one per core
+    workers: int = 0  # 0: one per core; with backend "http" requests at a time, 0: 16
     tests: Literal["early_exit", "run_all"] = "early_exit"
     cpu_seconds: float = 6.0  # of one test, for problems without a measured limit
     memory_mb: int = 512
@@ -36,6 +38,8 @@ class PoolSettings:
     python: str = ""  # sandbox interpreter; "": this one
     min_level: int = DEFAULT_MIN_LEVEL
     allow_unsafe: bool = False
+    backend: Literal["local", "http"] = "local"
+    url: str = ""  # of the service, for backend "http"
     cache_size: int = 4096  # 0: off
     without: tuple[str, ...] = ()
     coverage: Literal["none", "statement", "expression"] = "statement"
@@ -44,6 +48,16 @@ class PoolSettings:
         if self.tests not in ("early_exit", "run_all"):
             raise SandboxError(
                 f"execution.tests is {self.tests!r}: expected 'early_exit' or 'run_all'"
+            )
+        if self.backend not in ("local", "http"):
+            raise SandboxError(
+                f"execution.backend is {self.backend!r}: expected 'local' or 'http'"
+            )
+        if self.backend == "http" and not self.url.startswith(("http://", "https://")):
+            raise SandboxError(
+                f"execution.url is {self.url!r}: expected the http:// or https:// address "
+                "of a SandboxFusion service; set --execution.url, or --execution.backend "
+                "local"
             )
         if self.coverage not in ("none", "statement", "expression"):
             raise SandboxError(
@@ -71,4 +85,5 @@ class PoolSettings:
     @property
     def worker_count(self) -> int:
         """Workers to start: as asked, or one for each core we may use."""
-        return self.workers or len(os.sched_getaffinity(0))
+        is_local = self.backend == "local"
+        return self.workers or (len(os.sched_getaffinity(0)) if is_local else _REQUESTS)

@@ -9,21 +9,11 @@ import sys
 import time
 from typing import Any
 
-from stepcoder_jax.execution import canaries, frames, values, verdicts
+from stepcoder_jax.execution import canaries, dialogue, frames, verdicts
 from stepcoder_jax.execution.settings import PoolSettings, SandboxError
-from stepcoder_jax.records import (
-    Mode,
-    Position,
-    Problem,
-    Program,
-    Report,
-    TestCase,
-    TestResult,
-    Verdict,
-)
+from stepcoder_jax.records import Mode, Program, Report, TestCase, TestResult
 
 _START_SECONDS = 60.0
-_PROBES_COST = 2.0  # CPU factor of the 3.11 probes, which run inside the judged program
 _ROOT = str(pathlib.Path(__file__).resolve().parents[2])
 _BOOTSTRAP = (
     "import sys; sys.path.insert(0, {root!r}); "
@@ -32,7 +22,7 @@ _BOOTSTRAP = (
 )
 
 
-class WorkerProcess:
+class WorkerProcess(dialogue.AnyWorker):
     """An exec'd worker; `judge` runs one program through it.
 
     Must be created by a thread that outlives it: the kernel kills the worker when the
@@ -111,82 +101,26 @@ class WorkerProcess:
         }
         source = program.source.encode("utf-8", "surrogatepass")
         frames.write_frame(self.requests, header, source)
-        results: list[TestResult] = []
-        executed: set[tuple[int, int]] = set()
-        expressions: dict[Position, bool] = {}
-        message = ""
-        for test in problem.tests:
-            result, why = self._run_test(problem, test)
-            results.append(result)
-            executed |= result.executed
-            for position, ran in result.expressions.items():
-                expressions[position] = ran or expressions.get(position, False)
-            message = message or why
-            if self._settled(result.verdict):
-                break
-        rest = len(problem.tests) - len(results)
-        results += [TestResult(Verdict.NOT_RUN)] * rest
-        verdict = verdicts.program_verdict(results)
-        weak = problem.mode is Mode.ASSERT_INPROC
-        return Report(
-            verdict, tuple(results), frozenset(executed), message, weak, expressions
-        )
+        return super().judge(program)
 
-    def _run_test(self, problem: Problem, test: TestCase) -> tuple[TestResult, str]:
-        """One test: its result and, where the verdict needs words, one line."""
+    def _run_test(self, program: Program, test: TestCase) -> tuple[TestResult, str]:
+        problem = program.problem
         limits = self._limits(problem.cpu_seconds)
         header = {"kind": "test", "limits": limits}
-        frames.write_frame(self.requests, header, encode_inputs(test, problem.mode))
+        inputs = dialogue.encode_inputs(test, problem.mode)
+        frames.write_frame(self.requests, header, inputs)
         if problem.mode is Mode.ASSERT_PROXY:
             check = {
                 "kind": "check",
                 "limits": limits,
                 "entry_point": problem.entry_point,
             }
-            frames.write_frame(self.checks, check, _encode_text(test.inputs))
+            frames.write_frame(self.checks, check, dialogue.encode_text(test.inputs))
         seen = verdicts.Seen.read(self.answers, limits)
         if problem.mode is Mode.ASSERT_PROXY:
             checked = verdicts.Seen.read(self.check_answers, limits)
             return verdicts.judge_check(seen, checked)
         return verdicts.judge_test(problem.mode, test, seen)
-
-    def _settled(self, verdict: Verdict) -> bool:
-        """Whether the tests that follow need not, or must not, be run."""
-        if verdict in (Verdict.COMPILE, Verdict.TIMEOUT, Verdict.INFRA):
-            return True
-        return self.settings.tests == "early_exit" and verdict is not Verdict.PASS
-
-    def cpu_limit(self, measured: float | None) -> float:
-        """CPU seconds that one test may take, of a problem with this measured limit."""
-        cpu = measured or self.settings.cpu_seconds
-        probed = not self.hello["monitoring"] and self.settings.coverage != "none"
-        return cpu * _PROBES_COST if probed else cpu
-
-    def _limits(self, cpu_seconds: float | None) -> dict[str, Any]:
-        """Of one test, as the worker knows them."""
-        cpu = self.cpu_limit(cpu_seconds)
-        return {
-            "cpu": cpu,
-            "wall": 4 * cpu + 2,
-            "memory": self.settings.memory_mb << 20,
-            "output": self.settings.output_mb << 20,
-        }
-
-
-def encode_inputs(test: TestCase, mode: Mode) -> bytes:
-    """What the program's worker is given of a test: its input, never what is expected.
-
-    Test code holds what is expected: only mode ASSERT_INPROC gives it away.
-    """
-    if mode is Mode.ASSERT_PROXY:
-        return b""
-    if mode is Mode.CALL:
-        return values.encode(tuple(test.inputs))
-    return _encode_text(test.inputs)
-
-
-def _encode_text(text: str) -> bytes:
-    return text.encode("utf-8", "surrogatepass")
 
 
 def _start(

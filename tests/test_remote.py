@@ -1,0 +1,373 @@
+"""The judge on a service: the same verdicts and coverage, and what when it misbehaves."""
+
+import ast
+import base64
+import json
+import time
+
+import pytest
+from execution_kit import make_program, make_settings, need_data
+from fusion_server import FusionServer
+
+from stepcoder_jax.data.apps_plus import read_problems
+from stepcoder_jax.execution import Pool, SandboxError, open_pool, service
+from stepcoder_jax.execution.remote import RemotePool, _every_statement, _shipped_modules
+from stepcoder_jax.fgo import byte_mask
+from stepcoder_jax.records import InputError, Mode, Program, Verdict
+
+CALL = {"mode": Mode.CALL, "entry_point": "f"}
+BESIDE = {"mode": Mode.ASSERT_INPROC, "entry_point": "f"}
+STDIN_FN = {"mode": Mode.STDIN_FN, "entry_point": "f"}
+DOUBLE = "x = int(input())\nif x > 5:\n    print(0)\nelse:\n    print(2 * x)\n"
+
+
+def remote_settings(server, **changes):
+    return make_settings(backend="http", url=server.url, **changes)
+
+
+@pytest.fixture(scope="module")
+def server():
+    with FusionServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def pool(server):
+    with open_pool(remote_settings(server, tests="run_all")) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def local():
+    with open_pool(make_settings(tests="run_all")) as pool:
+        yield pool
+
+
+@pytest.fixture(autouse=True)
+def as_usual(request, monkeypatch):
+    """No fault is left over, and a second attempt does not wait."""
+    monkeypatch.setattr(service, "_BACKOFF_SECONDS", 0.0)
+    yield
+    if "server" in request.fixturenames:
+        server = request.getfixturevalue("server")
+        server.faults.clear()
+        server.requests.clear()
+        server.alter = lambda answer: answer
+
+
+def judge(pool, *arguments, **options):
+    (report,) = pool.run([make_program(*arguments, **options)])
+    return report
+
+
+def seen(report):
+    """All of a report but the measurements that a service cannot give."""
+    tests = [
+        (t.verdict, t.error, t.line, t.stdout, t.stderr, t.executed) for t in report.tests
+    ]
+    return report.verdict, report.message, report.weak, report.executed, tests
+
+
+# the same as the local pool
+
+
+TWICE = "import os\nos.read(0, 9)\nos.lseek(0, 0, 0)\nprint(input())\n"
+EARLY = "import os\nprint(3, flush=True)\nos._exit(0)\nx = 1\n"
+SAME = {
+    "pass and wrong": (DOUBLE, [("3", "6"), ("7", "14")], {}),
+    "error": ("import sys\nsys.stderr.write('x')\nprint('é')\n1 / 0\n", [("", "")], {}),
+    "does not compile": ("x = 1\ndef f(:\n", [("", ""), ("", "")], {}),
+    "no unicode": ("x = '\ud800'", [("", "")], {}),
+    "prelude": ("def f():\n    print(gcd(int(input()), 6))", [("4", "2\n")], STDIN_FN),
+    "no prelude": ("print(gcd(4, 6))", [("", "2")], {}),
+    "call": ("def f(a, b):\n    return {a: (b, 2**70)}", [(("x", 1), {"x": 1})], CALL),
+    "method": ("class Solution:\n    def f(self, x): return x", [((3,), [3])], CALL),
+    "no such function": ("def g(): pass", [((), 1)], CALL),
+    "test code beside it": ("def f(x): return x", [("assert f(3) == 3", None)], BESIDE),
+    "assertion": ("def f(x): return x", [("assert candidate(3) == 4", None)], BESIDE),
+    "not plain": ("def f(): return object()", [((), 1)], CALL),
+    "input read twice": (TWICE, [("3", "3")], {}),
+    "bytes out": ("import os\nos.write(1, b'\\xff\\xfe')\n", [("", "")], {}),
+    "exit": ("print(3)\nraise SystemExit(4)\n", [("", "3")], {}),
+    "leave early": (EARLY, [("", "3")], {}),
+    "memory": ("x = 'x' * 10**10\n", [("", "")], {}),
+    "signal": ("import os, signal\nos.abort()\n", [("", "")], {}),
+    "never ends": ("n = 0\nwhile True:\n    n += 1\nprint(n)\n", [("", ""), ("", "")], {}),
+    "sleeps": ("import time\ntime.sleep(9)\nprint(3)\n", [("", "")], {"cpu_seconds": 0.1}),
+    "too much output": ("while True: print('x' * 10**6)\n", [("", "")], {}),
+    "more than a pipe holds": ("print('x' * 2_000_000)\n", [("", "x" * 2_000_000)], {}),
+    "large input": ("print(len(input()))\n", [("x" * 2_000_000, "2000000")], {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_reports_are_those_of_the_local_pool(pool, local, name):
+    source, tests, options = SAME[name]
+    program = make_program(source, *tests, **({"cpu_seconds": 1.0} | options))
+    (there,), (here,) = pool.run([program]), local.run([program])
+    assert seen(there) == seen(here)
+
+
+def hostile_programs():
+    rows = json.loads(need_data("hostile/programs.json").read_text())
+    return rows, [
+        make_program(
+            row["source"],
+            *zip(row["inputs"], row["outputs"]),
+            mode=Mode.CALL if row["mode"] == "call" else Mode.STDIN_MAIN,
+            entry_point=row["entry_point"],
+            name=row["id"],
+            cpu_seconds=0.5 if "timeout" in row["verdicts"] else 2.0,
+        )
+        for row in rows
+    ]
+
+
+def test_shared_hostile_programs(pool, local):
+    """On a service that isolates as the local sandbox does, no verdict differs."""
+    rows, programs = hostile_programs()
+    there, here = pool.run(programs), local.run(programs)
+    for row, far, near in zip(rows, there, here):
+        assert far.verdict in row["verdicts"], (row["id"], far)
+        assert far.executed == near.executed, row["id"]
+
+
+def test_canonical_solutions_pass_with_the_same_coverage(pool, local):
+    path = str(need_data("apps_plus/problems.json"))
+    problems = read_problems(path, strict=True)[0][::5][:60]
+    assert len(problems) == 60
+    assert {problem.mode for problem in problems} == {Mode.CALL, Mode.STDIN_FN}
+    programs = [Program(problem, problem.solution, 0, ()) for problem in problems]
+    for far, near in zip(pool.run(programs), local.run(programs)):
+        assert far.passed, far
+        assert far.executed == near.executed
+
+
+# what leaves this machine, and what may come back
+
+
+def test_expected_outputs_are_never_sent(pool, server):
+    server.requests.clear()
+    judge(pool, "print(input())", ("given 31337", "SEC" + "RET"))
+    judge(pool, "def f(x): return x", (("given 31337",), "SEC" + "RET"), **CALL)
+    sent = [
+        b"\n".join(map(base64.b64decode, request["files"].values()))
+        + request["code"].encode()
+        for request in server.requests
+    ]
+    assert len(sent) == 2 and all(b"given 31337" in data for data in sent)
+    assert not any(b"SEC" + b"RET" in data for data in sent)
+    tokens = {request["fetch_files"][0].partition(".")[0] for request in server.requests}
+    assert len(tokens) == 2 and min(map(len, tokens)) >= 32
+
+
+def test_what_is_uploaded_imports_nothing_else_of_the_package():
+    modules = _shipped_modules()
+    names = {path.removesuffix(".py").replace("/", ".") for path in modules}
+    execution = "stepcoder_jax.execution."
+    assert {execution + name for name in ("driver", "child", "tracer", "values")} <= names
+    assert not {execution + name for name in ("pool", "grading", "verdicts")} & names
+    for path, data in modules.items():
+        for node in ast.walk(ast.parse(data)):
+            if isinstance(node, ast.ImportFrom) and node.module == execution[:-1]:
+                assert {execution + alias.name for alias in node.names} <= names, path
+
+
+MEDDLERS = {
+    "removed": "for p in glob.glob('*.*'): os.remove(p)",
+    "emptied": "for p in glob.glob('*.*'): open(p, 'w')",
+    "garbled": "for p in glob.glob('*.head'): open(p, 'w').write('SCabc')",
+    "refused": "for p in glob.glob('*.head'): open(p, 'w').write('SE{\"a\": 1}')",
+    "deep": "for p in glob.glob('*.head'): open(p, 'w').write('SE' + '[' * 10**6)",
+}
+
+
+@pytest.mark.parametrize("name", MEDDLERS)
+def test_meddling_with_the_record_is_the_programs_own_fault(pool, name):
+    source = f"import glob, os\n{MEDDLERS[name]}\nx = 1\nos._exit(0)\nx = 2\n"
+    report = judge(pool, source, ("", "3"), ("", "3"))
+    assert report.verdict in (Verdict.RUNTIME, Verdict.WRONG), report
+
+
+def test_printing_what_the_driver_prints_is_no_result(pool):
+    source = "import glob\nname = glob.glob('*.job')[0]\nprint(name, open(name).read())\n"
+    source += "print(open(name.replace('.job', '.source')).read())\n"
+    assert judge(pool, source, ("", "3")).verdict is Verdict.WRONG
+
+
+def test_coverage_that_was_lost_keeps_all_tokens(server, pool):
+    def lose(answer):
+        return answer | {"files": {}}
+
+    source = "def f():\n    return 1\nwhile True:\n    pass\nelse:\n    x = 3\n"
+    server.alter = lambda answer: (
+        lose(answer)
+        | {"run_result": answer["run_result"] | {"status": "TimeLimitExceeded"}}
+    )
+    report = judge(pool, source, ("", ""), cpu_seconds=0.1)
+    assert report.verdict is Verdict.TIMEOUT
+    assert report.executed == {(1, 0), (2, 4), (3, 0), (4, 4), (6, 4)}
+    assert byte_mask(source, report, keep_uncompiled=True).all()
+    server.alter = lose
+    report = judge(pool, "x = 1", ("", ""))
+    assert (report.verdict, report.tests[0].error) == (Verdict.RUNTIME, "LostRecord")
+    assert _every_statement("def f(:") == frozenset()
+
+
+# a service that misbehaves
+
+
+def always(status, body):
+    return lambda request: (status, body)
+
+
+WHOLE = {"status": "Finished", "execution_time": 0.1, "stdout": "", "stderr": "Killed"}
+BROKEN = {
+    "server error": always(500, b"oops"),
+    "overloaded": always(429, b""),
+    "no json": always(200, b"<html>"),
+    "another api": always(200, b"[1, 2]"),
+    "no result": always(200, b'{"status": "Success", "message": ""}'),
+    "deep": always(200, b"[" * 100_000),
+    "too large": always(200, b" " * (100 << 20)),
+    "sandbox error": always(200, b'{"status": "SandboxError", "message": "no\\nspace"}'),
+    "run error": always(
+        200, json.dumps({"status": "Failed", "run_result": {"status": "Error"}}).encode()
+    ),
+    "not started": always(
+        200,
+        json.dumps(
+            {"status": "Failed", "run_result": WHOLE | {"return_code": 137}, "files": {}}
+        ).encode(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_failures_of_the_service_are_no_verdict(pool, server, name):
+    """Tried twice where that can help, then INFRA; the next program is judged as ever."""
+    server.faults += [BROKEN[name]] * 2
+    report = judge(pool, DOUBLE, ("3", "6"))
+    assert report.verdict is Verdict.INFRA and not report.is_valid
+    assert "\n" not in report.message and report.tests[0].verdict is Verdict.NOT_RUN
+    assert name == "not started" or server.url in report.message
+    server.faults.clear()
+    assert judge(pool, DOUBLE, ("3", "6")).passed
+
+
+@pytest.mark.parametrize("name", ["server error", "overloaded", "no json"])
+def test_a_second_attempt_can_save_the_verdict(pool, server, name):
+    server.faults.append(BROKEN[name])
+    assert judge(pool, DOUBLE, ("3", "6")).passed
+    assert len(server.requests) == 2
+
+
+def test_a_refused_request_is_not_repeated(pool, server):
+    server.faults += [always(422, b"{}"), always(422, b"{}")]
+    report = judge(pool, DOUBLE, ("3", "6"))
+    assert report.verdict is Verdict.INFRA and "HTTP 422" in report.message
+    assert len(server.requests) == 1
+
+
+def test_a_service_that_does_not_answer_is_given_up(pool, server, monkeypatch):
+    monkeypatch.setattr(service, "_GRACE_SECONDS", -2.2)  # of a wall limit of 2.4 s
+
+    def sleep(request):
+        time.sleep(1.0)
+        return 200, b"{}"
+
+    server.faults += [sleep, sleep]
+    start = time.monotonic()
+    report = judge(pool, "pass", ("", ""), cpu_seconds=0.05)
+    assert report.verdict is Verdict.INFRA and "imed out" in report.message
+    assert time.monotonic() - start < 5
+
+
+def test_a_service_that_dies_midway():
+    programs = [make_program(DOUBLE, ("3", "6")) for _ in range(4)]
+    with (
+        FusionServer() as server,
+        open_pool(remote_settings(server, workers=1)) as pool,
+    ):
+        stream = pool.stream(programs)
+        assert next(stream)[1].passed
+        server.stop()
+        rest = [report.verdict for _, report in stream]
+    assert len(rest) == 3 and rest[-1] is Verdict.INFRA
+    assert set(rest) <= {Verdict.PASS, Verdict.INFRA}
+
+
+def test_a_service_that_is_not_there_is_one_line(server):
+    with FusionServer() as gone:
+        pass
+    for url, word in [
+        (gone.url, "refused"),
+        (f"{server.url}/elsewhere", "HTTP 404"),
+        ("http://[", "ValueError"),
+    ]:
+        with pytest.raises(SandboxError) as error:
+            open_pool(make_settings(backend="http", url=url))
+        message = str(error.value)
+        assert word in message and "--execution.url" in message and "\n" not in message
+
+
+def test_a_service_that_brings_no_files_back_is_refused(server):
+    server.alter = lambda answer: answer | {"files": {}}
+    with pytest.raises(SandboxError, match=r"execution\.url"):
+        open_pool(remote_settings(server))
+
+
+# the pool
+
+
+def test_the_banner_says_what_was_open(server, capsys):
+    with open_pool(remote_settings(server, min_level=3)) as pool:
+        assert pool.canaries["write to the working folder"] == "open"
+        assert pool.canaries["TCP"].startswith("held")
+        assert pool.level == 2 and server.url in pool.layers["service"]
+        assert pool.interpreter >= (3, 11)
+    said = capsys.readouterr().err
+    assert server.url in said and said.count("\n") == 1
+    assert "write to the working folder" in said and "TCP" not in said
+
+
+def test_problems_that_cannot_be_judged_there(pool):
+    proxied = {"mode": Mode.ASSERT_PROXY, "entry_point": "f"}
+    with pytest.raises(InputError, match=r"assert_proxy.*--execution.backend local"):
+        pool.run([make_program("", ("assert f()", None), **proxied)])
+    with pytest.raises(ValueError, match="has no tests"):
+        pool.run([make_program("")])
+
+
+def test_early_exit_and_order(server):
+    wrong = make_program("print(1)", ("", "2"), ("", "1"), name="wrong")
+    right = make_program("print(1)", ("", "1"), ("", "1"), name="right")
+    with open_pool(remote_settings(server)) as pool:
+        reports = pool.run([wrong, right] * 4)
+    assert [report.verdict for report in reports] == [Verdict.WRONG, Verdict.PASS] * 4
+    assert reports[0].tests[1].verdict is Verdict.NOT_RUN
+
+
+def test_leaving_early_and_closing(server):
+    programs = [make_program(DOUBLE, ("3", "6")) for _ in range(40)]
+    with open_pool(remote_settings(server, workers=1)) as pool:
+        stream = pool.stream(programs)
+        next(stream)
+        stream.close()
+        assert judge(pool, DOUBLE, ("3", "6")).passed
+        assert len(server.requests) < 10
+        stream = pool.stream(programs)
+        next(stream)
+    with pytest.raises(RuntimeError, match="closed"):
+        list(stream)
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.stream(programs)
+
+
+def test_open_pool_follows_the_backend(pool):
+    assert isinstance(pool, RemotePool)
+    with open_pool(make_settings(workers=1)) as local:
+        assert isinstance(local, Pool)
+    for wrong in ({"backend": "https"}, {"backend": "http", "url": "file:///etc"}):
+        with pytest.raises(SandboxError, match=f"execution.{list(wrong)[-1]}"):
+            make_settings(**wrong)
