@@ -16,7 +16,7 @@ from execution_kit import (
 from fusion_server import FusionServer
 
 from stepcoder_jax.data.apps_plus import read_problems
-from stepcoder_jax.execution import Pool, SandboxError, open_pool, service
+from stepcoder_jax.execution import Pool, SandboxError, limits, open_pool, service
 from stepcoder_jax.execution.remote import RemotePool, _every_statement, _shipped_modules
 from stepcoder_jax.fgo import byte_mask
 from stepcoder_jax.records import InputError, Mode, Program, Verdict
@@ -151,16 +151,23 @@ def test_canonical_solutions_pass_with_the_same_coverage(pool, local):
 
 
 @pytest.mark.parametrize("name", INTERPRETERS[1:])
-def test_a_service_with_a_newer_interpreter(local, name):
+def test_expressions_of_a_service_with_a_newer_interpreter(name):
     python = find_interpreter(name)
-    program = make_program(DOUBLE, ("3", "6"), ("7", "14"))
+    program = make_program("x = int(input())\nprint(x and 9 or x)\n", ("3", "9"))
+    exact = {"tests": "run_all", "coverage": "expression"}
     with (
         FusionServer(python) as server,
-        open_pool(remote_settings(server, tests="run_all")) as pool,
+        open_pool(remote_settings(server, **exact)) as pool,
+        open_pool(make_settings(python=python, **exact)) as near,
     ):
         assert pool.interpreter[:2] == tuple(map(int, name[6:].split(".")))
+        (there,), (here,) = pool.run([program]), near.run([program])
+        assert there.passed and there.executed == here.executed
+        assert there.expressions == here.expressions
+        assert {False, True} == set(there.expressions.values())
+        server.alter = lambda answer: answer | {"files": {}}
         (there,) = pool.run([program])
-    assert seen(there) == seen(local.run([program])[0])
+    assert there.executed and not there.expressions
 
 
 # what leaves this machine, and what may come back
@@ -388,7 +395,7 @@ def test_the_banner_says_what_was_open(server, capsys):
         assert pool.level == 2 and server.url in pool.layers["service"]
         assert pool.interpreter >= (3, 11)
     said = capsys.readouterr().err
-    assert server.url in said and said.count("\n") == 1
+    assert server.url in said and said.count("\n") == 1 and said == f"{pool.banner}\n"
     assert "write to the working folder" in said and "TCP" not in said
 
 
@@ -396,8 +403,32 @@ def test_problems_that_cannot_be_judged_there(pool):
     proxied = {"mode": Mode.ASSERT_PROXY, "entry_point": "f"}
     with pytest.raises(InputError, match=r"assert_proxy.*--execution.backend local"):
         pool.run([make_program("", ("assert f()", None), **proxied)])
+    generated = (make_program("", ("assert f()", None), **proxied) for _ in range(1))
+    with pytest.raises(InputError, match="assert_proxy"):
+        list(pool.stream(generated))
     with pytest.raises(ValueError, match="has no tests"):
         pool.run([make_program("")])
+
+
+def test_coverage_that_the_service_cannot_give(server, pool):
+    if pool.interpreter >= (3, 12):
+        pytest.skip("this interpreter notes expressions")
+    with pytest.raises(SandboxError, match=r"3\.12.*--execution\.url"):
+        open_pool(remote_settings(server, coverage="expression"))
+
+
+def test_limits_are_measured_by_wall_time(server, pool):
+    problem = make_program("import time\ntime.sleep(0.3)\n", ("", "")).problem
+    (found,) = limits.measure_limits(pool, [problem]).values()
+    assert 3 <= found <= 6
+
+
+def test_equal_programs_are_sent_once(server):
+    with open_pool(remote_settings(server, cache_size=8)) as pool:
+        server.requests.clear()
+        reports = pool.run([make_program(DOUBLE, ("3", "6"))] * 5)
+        assert all(report.passed for report in reports) and len(server.requests) == 1
+        assert pool.metrics()["programs"] == 5 and pool.pids == []
 
 
 def test_early_exit_and_order(server):

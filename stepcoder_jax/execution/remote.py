@@ -66,7 +66,7 @@ class RemoteWorker(dialogue.AnyWorker):
         self.settings = settings
         self.service = service
         self.hello = hello
-        self.level = canaries.level(hello["canaries"])
+        self.level = hello["level"]
         self._is_closed = False
         self._has_lost = False  # a record of the program that is being judged
 
@@ -204,12 +204,13 @@ def _greet(settings: PoolSettings, service: Service) -> dict[str, Any]:
     source = probe + _GREETING.format(memory=settings.memory_mb << 20)
     test = TestCase("", "")
     problem = Problem("greeting", "", "", "", None, Mode.STDIN_MAIN, (test,), "")
-    known = {"monitoring": True, "canaries": {}, "pids": (), "landlock_abi": 0}
+    known = {"monitoring": True, "level": 0, "pids": (), "landlock_abi": 0}
     try:
         plain = dataclasses.replace(settings, coverage="none")
         worker = RemoteWorker(plain, service, known)
         _, parts = worker.ask(Program(problem, source, 0, ()), test)
         seen: dict[str, Any] = json.loads(parts["out"])
+        level = canaries.level(seen["canaries"])
     except (verdicts.InfraError, ValueError, KeyError) as error:
         message = " ".join(str(error).split())
         raise SandboxError(
@@ -218,7 +219,7 @@ def _greet(settings: PoolSettings, service: Service) -> dict[str, Any]:
             "--execution.url, or --execution.backend local"
         ) from None
     layers = {"service": f"{service.url}, whose isolation is its own"}
-    return {**known, **seen, "layers": layers}
+    return {**known, **seen, "level": level, "layers": layers}
 
 
 def _check_mode(problem: Problem) -> None:
