@@ -17,7 +17,7 @@ from execution_kit import (
 from fusion_server import FusionServer
 
 from stepcoder_jax.data.apps_plus import read_problems
-from stepcoder_jax.execution import Pool, SandboxError, limits, open_pool, service
+from stepcoder_jax.execution import Pool, SandboxError, limits, open_pool, service, tracer
 from stepcoder_jax.execution.remote import RemotePool, _every_statement, _shipped_modules
 from stepcoder_jax.fgo import byte_mask
 from stepcoder_jax.records import InputError, Mode, Program, Verdict
@@ -41,6 +41,7 @@ def server():
 @pytest.fixture(scope="module")
 def pool(server):
     with open_pool(remote_settings(server, tests="run_all")) as pool:
+        server.requests.clear()
         yield pool
 
 
@@ -168,6 +169,10 @@ def test_canonical_solutions_pass_with_the_same_coverage(pool, local):
         assert far.executed == near.executed
 
 
+def hits_of(answer):
+    return [item for item in answer["files"].items() if item[0].endswith(".hits")]
+
+
 @pytest.mark.parametrize("name", INTERPRETERS[1:])
 def test_expressions_of_a_service_with_a_newer_interpreter(name):
     python = find_interpreter(name)
@@ -183,9 +188,16 @@ def test_expressions_of_a_service_with_a_newer_interpreter(name):
         assert there.passed and there.executed == here.executed
         assert there.expressions == here.expressions
         assert {False, True} == set(there.expressions.values())
-        server.alter = lambda answer: answer | {"files": {}}
-        (there,) = pool.run([program])
-    assert there.executed and not there.expressions
+        sizes, kept = [], [True, False]
+
+        def lose_the_second(answer):
+            sizes.extend(len(base64.b64decode(d)) for n, d in hits_of(answer))
+            return answer if kept.pop(0) else answer | {"files": {}}
+
+        server.alter = lose_the_second
+        (there,) = pool.run([make_program(program.source, ("3", "9"), ("3", "9"))])
+    assert sizes == [tracer.map_size(program.source, "expression")] * 2
+    assert there.tests[0].expressions and there.executed and not there.expressions
 
 
 # what leaves this machine, and what may come back
@@ -417,10 +429,12 @@ def test_the_banner_says_what_was_open(server, capsys):
     assert "write to the working folder" in said and "TCP" not in said
 
 
-def test_problems_that_cannot_be_judged_there(pool):
+def test_problems_that_cannot_be_judged_there(server, pool):
+    good = make_program(DOUBLE, ("3", "6"))
     proxied = {"mode": Mode.ASSERT_PROXY, "entry_point": "f"}
     with pytest.raises(InputError, match=r"assert_proxy.*--execution.backend local"):
-        pool.run([make_program("", ("assert f()", None), **proxied)])
+        pool.run([good, make_program("", ("assert f()", None), **proxied)])
+    assert not server.requests
     generated = (make_program("", ("assert f()", None), **proxied) for _ in range(1))
     with pytest.raises(InputError, match="assert_proxy"):
         list(pool.stream(generated))
@@ -466,16 +480,20 @@ def test_leaving_early_and_closing(server):
         stream.close()
         assert judge(pool, DOUBLE, ("3", "6")).passed
         assert len(server.requests) < 10
-        stream = pool.stream(programs)
+        server.requests.clear()
+        long = make_program(DOUBLE, *[("3", "6")] * 40)
+        stream = pool.stream([programs[0], long, *programs])
         next(stream)
+    assert len(server.requests) < 20
     with pytest.raises(RuntimeError, match="closed"):
         list(stream)
     with pytest.raises(RuntimeError, match="closed"):
         pool.stream(programs)
 
 
-def test_open_pool_follows_the_backend(pool):
+def test_open_pool_follows_the_backend(server, pool):
     assert isinstance(pool, RemotePool)
+    assert remote_settings(server, workers=0).worker_count == 16
     with open_pool(make_settings(workers=1, url="http://unused")) as local:
         assert isinstance(local, Pool)
     for wrong in ({"backend": "https"}, {"backend": "http", "url": "file:///etc"}):
