@@ -7,6 +7,7 @@ word goes through `head`, which is closed before any line of the program runs.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import builtins
 import contextlib
@@ -29,6 +30,9 @@ EXIT_OK, EXIT_ERROR, EXIT_MEMORY = 0, 1, 94
 # first byte of `head`: how far the child came before the program's first line
 IN_SANDBOX, COMPILED, REFUSED = b"S", b"C", b"E"
 _PYTHON_RECURSION_LIMIT = 1000
+# As under the usual `ulimit -s`: by default each thread reserves the main thread's limit,
+# and two of them more than all the memory there is.
+_THREAD_STACK_BYTES = 8 << 20
 _STREAMS = ((0, "r"), (1, "w"), (2, "w"))
 _TRACEBACK_FRAMES = -8  # the innermost ones
 
@@ -98,6 +102,7 @@ def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None
     os.close(head)
     open_standard_streams()
     random.seed(0)  # here, for a fork seeds it anew
+    _thread.stack_size(_THREAD_STACK_BYTES)
     pristine = dict(builtins.__dict__)
     module = _choose_module(job.mode, prelude)
     module.__dict__.pop(job.entry_point, None)  # the prelude's own must not answer for it

@@ -198,6 +198,9 @@ LIBRARY = (
     script("executor", "threads are allowed",
            "from concurrent.futures import ThreadPoolExecutor as E\n"
            "with E() as e: print(sum(e.map(int, '12')))\n"),
+    script("eight threads at once", "each has a stack of the usual size",
+           "import threading as t\nb = t.Barrier(9)\n"
+           "for _ in range(8): t.Thread(target=b.wait).start()\nb.wait()\nprint(3)\n"),
     script("antigravity", "no browser, no error", "import antigravity\nprint(3)\n"),
     script("database in memory", "no file, no harm",
            "import sqlite3\nprint(*sqlite3.connect(':memory:').execute('select 3').fetchone())"),
