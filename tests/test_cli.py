@@ -91,7 +91,8 @@ def test_flags_that_cannot_work(capsys, tmp_path, name):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_unknown_options_of_every_command(capsys, command):
-    target = {"train": [HERE], "sft": [HERE], "doctor": []}.get(command, ["nowhere"])
+    targets = {"train": [HERE], "sft": [HERE], "doctor": [], "export": ["no", "--to", "x"]}
+    target = targets.get(command, ["nowhere"])
     has(
         refuse(capsys, command, *target, "--no-such", "1"),
         f"stepcoder {command}",

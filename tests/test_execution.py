@@ -132,10 +132,11 @@ def test_deep_elif_chains_and_large_sources_compile(pool):
 
 
 def test_a_table_of_statements_that_the_output_limit_cut():
-    table = array("I", [1, 0, 2, 0, 3, 0]).tobytes()
-    for cut, whole in [(0, 3), (1, 2), (4, 2), (8, 2), (23, 0)]:
-        parts = {"head": b"SC" + table[: len(table) - cut], "hits": b"\1" * 9}
-        assert len(verdicts.executed_statements(parts)) == whole
+    legend = array("I", [3, 1, 0, 2, 0, 3, 0]).tobytes()
+    for cut, whole in [(0, 3), (1, 2), (4, 2), (8, 2), (23, 0), (28, 0)]:
+        parts = {"head": b"SC" + legend[: len(legend) - cut], "hits": b"\1" * 9}
+        executed, expressions = verdicts.coverage_of(parts)
+        assert (len(executed), expressions) == (whole, {})
 
 
 def test_early_exit_and_run_all_differ_in_coverage_alone():

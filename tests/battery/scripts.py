@@ -215,9 +215,9 @@ LIBRARY = (
     script("own profiler", "it does not stop ours",
            "import cProfile\np = cProfile.Profile()\np.enable()\nx = sum([1, 2])\np.disable()\n"
            "print(x)\n"),
-    script("code built anew", "bytecode may be copied", "import marshal\ndef f(): return 3\n"
-           "def g(): pass\ng.__code__ = marshal.loads(marshal.dumps(f.__code__.replace()))\n"
-           "print(g())\n"),
+    # not by `marshal`: on 3.11 the map of the probes is a constant of the code
+    script("code built anew", "bytecode may be copied", "def f(): return 3\n"
+           "def g(): pass\ng.__code__ = f.__code__.replace()\nprint(g())\n"),
     script("no collector", "cycles may stay",
            "import gc\ngc.disable()\nfor _ in range(1000):\n    x = []\n    x.append(x)\nprint(3)"),
     script("fault handler", "a program may switch it on",
