@@ -333,7 +333,7 @@ def wait_until_gone(pids):
 
 
 def wait_for_children(pids):
-    """The test processes, once each worker has one."""
+    """The second processes of the workers and the test processes, once all are there."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         found = [
@@ -343,7 +343,7 @@ def wait_for_children(pids):
             .read_text()
             .split()
         ]
-        if len(found) == len(pids):
+        if len(found) == 2 * len(pids):
             return found
         time.sleep(0.02)
     raise AssertionError("the workers never forked")
