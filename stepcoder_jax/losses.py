@@ -1,4 +1,4 @@
-"""The losses of PPO, each as a sum over its mask.
+"""The losses of PPO and GRPO, per token or as a sum over a mask.
 
 Sums, not means: the caller divides by a count taken over all micro-batches and devices, so
 that neither changes the gradient. What stands outside a mask has exactly zero gradient.
@@ -37,6 +37,35 @@ def log_ratio(
     return jnp.where(mask, logprobs - old_logprobs, 0.0)
 
 
+def k3(log_ratio: Float[Array, "B T"]) -> Float[Array, "B T"]:
+    """Per token, an estimate of KL(pi || other) from samples of pi: never negative.
+
+    k3 = other / pi - 1 - log(other / pi), log_ratio = log(pi / other); unbiased. Source:
+    joschu.net/blog/kl-approx.html; arXiv:2402.03300, eq. 4.
+    """
+    return jnp.expm1(-log_ratio) + log_ratio
+
+
+def clipped_surrogate(
+    logprobs: Float[Array, "B T"],
+    old_logprobs: Float[Array, "B T"],
+    advantages: Float[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    clip_low: float,
+    clip_high: float,
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """Clipped policy loss of each token, and 1 where the clip holds it back.
+
+    max(-A ratio, -A clip(ratio, 1 - low, 1 + high)), ratio = pi / pi_old. Source:
+    arXiv:1707.06347, eq. 7, negated; two bounds as in arXiv:2503.14476, section 3.1. Held back:
+    tokens whose clipped term is strictly the greater.
+    """
+    ratio = jnp.exp(log_ratio(logprobs, old_logprobs, mask))
+    plain = -advantages * ratio
+    clipped = -advantages * jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
+    return jnp.maximum(plain, clipped), (clipped > plain).astype(jnp.float32)
+
+
 def policy_loss(
     logprobs: Float[Array, "B T"],
     old_logprobs: Float[Array, "B T"],
@@ -44,17 +73,14 @@ def policy_loss(
     mask: Bool[Array, "B T"],
     clip_eps: float,
 ) -> tuple[MaskedSum, MaskedSum]:
-    """Clipped policy loss, and how many tokens the clip holds back.
+    """Sum of `clipped_surrogate` with one bound, and how many tokens the clip holds back.
 
-    loss = sum max(-A ratio, -A clip(ratio, 1 - eps, 1 + eps)), ratio = pi / pi_old.
-    Source: arXiv:1707.06347, eq. 7, negated; with the execution mask arXiv:2402.01391,
-    eq. 5. Counted as clipped: tokens whose clipped term is strictly the greater.
+    With the execution mask: arXiv:2402.01391, eq. 5.
     """
-    ratio = jnp.exp(log_ratio(logprobs, old_logprobs, mask))
-    plain = -advantages * ratio
-    clipped = -advantages * jnp.clip(ratio, 1.0 - clip_eps, 1.0 + clip_eps)
-    held = (clipped > plain).astype(jnp.float32)
-    return sum_over(jnp.maximum(plain, clipped), mask), sum_over(held, mask)
+    loss, held = clipped_surrogate(
+        logprobs, old_logprobs, advantages, mask, clip_eps, clip_eps
+    )
+    return sum_over(loss, mask), sum_over(held, mask)
 
 
 def value_loss(

@@ -14,21 +14,29 @@ import optax
 
 from stepcoder_jax import advantages as adv
 from stepcoder_jax import losses
-from stepcoder_jax.batching import Layout, join_rows, split_by_length, switch_width, trim
+from stepcoder_jax.batching import Layout
 from stepcoder_jax.models import lora, policy
 from stepcoder_jax.optimizers import make_optimizer
 from stepcoder_jax.pytrees import Experience, Feedback, RewardScale, Rollout, TrainState
-from stepcoder_jax.vocabulary import Scoring, compare_tokens, score_tokens
+from stepcoder_jax.updates import (
+    Logged,
+    Metrics,
+    Params,
+    accumulate_gradients,
+    adapter_keys,
+    completion_tokens,
+    counted_mask,
+    optimizer_step,
+    policy_metrics,
+    ratio_metrics,
+    scan_minibatches,
+    score_rollout,
+    shuffle_order,
+)
+from stepcoder_jax.vocabulary import Scoring, score_tokens
 
 if TYPE_CHECKING:
     from stepcoder_jax.config import Config
-
-Params = Any
-Metrics = dict[str, Any]
-
-# apart from the keys of sampling, whose first fold is the iteration
-SHUFFLE_STREAM = 0x7FFFFFFF
-ADAPTER_STREAM = 0x7FFFFFFE
 
 
 class ValueMoments(NamedTuple):
@@ -55,8 +63,7 @@ def init_state(config: Config, actor: Params) -> TrainState:
 
     With LoRA both get fresh adapters, and only these have moments.
     """
-    key = jax.random.fold_in(jax.random.key(config.run.seed), ADAPTER_STREAM)
-    keys = jax.random.split(key)
+    keys = adapter_keys(config)
     critic = policy.init_critic(config.model, actor, keys[1])
     actor = policy.add_adapters(config.model, actor, keys[0])
     return TrainState(
@@ -67,15 +74,6 @@ def init_state(config: Config, actor: Params) -> TrainState:
         critic_opt=make_optimizer(config.ppo.critic).init(critic),
         reward_scale=adv.init_reward_scale(),
     )
-
-
-def completion_tokens(
-    tokens: jax.Array, prompt_length: jax.Array, num_columns: int
-) -> jax.Array:
-    """Completion tokens i32[B, T] out of tokens i32[B, P + T] packed from the left."""
-    index = prompt_length[:, None] + jnp.arange(num_columns)[None]
-    index = jnp.minimum(index, tokens.shape[1] - 1)
-    return jnp.take_along_axis(tokens, index, axis=1)
 
 
 def explained_variance(moments: ValueMoments) -> jax.Array:
@@ -100,38 +98,6 @@ def value_moments(values: jax.Array, returns: jax.Array, mask: jax.Array) -> Val
     return ValueMoments(*(jnp.sum(jnp.where(mask, x, 0.0), axis=1) for x in terms))
 
 
-def evaluate_tokens(
-    config: Config,
-    state: TrainState,
-    reference: Params,
-    inputs: tuple[jax.Array, jax.Array, jax.Array],
-    num_columns: int,
-    vocab_shards: int,
-) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Of completion tokens: logprobs, ref_logprobs, exact KL and values, f32[B, T] each.
-
-    `inputs` are tokens, prompt_length and length. Columns right of a row's last token are
-    not meant to be read.
-    """
-    tokens, prompt_length, length = inputs
-    scoring = Scoring(config.sampling.temperature, vocab_shards, entropy=False)
-
-    def compute(width: int) -> tuple[jax.Array, ...]:
-        columns = min(width, num_columns)
-        chosen = completion_tokens(tokens[:, :width], prompt_length, columns)
-        where = (tokens[:, :width], prompt_length, columns)
-        hidden, values = policy.hidden_and_values(
-            config.model, state.actor, state.critic, *where
-        )
-        ref_hidden = policy.completion_hidden(config.model, reference["trunk"], *where)
-        heads = policy.lm_head(state.actor), policy.lm_head(reference)
-        found = compare_tokens(heads[0], hidden, heads[1], ref_hidden, chosen, scoring)
-        padding = ((0, 0), (0, num_columns - columns))
-        return tuple(jnp.pad(x, padding) for x in (*found, values))
-
-    return switch_width(config.ppo.widths, tokens.shape[1], length, compute)
-
-
 def make_experience(
     config: Config,
     state: TrainState,
@@ -148,23 +114,9 @@ def make_experience(
     the actor's base is the reference.
     """
     ppo = config.ppo
-    columns = rollout.mask.shape[1]
-    parts = ppo.num_minibatches * ppo.num_micro_batches
-    if config.model.lora_rank:
-        reference = lora.strip(state.actor)
-    inputs = (rollout.tokens, rollout.prompt_length, rollout.length)
-    inputs, order = split_by_length(inputs, rollout.length, parts)
-    evaluated = jax.lax.map(
-        lambda x: evaluate_tokens(
-            config, state, reference, x, columns, layout.vocab_shards
-        ),
-        layout.place(inputs, 1),
-    )
-    logprobs, ref_logprobs, kl, values = layout.place(join_rows(evaluated, order), 0)
     mask = rollout.mask & feedback.valid[:, None]
-    logprobs, ref_logprobs, values = (
-        jnp.where(mask, x, 0.0) for x in (logprobs, ref_logprobs, values)
-    )
+    scores = score_rollout(config, state, reference, rollout, mask, layout)
+    logprobs, ref_logprobs, kl, values = scores
     outcome = jnp.where(mask, feedback.rewards, 0.0)
     scale = adv.update_reward_scale(state.reward_scale, outcome.sum(axis=1), feedback.valid)
     if ppo.scale_rewards:
@@ -191,27 +143,13 @@ def make_experience(
 
 
 def experience_metrics(experience: Experience, rollout: Rollout, kl: jax.Array) -> Metrics:
-    """Means over the batch, before any update; kl f32[B, T] is exact, per token."""
-    mask, loss_mask = experience.mask, experience.loss_mask
-    mismatch = jnp.abs(rollout.logprobs - experience.old_logprobs)
+    """`updates.policy_metrics`, and what there is to tell of the critic."""
+    mask = experience.mask
     rows = value_moments(experience.old_values, experience.returns, mask)
-    return {
-        "kl": adv.masked_mean(kl, mask),
-        "kl_executed": adv.masked_mean(kl, loss_mask),
-        "kl_unexecuted": adv.masked_mean(kl, mask & ~loss_mask),
-        "kl_sampled": adv.masked_mean(
-            experience.old_logprobs - experience.ref_logprobs, mask
-        ),
-        "masked_fraction": adv.masked_mean((~loss_mask).astype(jnp.float32), mask),
-        "kept_mass": adv.masked_mean(rollout.kept_mass, mask),
-        "logprob_mismatch": adv.masked_mean(mismatch, mask),
-        "logprob_mismatch_max": jnp.max(jnp.where(mask, mismatch, 0.0)),
-        "advantage": adv.masked_mean(experience.advantages, loss_mask),
+    return policy_metrics(experience, rollout, kl) | {
         "value": adv.masked_mean(experience.old_values, mask),
         "return": adv.masked_mean(experience.returns, mask),
         "explained_variance": explained_variance(rows),
-        "truncated_fraction": jnp.mean(rollout.truncated, dtype=jnp.float32),
-        "completion_length": jnp.mean(rollout.length - rollout.prompt_length),
         "rows": rows,
     }
 
@@ -222,8 +160,8 @@ def normalisers(config: Config, batch: Experience) -> tuple[jax.Array, jax.Array
     `ppo.normaliser` kept counts loss_mask, completion counts mask; the value loss counts
     mask. Over the whole minibatch: all micro-batches, all devices.
     """
-    kept = batch.loss_mask if config.ppo.normaliser == "kept" else batch.mask
-    counts = (jnp.sum(m, dtype=jnp.float32) for m in (kept, batch.mask))
+    masks = counted_mask(config, batch), batch.mask
+    counts = (jnp.sum(m, dtype=jnp.float32) for m in masks)
     actor, critic = (jnp.maximum(1.0, count) for count in counts)
     return actor, critic
 
@@ -235,7 +173,7 @@ def ppo_loss(
     batch: Experience,
     divisors: tuple[jax.Array, jax.Array],
     vocab_shards: int,
-) -> tuple[jax.Array, tuple[Metrics, Metrics]]:
+) -> tuple[jax.Array, Logged]:
     """Loss of one micro-batch, already divided by its minibatch's counts; and sums to log.
 
     policy / n_policy - entropy_coef * entropy / n_policy + c * value / n_value, with
@@ -262,17 +200,12 @@ def ppo_loss(
     actor_loss = (surrogate.total - ppo.entropy_coef * bonus.total) / divisors[0]
     value_coef = ppo.value_coef if config.model.shared_trunk else 1.0
     log_ratio = losses.log_ratio(logprobs, old, batch.loss_mask)
-    sums = {
+    sums, extremes = ratio_metrics(log_ratio, batch.loss_mask)
+    sums |= {
         "policy_loss": surrogate,
         "clip_fraction": clipped,
         "entropy": bonus,
         "value_loss": error,
-        # k3 of joschu.net/blog/kl-approx.html: never negative, unbiased
-        "approx_kl": losses.sum_over(jnp.expm1(-log_ratio) + log_ratio, batch.loss_mask),
-    }
-    extremes = {
-        "ratio_max": jnp.exp(log_ratio.max()),
-        "ratio_min": jnp.exp(log_ratio.min()),
     }
     return actor_loss + value_coef * error.total / divisors[1], (sums, extremes)
 
@@ -286,34 +219,11 @@ def minibatch_gradients(
 ) -> tuple[tuple[Params, Params], Metrics]:
     """Gradients of (actor, critic) over one minibatch, its micro-batches one by one."""
     divisors = normalisers(config, batch)
-    parts, _ = split_by_length(batch, batch.length, config.ppo.num_micro_batches)
-    gradient = jax.grad(ppo_loss, has_aux=True)
-    full = batch.tokens.shape[1]
 
-    def accumulate(total, part):
-        new, logged = switch_width(
-            config.ppo.widths,
-            full,
-            part.length,
-            lambda width: gradient(
-                params,
-                frozen,
-                config,
-                trim(part, full, width),
-                divisors,
-                layout.vocab_shards,
-            ),
-        )
-        return jax.tree.map(jnp.add, total, new), logged
+    def loss(params: tuple[Params, Params], part: Experience) -> tuple[jax.Array, Logged]:
+        return ppo_loss(params, frozen, config, part, divisors, layout.vocab_shards)
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    gradients, (sums, extremes) = jax.lax.scan(accumulate, zeros, layout.place(parts, 1))
-    sums = jax.tree.map(lambda x: x.sum(axis=0), sums)
-    extremes = {
-        "ratio_max": extremes["ratio_max"].max(axis=0),
-        "ratio_min": extremes["ratio_min"].min(axis=0),
-    }
-    return gradients, sums | extremes
+    return accumulate_gradients(config, loss, params, batch, layout)
 
 
 def apply_gradients(
@@ -322,40 +232,14 @@ def apply_gradients(
     gradients: tuple[Params, Params],
     learn: tuple[jax.Array, jax.Array],
 ) -> Updated:
-    """One optimizer step of the actor and of the critic, each only where `learn` is True.
-
-    Where it is False, parameters, moments and the schedule's count stay as they are.
-    """
-
-    def update(optimizer, params, state, gradient, yes):
-        changes, new_state = optimizer.update(gradient, state, params)
-        new = (optax.apply_updates(params, changes), new_state)
-        return jax.tree.map(lambda a, b: jnp.where(yes, a, b), new, (params, state))
-
-    actor, actor_opt = update(
-        make_optimizer(config.ppo.actor),
-        current.actor,
-        current.actor_opt,
-        gradients[0],
-        learn[0],
+    """One step of the actor's and of the critic's optimizer, each where it may learn."""
+    actor, actor_opt = optimizer_step(
+        config.ppo.actor, current.actor, current.actor_opt, gradients[0], learn[0]
     )
-    critic, critic_opt = update(
-        make_optimizer(config.ppo.critic),
-        current.critic,
-        current.critic_opt,
-        gradients[1],
-        learn[1],
+    critic, critic_opt = optimizer_step(
+        config.ppo.critic, current.critic, current.critic_opt, gradients[1], learn[1]
     )
     return Updated(actor, critic, actor_opt, critic_opt)
-
-
-def shuffle_order(config: Config, step: jax.Array, rows: int) -> jax.Array:
-    """Row numbers i32[epochs * minibatches, rows / minibatches], from (seed, step)."""
-    ppo = config.ppo
-    key = jax.random.fold_in(jax.random.key(config.run.seed), SHUFFLE_STREAM)
-    epochs = jax.random.split(jax.random.fold_in(key, step), ppo.num_epochs)
-    order = jax.vmap(lambda k: jax.random.permutation(k, rows))(epochs)
-    return order.reshape(ppo.num_epochs * ppo.num_minibatches, -1)
 
 
 def ppo_step(
@@ -371,8 +255,7 @@ def ppo_step(
     warm = state.step >= config.ppo.critic_warmup_steps
     trained, frozen = lora.split(state.actor)
 
-    def update(current: Updated, rows: jax.Array):
-        batch = layout.place(jax.tree.map(lambda x: x[rows], experience), 0)
+    def update(current: Updated, batch: Experience) -> tuple[Updated, Metrics]:
         params = (current.actor, current.critic)
         gradients, metrics = minibatch_gradients(config, params, frozen, batch, layout)
         acts = jnp.any(batch.loss_mask)
@@ -389,24 +272,6 @@ def ppo_step(
 
     order = shuffle_order(config, state.step, experience.mask.shape[0])
     current = Updated(trained, state.critic, state.actor_opt, state.critic_opt)
-    current, metrics = jax.lax.scan(update, current, order)
+    current, metrics = scan_minibatches(update, current, experience, order, layout)
     changed = current._asdict() | {"actor": lora.graft(frozen, current.actor)}
-    state = state._replace(step=state.step + 1, **changed)
-    return state, step_metrics(metrics)
-
-
-def step_metrics(stacked: Metrics) -> Metrics:
-    """Metrics of an iteration from those of its updates, stacked on axis 0."""
-    means = {
-        name: x.total.sum() / jnp.maximum(1.0, x.count.sum())
-        for name, x in stacked.items()
-        if isinstance(x, losses.MaskedSum)
-    }
-    return means | {
-        "ratio_max_first": stacked["ratio_max"][0],
-        "ratio_min_first": stacked["ratio_min"][0],
-        "ratio_max": stacked["ratio_max"].max(),
-        "actor_grad_norm": stacked["actor_grad_norm"].mean(),
-        "critic_grad_norm": stacked["critic_grad_norm"].mean(),
-        "nonfinite": jnp.sum(stacked["nonfinite"], dtype=jnp.int32),
-    }
+    return state._replace(step=state.step + 1, **changed), metrics

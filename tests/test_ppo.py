@@ -250,13 +250,6 @@ def test_every_epoch_visits_every_row_once_in_an_order_of_its_step():
     assert np.any(orders[0] != orders[2])
 
 
-def test_split_and_join_are_inverse_and_rows_of_like_length_meet():
-    x = np.arange(6).reshape(6, 1)
-    parts, order = ppo.split_by_length(x, jnp.array([5, 1, 4, 2, 3, 0]), 3)
-    np.testing.assert_array_equal(parts[:, :, 0], [[5, 1], [3, 4], [2, 0]])
-    np.testing.assert_array_equal(ppo.join_rows(parts, order), x)
-
-
 def test_micro_batches_trimmed_to_their_width_change_nothing():
     state, plain, *_, after, learned = iteration()
     _, make, update = programs(num_micro_batches=4, widths=(12, 18))

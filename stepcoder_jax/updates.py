@@ -1,0 +1,256 @@
+"""What PPO and GRPO share: scoring rollouts, epochs of minibatches, the optimizer's step.
+
+Both algorithms differ in their advantages and losses alone. A minibatch is one step of an
+optimizer; its micro-batches are rows that fit into memory together, and sums over all of
+them are divided by counts of the whole minibatch, so that the split changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from stepcoder_jax import advantages as adv
+from stepcoder_jax import losses
+from stepcoder_jax.batching import Layout, join_rows, split_by_length, switch_width, trim
+from stepcoder_jax.models import lora, policy
+from stepcoder_jax.optimizers import make_optimizer
+from stepcoder_jax.pytrees import Experience, Rollout, TrainState
+from stepcoder_jax.vocabulary import Scoring, compare_tokens
+
+if TYPE_CHECKING:
+    from stepcoder_jax.config import Config, OptimizerConfig
+
+Params = Any
+Metrics = dict[str, Any]
+# sums over masks to be added, and extremes to be kept, over micro-batches
+Logged = tuple[Metrics, Metrics]
+
+# apart from the keys of sampling, whose first fold is the iteration
+SHUFFLE_STREAM = 0x7FFFFFFF
+ADAPTER_STREAM = 0x7FFFFFFE
+
+
+class RolloutScores(NamedTuple):
+    """What the networks say of completion tokens before any update."""
+
+    logprobs: Any  # f32[B, T]
+    ref_logprobs: Any  # f32[B, T]
+    kl: Any  # f32[B, T], exact KL(pi || pi_ref) where each token is predicted
+    values: Any  # f32[B, T]; None without a critic
+
+
+def adapter_keys(config: Config) -> jax.Array:
+    """Keys of the actor's and of the critic's fresh adapters, from the run's seed."""
+    key = jax.random.fold_in(jax.random.key(config.run.seed), ADAPTER_STREAM)
+    return jax.random.split(key)
+
+
+def completion_tokens(
+    tokens: jax.Array, prompt_length: jax.Array, num_columns: int
+) -> jax.Array:
+    """Completion tokens i32[B, T] out of tokens i32[B, P + T] packed from the left."""
+    index = prompt_length[:, None] + jnp.arange(num_columns)[None]
+    index = jnp.minimum(index, tokens.shape[1] - 1)
+    return jnp.take_along_axis(tokens, index, axis=1)
+
+
+def score_rows(
+    config: Config,
+    state: TrainState,
+    reference: Params,
+    inputs: tuple[jax.Array, jax.Array, jax.Array],
+    num_columns: int,
+    vocab_shards: int,
+) -> RolloutScores:
+    """Scores of rows that fit into memory together.
+
+    `inputs` are tokens, prompt_length and length. Columns right of a row's last token are
+    not meant to be read.
+    """
+    tokens, prompt_length, length = inputs
+    scoring = Scoring(config.sampling.temperature, vocab_shards, entropy=False)
+
+    def compute(width: int) -> RolloutScores:
+        columns = min(width, num_columns)
+        chosen = completion_tokens(tokens[:, :width], prompt_length, columns)
+        where = (tokens[:, :width], prompt_length, columns)
+        if state.critic is None:
+            hidden = policy.completion_hidden(config.model, state.actor["trunk"], *where)
+            values = None
+        else:
+            hidden, values = policy.hidden_and_values(
+                config.model, state.actor, state.critic, *where
+            )
+        ref_hidden = policy.completion_hidden(config.model, reference["trunk"], *where)
+        heads = policy.lm_head(state.actor), policy.lm_head(reference)
+        found = compare_tokens(heads[0], hidden, heads[1], ref_hidden, chosen, scoring)
+        padding = ((0, 0), (0, num_columns - columns))
+        scores = RolloutScores(*found, values)
+        return jax.tree.map(lambda x: jnp.pad(x, padding), scores)
+
+    return switch_width(config.ppo.widths, tokens.shape[1], length, compute)
+
+
+def score_rollout(
+    config: Config,
+    state: TrainState,
+    reference: Params,
+    rollout: Rollout,
+    mask: jax.Array,
+    layout: Layout,
+) -> RolloutScores:
+    """Scores of a whole rollout batch, micro-batch by micro-batch; 0 outside `mask`.
+
+    `kl` alone is not masked. With LoRA `reference` is not read: the actor's base is the
+    reference.
+    """
+    columns = rollout.mask.shape[1]
+    parts = config.ppo.num_minibatches * config.ppo.num_micro_batches
+    if config.model.lora_rank:
+        reference = lora.strip(state.actor)
+    inputs = (rollout.tokens, rollout.prompt_length, rollout.length)
+    inputs, order = split_by_length(inputs, rollout.length, parts)
+    scores = jax.lax.map(
+        lambda x: score_rows(config, state, reference, x, columns, layout.vocab_shards),
+        layout.place(inputs, 1),
+    )
+    scores = layout.place(join_rows(scores, order), 0)
+    masked = jax.tree.map(lambda x: jnp.where(mask, x, 0.0), scores)
+    return masked._replace(kl=scores.kl)
+
+
+def policy_metrics(experience: Experience, rollout: Rollout, kl: jax.Array) -> Metrics:
+    """Means over the batch, before any update; kl f32[B, T] is exact, per token."""
+    mask, loss_mask = experience.mask, experience.loss_mask
+    mismatch = jnp.abs(rollout.logprobs - experience.old_logprobs)
+    return {
+        "kl": adv.masked_mean(kl, mask),
+        "kl_executed": adv.masked_mean(kl, loss_mask),
+        "kl_unexecuted": adv.masked_mean(kl, mask & ~loss_mask),
+        "kl_sampled": adv.masked_mean(
+            experience.old_logprobs - experience.ref_logprobs, mask
+        ),
+        "masked_fraction": adv.masked_mean((~loss_mask).astype(jnp.float32), mask),
+        "kept_mass": adv.masked_mean(rollout.kept_mass, mask),
+        "logprob_mismatch": adv.masked_mean(mismatch, mask),
+        "logprob_mismatch_max": jnp.max(jnp.where(mask, mismatch, 0.0)),
+        "advantage": adv.masked_mean(experience.advantages, loss_mask),
+        "truncated_fraction": jnp.mean(rollout.truncated, dtype=jnp.float32),
+        "completion_length": jnp.mean(rollout.length - rollout.prompt_length),
+    }
+
+
+def counted_mask(config: Config, batch: Experience) -> jax.Array:
+    """The tokens whose number divides the policy loss, by `ppo.normaliser`."""
+    return batch.loss_mask if config.ppo.normaliser == "kept" else batch.mask
+
+
+def accumulate_gradients(
+    config: Config,
+    loss: Callable[[Params, Experience], tuple[jax.Array, Logged]],
+    params: Params,
+    batch: Experience,
+    layout: Layout,
+) -> tuple[Params, Metrics]:
+    """Gradients of `loss` by `params` over one minibatch, its micro-batches one by one.
+
+    `loss` is that of one micro-batch, already divided by its minibatch's counts, and what
+    to log of it.
+    """
+    parts, _ = split_by_length(batch, batch.length, config.ppo.num_micro_batches)
+    gradient = jax.grad(loss, has_aux=True)
+    full = batch.tokens.shape[1]
+
+    def accumulate(total, part):
+        new, logged = switch_width(
+            config.ppo.widths,
+            full,
+            part.length,
+            lambda width: gradient(params, trim(part, full, width)),
+        )
+        return jax.tree.map(jnp.add, total, new), logged
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    gradients, (sums, extremes) = jax.lax.scan(accumulate, zeros, layout.place(parts, 1))
+    sums = jax.tree.map(lambda x: x.sum(axis=0), sums)
+    extremes = {
+        "ratio_max": extremes["ratio_max"].max(axis=0),
+        "ratio_min": extremes["ratio_min"].min(axis=0),
+    }
+    return gradients, sums | extremes
+
+
+def ratio_metrics(log_ratio: jax.Array, mask: jax.Array) -> Logged:
+    """What log(pi / pi_old) f32[B, T] says of an update's size, as `Logged`."""
+    sums = {"approx_kl": losses.sum_over(losses.k3(log_ratio), mask)}
+    extremes = {
+        "ratio_max": jnp.exp(log_ratio.max()),
+        "ratio_min": jnp.exp(log_ratio.min()),
+    }
+    return sums, extremes
+
+
+def optimizer_step(
+    config: OptimizerConfig, params: Params, state: Any, gradient: Params, learn: jax.Array
+) -> tuple[Params, Any]:
+    """Parameters and optimizer state after one step, taken only where `learn` is True.
+
+    Where it is False, parameters, moments and the schedule's count stay as they are.
+    """
+    changes, new_state = make_optimizer(config).update(gradient, state, params)
+    new = (optax.apply_updates(params, changes), new_state)
+    return jax.tree.map(lambda a, b: jnp.where(learn, a, b), new, (params, state))
+
+
+def shuffle_order(config: Config, step: jax.Array, rows: int) -> jax.Array:
+    """Row numbers i32[epochs * minibatches, rows / minibatches], from (seed, step)."""
+    ppo = config.ppo
+    key = jax.random.fold_in(jax.random.key(config.run.seed), SHUFFLE_STREAM)
+    epochs = jax.random.split(jax.random.fold_in(key, step), ppo.num_epochs)
+    order = jax.vmap(lambda k: jax.random.permutation(k, rows))(epochs)
+    return order.reshape(ppo.num_epochs * ppo.num_minibatches, -1)
+
+
+def scan_minibatches(
+    update: Callable[[Any, Experience], tuple[Any, Metrics]],
+    current: Any,
+    experience: Experience,
+    order: jax.Array,
+    layout: Layout,
+) -> tuple[Any, Metrics]:
+    """`update` on each minibatch in turn: `order` holds its rows, see `shuffle_order`.
+
+    Returns what the last one left and the metrics of the iteration.
+    """
+
+    def visit(current: Any, rows: jax.Array) -> tuple[Any, Metrics]:
+        batch = layout.place(jax.tree.map(lambda x: x[rows], experience), 0)
+        return update(current, batch)
+
+    current, metrics = jax.lax.scan(visit, current, order)
+    return current, step_metrics(metrics)
+
+
+def step_metrics(stacked: Metrics) -> Metrics:
+    """Metrics of an iteration from those of its updates, stacked on axis 0."""
+    means = {
+        name: x.total.sum() / jnp.maximum(1.0, x.count.sum())
+        for name, x in stacked.items()
+        if isinstance(x, losses.MaskedSum)
+    }
+    norms = {name: x.mean() for name, x in stacked.items() if name.endswith("_grad_norm")}
+    return (
+        means
+        | norms
+        | {
+            "ratio_max_first": stacked["ratio_max"][0],
+            "ratio_min_first": stacked["ratio_min"][0],
+            "ratio_max": stacked["ratio_max"].max(),
+            "nonfinite": jnp.sum(stacked["nonfinite"], dtype=jnp.int32),
+        }
+    )
