@@ -1,23 +1,67 @@
-"""StepCoder as the paper ran it: DeepSeek-Coder-Instruct-6.7B on APPS+.
+"""StepCoder as the paper ran it: DeepSeek-Coder-Instruct-6.7B on APPS+, and its baselines.
 
-Question   Does StepCoder reach the paper's 36.1 % pass@1 on APPS+ (59.7 introductory, 23.5
-           interview, 8.6 competition), from 29.2 % of the backbone?
+Question   Does StepCoder reach the paper's 36.1 % pass@1 on APPS+, from 29.2 % of the
+           backbone, and how much of it do vanilla PPO, CCCS and FGO give each?
 Command    stepcoder train experiments/paper.py --model.checkpoint FOLDER
            --data.path TRAIN.json --data.validation VALIDATION.json --data.test TEST.json
-Arms       experiments/paper.py:ARM with ARM one of ppo (31.7 %), no_cccs (34.6 %),
-           no_fgo (35.5 %); in brackets the paper's overall pass@1
-Hardware   the paper used 8 A100-80G for SFT and does not say for RL; not run here
-Expected   the paper's numbers, of one seed and one sample per problem: a standard error
-           of about 1.1 points (arXiv:2402.01391, Tables 1 and 2)
+Arms       the same with experiments/paper.py:ARM; `sft` by `stepcoder sft`, which takes
+           the same flags
+Hardware   8 GPUs of 80 GB (mesh.fsdp 8; the paper names them for SFT alone): see below.
+           Not run here
+Expected   the paper's pass@1 in % (arXiv:2402.01391, Tables 1 and 2), of one seed and one
+           sample per problem: standard errors of about 1.1 points overall, 1.9 of 700
+           introductory, 1.3 of 1,000 interview, 2.2 of 140 competition problems
+
+           arm             APPS+   intro interview  comp   HumanEval  MBPP
+           (the backbone)   29.2    49.4    18.7     3.6     78.0     64.2
+           sft              29.8    50.1    19.0     6.4     55.5     54.8
+           ppo              31.7    53.7    20.1     5.0     78.0     65.0
+           no_cccs          34.6    58.7    21.7     7.1      -        -
+           no_fgo           35.5    58.4    23.3     8.6      -        -
+           StepCoder        36.1    59.7    23.5     8.6     78.7     67.0
+           grpo              -       -       -        -       -        -
+           grpo_stepcoder    -       -       -        -       -        -
+
+What each arm asks:
+
+  sft             Do canonical solutions teach as much as rewards? (Elsewhere they harm.)
+  ppo             What is there to gain by rewards alone: neither CCCS nor FGO?
+  no_cccs         What does FGO add to PPO?
+  no_fgo          What does CCCS add to PPO?
+  (none)          And both: StepCoder
+  grpo            Would a group baseline do without a critic? Neither CCCS nor FGO; with
+                  clip-higher and the mean over tokens. Not in the paper
+  grpo_stepcoder  Do CCCS and FGO help it as well? Not in the paper
+
+The paper decodes at temperature 0.2 and top-p 0.95; how many samples it does not say:
+
+  stepcoder evaluate RUN --samples 10 --temperature 0.2 --top-p 0.95 --k 1 --out RESULTS
+  stepcoder compare RESULTS_A RESULTS_B
+
+with RUN of an arm, and --problems HUMANEVAL.jsonl for the last columns.
+
+Memory, GiB on each of 8 devices, by experiments/benchmarks/state_memory.py --devices 8:
+
+           arm             state  reference  gradients  kept  decoding  cache  at most
+           (none)           18.7     1.6       12.4     11.2    12.6     12.2    57.3
+           grpo_stepcoder    9.4     1.6        6.3      9.5    12.6     12.2    48.0
+
+`sft` takes 15.7 and what it keeps of one row a device: 20 bytes per weight (itself, two
+moments, gradients of all and of one micro-batch), over 8.
+Weights and moments are float32, activations bfloat16, layers are computed again in the
+backward pass (remat); the reference is kept in bfloat16. Decoding holds a whole copy of the
+weights on each device, so 64 of the 256 rollouts are decoded at a time (sampling.slots).
+On NVIDIA GPUs add --model.attention cudnn.
 
 Learning rates, KL coefficient, rollouts, temperature and top-p are section 4.2's; PPO's
 clips, GAE and Adam are those of the authors' later release, since the paper has none.
-Batch, iterations and the curriculum's threshold are our choice: the paper gives none.
+Batch, iterations and the curriculum's threshold are our choice: the paper gives none. Nor
+does it know GRPO: its clip-higher is DAPO's (arXiv:2503.14476), the rest as for PPO.
 """
 
 from stepcoder_jax import config as c
 
-ARMS = ("", "ppo", "no_cccs", "no_fgo")
+ARMS = ("", "sft", "ppo", "no_cccs", "no_fgo", "grpo", "grpo_stepcoder")
 
 
 def get_config(arg: str = "") -> c.Config:
@@ -26,21 +70,48 @@ def get_config(arg: str = "") -> c.Config:
         raise c.ConfigError(f"EXPERIMENT: expected an arm of {ARMS}, got {arg!r}")
     config = c.Config(
         run=c.RunConfig(folder=f"runs/paper_{arg or 'stepcoder'}", total_steps=1000),
-        model=c.ModelConfig(dtype="bfloat16", remat=True, max_positions=16384),
+        model=deepseek_coder(
+            hidden_size=4096, intermediate_size=11008, num_layers=32, num_heads=32
+        ),
         prompt=c.PromptConfig(template="deepseek", max_prompt_length=2048),
-        sampling=c.SamplingConfig(problems_per_step=16, rollouts_per_problem=16),
+        sampling=c.SamplingConfig(problems_per_step=16, rollouts_per_problem=16, slots=64),
         ppo=c.PPOConfig(
             num_minibatches=1,
             num_micro_batches=16,
             actor=c.OptimizerConfig(learning_rate=5e-7, warmup_steps=100),
             critic=c.OptimizerConfig(learning_rate=1.5e-6, warmup_steps=100),
         ),
+        grpo=c.GRPOConfig(clip_high=0.28, average="token", kl_coef=0.05),
         mesh=c.MeshConfig(data=1, fsdp=-1),
         evaluation=c.EvaluationConfig(
             every=50, validation_problems=400, test_problems=2000
         ),
+        sft=c.SFTConfig(num_micro_batches=8),
     )
-    config.cccs.enabled = arg not in ("ppo", "no_cccs")
-    if arg in ("ppo", "no_fgo"):
+    if arg in ("grpo", "grpo_stepcoder"):
+        config.algorithm = "grpo"
+    config.cccs.enabled = arg not in ("ppo", "grpo", "no_cccs")
+    if arg in ("ppo", "grpo", "no_fgo"):
         config.fgo.mask = "none"
     return config
+
+
+def deepseek_coder(
+    hidden_size: int, intermediate_size: int, num_layers: int, num_heads: int
+) -> c.ModelConfig:
+    """A DeepSeek-Coder of this shape, for counting; a checkpoint brings its own."""
+    return c.ModelConfig(
+        vocab_size=32256,
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        num_kv_heads=num_heads,
+        head_dim=128,
+        max_positions=16384,
+        rope_theta=100000.0,
+        rope_factor=4.0,
+        tie_embeddings=False,
+        dtype="bfloat16",
+        remat=True,
+    )

@@ -100,7 +100,11 @@ class OptimizerConfig:
 
 @dataclasses.dataclass
 class PPOConfig:
-    """Clipped PPO with a token-level KL penalty in the reward."""
+    """Clipped PPO with a token-level KL penalty in the reward.
+
+    Fields that have nothing to do with a critic, with clipping or with KL (epochs to
+    widths, entropy_coef, normaliser, offload_reference, actor) hold for GRPO as well.
+    """
 
     num_epochs: int = 1
     num_minibatches: int = 1
@@ -122,6 +126,22 @@ class PPOConfig:
     critic: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(learning_rate=1.5e-6)
     )
+
+
+@dataclasses.dataclass
+class GRPOConfig:
+    """The group's rewards in place of a critic; read with `algorithm` grpo alone.
+
+    The defaults are GRPO's (arXiv:2402.03300; its clip is not given). DAPO
+    (arXiv:2503.14476) has clip_high 0.28, average token and kl_coef 0; Dr. GRPO
+    (arXiv:2503.20783) scale_by_std False, average constant and kl_coef 0.
+    """
+
+    scale_by_std: bool = True  # divide a group's advantages by its standard deviation
+    clip_low: float = 0.2
+    clip_high: float = 0.2  # above clip_low: clip-higher, room for tokens that were rare
+    average: Literal["sequence", "token", "constant"] = "sequence"  # see grpo.divisor
+    kl_coef: float = 0.04  # of the k3 estimate in the loss; 0: none
 
 
 @dataclasses.dataclass
@@ -241,11 +261,13 @@ class RunConfig:
 class Config:
     """A whole run."""
 
+    algorithm: Literal["ppo", "grpo"] = "ppo"  # grpo: no critic; see grpo.py
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
+    grpo: GRPOConfig = dataclasses.field(default_factory=GRPOConfig)
     cccs: CCCSConfig = dataclasses.field(default_factory=CCCSConfig)
     fgo: FGOConfig = dataclasses.field(default_factory=FGOConfig)
     reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
@@ -290,6 +312,7 @@ def _build(cls: type, tree: dict[str, Any]) -> Any:
 def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     """Field, whether its value can work, and what would."""
     sampling, ppo, cccs = config.sampling, config.ppo, config.cccs
+    grpo, is_grpo = config.grpo, config.algorithm == "grpo"
     heads = config.model.num_heads
     yield "model.num_kv_heads", *_divides(config.model.num_kv_heads, heads)
     model = config.model
@@ -312,7 +335,12 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
         "False, since with model.lora_rank the reference is the base itself",
     )
     yield "sampling.problems_per_step", sampling.problems_per_step >= 1, "at least 1"
-    yield "sampling.rollouts_per_problem", sampling.rollouts_per_problem >= 1, "at least 1"
+    least, why = (2, " (a group of algorithm=grpo)") if is_grpo else (1, "")
+    yield (
+        "sampling.rollouts_per_problem",
+        sampling.rollouts_per_problem >= least,
+        f"at least {least}{why}",
+    )
     yield "sampling.temperature", sampling.temperature > 0, "more than 0 (PPO explores)"
     yield "sampling.top_p", 0 < sampling.top_p <= 1, "a share in (0, 1]"
     yield "sampling.top_k", sampling.top_k >= 0, "0 (off) or more"
@@ -326,6 +354,9 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "ppo.clip_eps", 0 < ppo.clip_eps < 1, "a number in (0, 1)"
     yield "ppo.gamma", 0 <= ppo.gamma <= 1, "a number in [0, 1]"
     yield "ppo.gae_lambda", 0 <= ppo.gae_lambda <= 1, "a number in [0, 1]"
+    yield "grpo.clip_low", 0 < grpo.clip_low < 1, "a number in (0, 1)"
+    yield "grpo.clip_high", grpo.clip_high > 0, "more than 0"
+    yield "grpo.kl_coef", grpo.kl_coef >= 0, "0 (none) or more"
     yield "cccs.alpha", 0 < cccs.alpha <= 1, "a number in (0, 1]"
     yield "cccs.threshold", 0 <= cccs.threshold < 1, "a number in [0, 1)"
     yield "cccs.full_fraction", 0 <= cccs.full_fraction <= 1, "a share in [0, 1]"

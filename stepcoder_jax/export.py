@@ -5,7 +5,8 @@ tokenizer files, chat_template    the run's own; a tokenizer without a chat temp
                                   one that renders the run's prompt
 generation_config.json            EOS and the run's sampling settings
 value_head*.safetensors           value_head.weight [1, H] and value_head.bias [1]; and the
-                                  critic's trunk under model.*, where it has its own
+                                  critic's trunk under model.*, where it has its own;
+                                  not for a run without a critic (GRPO)
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def export_run(name: str, step: int | None, to: str, dtype: str) -> int:
         raise ConfigError(f"--to: cannot write to {part} ({error.strerror})") from error
     actor, critic = merged(config.model, found.actor, found.critic)
     weights.save_checkpoint(part, config.model, actor, dtype)
-    save_value_head(part, config.model, critic, dtype)
+    if critic is not None:
+        save_value_head(part, config.model, critic, dtype)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = prompts.chat_template(tokenizer, config.prompt)
     tokenizer.save_pretrained(part)
@@ -54,10 +56,10 @@ def export_run(name: str, step: int | None, to: str, dtype: str) -> int:
 
 
 def merged(config: ModelConfig, actor: Any, critic: Any) -> tuple[Any, Any]:
-    """Actor and critic as plain parameters: LoRA's adapters added to their base."""
+    """Actor and critic (or None) as plain parameters: LoRA's adapters in their base."""
     if not config.lora_rank:
         return actor, critic
-    if not config.shared_trunk:
+    if critic is not None and not config.shared_trunk:
         trunk = policy.critic_trunk(config, actor, critic)
         critic = lora.merge(config, critic | {"trunk": trunk})
     return lora.merge(config, actor), critic

@@ -40,7 +40,7 @@ def log_ratio(
 def k3(log_ratio: Float[Array, "B T"]) -> Float[Array, "B T"]:
     """Per token, an estimate of KL(pi || other) from samples of pi: never negative.
 
-    k3 = other / pi - 1 - log(other / pi), log_ratio = log(pi / other); unbiased. Source:
+    k3 = other / pi - 1 - log(other / pi), with log_ratio = log(pi / other). Source:
     joschu.net/blog/kl-approx.html; arXiv:2402.03300, eq. 4.
     """
     return jnp.expm1(-log_ratio) + log_ratio
@@ -57,8 +57,8 @@ def clipped_surrogate(
     """Clipped policy loss of each token, and 1 where the clip holds it back.
 
     max(-A ratio, -A clip(ratio, 1 - low, 1 + high)), ratio = pi / pi_old. Source:
-    arXiv:1707.06347, eq. 7, negated; two bounds as in arXiv:2503.14476, section 3.1. Held back:
-    tokens whose clipped term is strictly the greater.
+    arXiv:1707.06347, eq. 7, negated; two bounds as in arXiv:2503.14476, section 3.1. Held
+    back: tokens whose clipped term is strictly the greater.
     """
     ratio = jnp.exp(log_ratio(logprobs, old_logprobs, mask))
     plain = -advantages * ratio

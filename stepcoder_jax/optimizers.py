@@ -1,4 +1,4 @@
-"""The optimizers of PPO, by the fields of `OptimizerConfig`."""
+"""The optimizers of training, by the fields of `OptimizerConfig`."""
 
 from __future__ import annotations
 

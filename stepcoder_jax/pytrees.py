@@ -44,7 +44,10 @@ class Feedback(NamedTuple):
 
 
 class Experience(NamedTuple):
-    """All that a PPO epoch needs; made once per rollout batch, before any update."""
+    """All that an epoch needs; made once per rollout batch, before any update.
+
+    Without a critic (GRPO) there are no old_values and returns: None.
+    """
 
     tokens: Array  # i32[B, P + T]
     prompt_length: Array  # i32[B]
@@ -71,7 +74,7 @@ class TrainState(NamedTuple):
 
     step: Array  # i32[], iterations done
     actor: Any  # params
-    critic: Any  # params (a trunk of its own, or the value head alone when shared)
+    critic: Any  # params (a trunk of its own, or the value head alone when shared); or None
     actor_opt: Any
-    critic_opt: Any
+    critic_opt: Any  # None without a critic
     reward_scale: RewardScale

@@ -28,7 +28,7 @@ class Restored(NamedTuple):
     tokenizer: Any
     steps: Steps
     actor: Any
-    critic: Any  # None for the model that the run began with
+    critic: Any  # None for the model that the run began with, and of a run without one
     label: str  # what it is, for people
 
 

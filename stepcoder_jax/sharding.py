@@ -52,8 +52,8 @@ class ShardingError(InputError):
     """Sizes that do not fit the mesh; the message names the numbers and the field."""
 
 
-def make_mesh(config: MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
-    """Lay `devices` out as data x fsdp x tensor; an axis of -1 takes what is left."""
+def mesh_sizes(config: MeshConfig, count: int) -> tuple[int, ...]:
+    """Devices along each of AXES, of `count` in all; an axis of -1 takes what is left."""
     sizes = [getattr(config, axis) for axis in AXES]
     shown = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes))
     if sizes.count(-1) > 1:
@@ -62,12 +62,18 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
         raise ShardingError(f"mesh {shown}: axes of mesh.* must be positive, or -1")
     known = math.prod(size for size in sizes if size != -1)
     if -1 in sizes:
-        sizes[sizes.index(-1)] = len(devices) // known
-    if math.prod(sizes) != len(devices):
+        sizes[sizes.index(-1)] = count // known
+    if math.prod(sizes) != count:
         raise ShardingError(
             f"mesh {shown} needs a multiple of {known} devices and exactly their number, "
-            f"found {len(devices)}; change mesh.data, mesh.fsdp or mesh.tensor"
+            f"found {count}; change mesh.data, mesh.fsdp or mesh.tensor"
         )
+    return tuple(sizes)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
+    """Lay `devices` out as data x fsdp x tensor; see `mesh_sizes`."""
+    sizes = mesh_sizes(config, len(devices))
     return Mesh(np.asarray(devices).reshape(sizes), AXES)  # Auto axes
 
 

@@ -1,18 +1,18 @@
 """The jitted, donated, sharded programs of a run.
 
-Here the pure steps of `sampling` and `ppo` meet the mesh of `sharding`; every program has
-in and out shardings, on one CPU device too.
+Here the pure steps of `sampling` and of `ppo` or `grpo` meet the mesh of `sharding`; every
+program has in and out shardings, on one CPU device too.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from stepcoder_jax import ppo, sampling, sharding, slots
+from stepcoder_jax import grpo, ppo, sampling, sharding, slots
 from stepcoder_jax.drawing import Truncation
 from stepcoder_jax.models import decoding, policy
 from stepcoder_jax.pytrees import (
@@ -32,6 +32,20 @@ if TYPE_CHECKING:
 Params = Any
 
 
+class Algorithm(NamedTuple):
+    """The three steps in which algorithms differ; what they take and give is the same."""
+
+    init_state: Callable[..., TrainState]
+    make_experience: Callable[..., tuple[Experience, RewardScale, dict[str, Any]]]
+    update: Callable[..., tuple[TrainState, dict[str, Any]]]
+
+
+ALGORITHMS = {
+    "ppo": Algorithm(ppo.init_state, ppo.make_experience, ppo.ppo_step),
+    "grpo": Algorithm(grpo.init_state, grpo.make_experience, grpo.grpo_step),
+}
+
+
 class Steps:
     """All device programs of one run, each compiled once.
 
@@ -42,9 +56,10 @@ class Steps:
     def __init__(self, config: Config, mesh: Mesh, eos_ids: tuple[int, ...]) -> None:
         sharding.check_batch(config, mesh)
         self.config, self.mesh, self.eos_ids = config, mesh, eos_ids
+        algorithm = ALGORITHMS[config.algorithm]
         key = jax.eval_shape(lambda: jax.random.key(0))
         actor = jax.eval_shape(functools.partial(policy.init_params, config.model), key)
-        state = jax.eval_shape(functools.partial(ppo.init_state, config), actor)
+        state = jax.eval_shape(functools.partial(algorithm.init_state, config), actor)
         self.actor_shardings: Params = sharding.param_shardings(mesh, actor)
         self.state_shardings: TrainState = sharding.param_shardings(mesh, state)
         self.abstract_state: TrainState = jax.tree.map(
@@ -58,12 +73,12 @@ class Steps:
         layout = sharding.layout(mesh)
         self.reference_shardings = self._reference_shardings()
         self.init_state_program = jax.jit(
-            functools.partial(ppo.init_state, config),
+            functools.partial(algorithm.init_state, config),
             in_shardings=(self.actor_shardings,),
             out_shardings=self.state_shardings,
         )
         self.experience_program = jax.jit(
-            lambda state, reference, rollout, feedback: ppo.make_experience(
+            lambda state, reference, rollout, feedback: algorithm.make_experience(
                 config, state, self._on_device(reference), rollout, feedback, layout
             ),
             in_shardings=(
@@ -74,8 +89,8 @@ class Steps:
             ),
             out_shardings=(self.batch_sharding, self.replicated, self.replicated),
         )
-        self.ppo_program = jax.jit(
-            lambda state, experience: ppo.ppo_step(config, state, experience, layout),
+        self.update_program = jax.jit(
+            lambda state, experience: algorithm.update(config, state, experience, layout),
             in_shardings=(self.state_shardings, self.batch_sharding),
             out_shardings=(self.state_shardings, self.replicated),
             donate_argnums=0,
@@ -141,7 +156,7 @@ class Steps:
     def make_experience(
         self, state: TrainState, reference: Params, rollout: Rollout, feedback: Feedback
     ) -> tuple[Experience, TrainState, dict[str, Any]]:
-        """`ppo.make_experience`; the returned state carries the new reward moments.
+        """The algorithm's `make_experience`; the new reward moments are in the state.
 
         `rollout` and `feedback` may be numpy arrays of the whole batch.
         """
@@ -151,11 +166,11 @@ class Steps:
         )
         return experience, state._replace(reward_scale=RewardScale(*scale)), metrics
 
-    def ppo_step(
+    def update(
         self, state: TrainState, experience: Experience
     ) -> tuple[TrainState, dict[str, Any]]:
-        """`ppo.ppo_step`; `state` is donated: its arrays are gone afterwards."""
-        return self.ppo_program(state, experience)
+        """`ppo_step` or `grpo_step`; `state` is donated: its arrays are gone after it."""
+        return self.update_program(state, experience)
 
     def sample(
         self,

@@ -138,7 +138,7 @@ def advice(
         if np.mean(compiled) - np.mean(now) > 0.02:
             tips.append(
                 "Fewer programs compile than before: lower ppo.actor.learning_rate or "
-                "raise ppo.kl_coef."
+                "raise ppo.kl_coef (with algorithm=grpo: grpo.kl_coef)."
             )
     if visits.size and np.median(visits) < 3:
         tips.append(

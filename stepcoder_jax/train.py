@@ -1,4 +1,4 @@
-"""The loop: PPO on the model's own programs, with CCCS and FGO. `stepcoder train`."""
+"""The loop: RL on the model's own programs, with CCCS and FGO. `stepcoder train`."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def iterate(
     state: TrainState,
     curriculum: CurriculumState,
 ) -> tuple[TrainState, CurriculumState, Iteration]:
-    """One PPO iteration: choose, sample, run, score, learn, move on."""
+    """One iteration: choose, sample, run, score, learn, move on."""
     watch, step, seed = Stopwatch(), int(state.step), config.run.seed
     tasks = cccs.choose_tasks(
         problems,
@@ -111,13 +111,13 @@ def iterate(
         )
         looked, kept = sharding.to_host((looked, experience))
     with watch.part("update"):
-        state, learnt = coder.steps.ppo_step(state, experience)
+        state, learnt = coder.steps.update(state, experience)
         learnt = sharding.to_host(learnt)
     metrics = {
         **judge_metrics(coder.pool),
         **rewards.metrics(reports, rollout.mask, feedback),
         **cccs.metrics(curriculum, tasks),
-        **critic_metrics(looked.pop("rows"), reports),
+        **(critic_metrics(looked.pop("rows"), reports) if "rows" in looked else {}),
         **looked,
         **learnt,
         **watch.seconds,
@@ -157,7 +157,7 @@ def rollout_rows(done: Iteration) -> Iterator[dict[str, Any]]:
     ):
         count = int(done.rollout.mask[i].sum())
         source = program.source.encode()
-        yield {
+        row = {
             "problem": task.problem.id,
             "stage": task.stage,
             "head": task.head,
@@ -171,8 +171,10 @@ def rollout_rows(done: Iteration) -> Iterator[dict[str, Any]]:
             "spans": program.token_spans,
             "executed": done.feedback.executed[i, :count].astype(int).tolist(),
             "advantages": done.experience.advantages[i, :count].tolist(),
-            "values": done.experience.old_values[i, :count].tolist(),
         }
+        if done.experience.old_values is not None:
+            row["values"] = done.experience.old_values[i, :count].tolist()
+        yield row
 
 
 class Interrupt:
@@ -306,7 +308,7 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
             if metrics.pop("nonfinite"):
                 raise FloatingPointError(
                     f"iteration {done.step}: a gradient is not finite; lower "
-                    "ppo.actor.learning_rate or ppo.critic.learning_rate"
+                    "ppo.actor.learning_rate, or that of ppo.critic if there is one"
                 )
             if run.due(config.evaluation.every):
                 metrics |= run.validate()

@@ -19,7 +19,7 @@ PACKAGE = ROOT / "stepcoder_jax"
 
 LEAVES = {"records", "pytrees", "config"}
 LEARNING = {"models", "drawing", "sampling", "slots"}
-LEARNING |= {"advantages", "losses", "batching", "updates", "ppo"}
+LEARNING |= {"advantages", "losses", "batching", "updates", "ppo", "grpo"}
 LEARNING |= {"vocabulary", "optimizers", "quantized_adam"}
 FEEDBACK = {"cccs", "prompts", "fgo", "rewards"}
 PICTURES = {"logger", "report", "summary"}

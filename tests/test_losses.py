@@ -52,6 +52,32 @@ def test_policy_loss_by_hand(ratio, advantage, loss, slope):
     np.testing.assert_allclose(gradient, [[slope]], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "held"),
+    [
+        # bounds 1 - 0.2 and 1 + 0.28: each holds on its own side, of its own sign of A
+        (1.25, 1.0, -1.25, 0),
+        (1.5, 1.0, -1.28, 1),
+        (1.5, -1.0, 1.5, 0),
+        (0.75, -1.0, 0.8, 1),
+        (0.85, -1.0, 0.85, 0),
+        (0.5, 1.0, -0.5, 0),
+    ],
+)
+def test_two_bounds_by_hand(ratio, advantage, loss, held):
+    new, old = jnp.log(jnp.full((1, 1), ratio)), jnp.zeros((1, 1))
+    advantages, mask = jnp.full((1, 1), advantage), jnp.ones((1, 1), bool)
+    got = losses.clipped_surrogate(new, old, advantages, mask, 0.2, 0.28)
+    np.testing.assert_allclose(got, [[[loss]], [[held]]], rtol=1e-5)
+
+
+def test_k3_by_hand():
+    """pi / other of 1, 2 and 1/2: 1 / r - 1 + log r."""
+    log_ratio = jnp.log(jnp.array([[1.0, 2.0, 0.5]]))
+    expected = [[0.0, 0.5 - 1 + np.log(2), 2 - 1 - np.log(2)]]
+    np.testing.assert_allclose(losses.k3(log_ratio), expected, atol=1e-6)
+
+
 def test_at_ratio_1_the_gradient_is_that_of_policy_gradient():
     _, old, advantages, mask = random_batch()
     loss = lambda new: losses.policy_loss(new, old, advantages, mask, 0.2)[0].total  # noqa: E731

@@ -47,9 +47,9 @@ def run_iteration(shape):
     executed[::2, 1] = False
     feedback = kit.Feedback(rewards, executed, np.ones(kit.ROWS, bool))
     experience, state, _ = steps.make_experience(state, actor, rollout, feedback)
-    cost = steps.ppo_program.lower(state, experience).compile().cost_analysis()
+    cost = steps.update_program.lower(state, experience).compile().cost_analysis()
     seen = sharding.to_host(experience)
-    state, metrics = steps.ppo_step(state, experience)
+    state, metrics = steps.update(state, experience)
     results = {"rollout": sampled, "experience": seen, "metrics": metrics}
     results |= {"actor": state.actor, "critic": state.critic}
     return sharding.to_host(results), cost["flops"]

@@ -171,7 +171,7 @@ def show_update(flags: argparse.Namespace, peak: float) -> None:
         experience, state, _ = steps.make_experience(state, reference, rollout, feedback)
         jax.block_until_ready(experience)
         began = time.perf_counter()
-        state, _ = steps.ppo_step(state, experience)
+        state, _ = steps.update(state, experience)
         jax.block_until_ready(state)
         seconds.append(time.perf_counter() - began)
     took = statistics.median(seconds[1:])

@@ -127,7 +127,7 @@ def run_ours(shape: dict, work: str, gate: Gate) -> None:
         rewards[:, -1] = 0.5
         feedback = Feedback(rewards, rollout.mask, np.ones(rows, bool))
         experience, state, _ = steps.make_experience(state, actor, rollout, feedback)
-        state, metrics = steps.ppo_step(state, experience)
+        state, metrics = steps.update(state, experience)
         jax.block_until_ready((state, metrics))
 
 
