@@ -23,21 +23,27 @@ from stepcoder_jax.models import lora, policy
 from stepcoder_jax.optimizers import make_optimizer
 from stepcoder_jax.pytrees import Experience, Feedback, RewardScale, Rollout, TrainState
 from stepcoder_jax.updates import (
+    Current,
     Logged,
     Metrics,
     Params,
+    RolloutScores,
     accumulate_gradients,
     adapter_keys,
-    completion_tokens,
+    choose_reference,
     counted_mask,
     optimizer_step,
     policy_metrics,
     ratio_metrics,
+    run_networks,
     scan_minibatches,
+    score_current,
     score_rollout,
     shuffle_order,
+    stack_one,
+    step_metrics,
+    widen,
 )
-from stepcoder_jax.vocabulary import Scoring, score_tokens
 
 if TYPE_CHECKING:
     from typing import Any
@@ -104,6 +110,38 @@ def group_advantages(
     return advantages.reshape(-1), metrics
 
 
+def begin(
+    config: Config, rollout: Rollout, feedback: Feedback
+) -> tuple[Experience, Metrics]:
+    """An experience that nobody has scored yet, advantages included; metrics of the groups.
+
+    Each token of a row has the row's advantage. The KL penalty is in the loss, so outcome
+    rewards are taken as they are.
+    """
+    mask = rollout.mask & feedback.valid[:, None]
+    outcome = jnp.where(mask, feedback.rewards, 0.0).sum(axis=1)
+    advantages, metrics = group_advantages(
+        outcome,
+        feedback.valid,
+        config.sampling.rollouts_per_problem,
+        config.grpo.scale_by_std,
+    )
+    begun = Experience(
+        tokens=rollout.tokens,
+        prompt_length=rollout.prompt_length,
+        length=rollout.length,
+        mask=mask,
+        loss_mask=mask & feedback.executed,
+        advantages=jnp.where(mask, advantages[:, None], 0.0),
+    )
+    return begun, metrics
+
+
+def complete(begun: Experience, scores: RolloutScores) -> Experience:
+    """The experience of rows whose scores are known."""
+    return begun._replace(old_logprobs=scores.logprobs, ref_logprobs=scores.ref_logprobs)
+
+
 def make_experience(
     config: Config,
     state: TrainState,
@@ -114,31 +152,12 @@ def make_experience(
 ) -> tuple[Experience, RewardScale, Metrics]:
     """All that the epochs over one rollout batch need, computed before any update.
 
-    Each token of a row has the row's advantage. The KL penalty is in the loss, so outcome
-    rewards are taken as they are: the running reward moments are handed back unchanged.
-    With LoRA `reference` is not read: the actor's base is the reference.
+    The running reward moments are handed back unchanged. With LoRA `reference` is not read:
+    the actor's base is the reference.
     """
-    mask = rollout.mask & feedback.valid[:, None]
-    scores = score_rollout(config, state, reference, rollout, mask, layout)
-    outcome = jnp.where(mask, feedback.rewards, 0.0).sum(axis=1)
-    advantages, group_metrics = group_advantages(
-        outcome,
-        feedback.valid,
-        config.sampling.rollouts_per_problem,
-        config.grpo.scale_by_std,
-    )
-    experience = Experience(
-        tokens=rollout.tokens,
-        prompt_length=rollout.prompt_length,
-        length=rollout.length,
-        mask=mask,
-        loss_mask=mask & feedback.executed,
-        old_logprobs=scores.logprobs,
-        ref_logprobs=scores.ref_logprobs,
-        old_values=None,
-        advantages=jnp.where(mask, advantages[:, None], 0.0),
-        returns=None,
-    )
+    begun, group_metrics = begin(config, rollout, feedback)
+    scores = score_rollout(config, state, reference, rollout, begun.mask, layout)
+    experience = complete(begun, scores)
     metrics = policy_metrics(experience, rollout, scores.kl)
     return experience, state.reward_scale, metrics | group_metrics
 
@@ -175,12 +194,7 @@ def divisor(config: Config, batch: Experience) -> jax.Array:
 
 
 def grpo_loss(
-    trained: Params,
-    frozen: Params,
-    config: Config,
-    batch: Experience,
-    divisor: jax.Array,
-    vocab_shards: int,
+    config: Config, current: Current, batch: Experience, divisor: jax.Array
 ) -> tuple[jax.Array, Logged]:
     """Loss of one micro-batch, already divided by its minibatch's `divisor`; sums to log.
 
@@ -191,29 +205,21 @@ def grpo_loss(
     acts through the rewards of what comes before.
     """
     grpo, mask = config.grpo, batch.loss_mask
-    columns = batch.mask.shape[1]
-    actor = lora.graft(frozen, trained)
-    hidden = policy.completion_hidden(
-        config.model, actor["trunk"], batch.tokens, batch.prompt_length, columns
-    )
-    chosen = completion_tokens(batch.tokens, batch.prompt_length, columns)
-    scoring = Scoring(config.sampling.temperature, vocab_shards, entropy=True)
-    logprobs, entropy = score_tokens(policy.lm_head(actor), hidden, chosen, scoring)
-    old = batch.old_logprobs
+    logprobs, old = current.logprobs, batch.old_logprobs
     surrogate, held = losses.clipped_surrogate(
         logprobs, old, batch.advantages, mask, grpo.clip_low, grpo.clip_high
     )
     penalty = losses.k3(losses.log_ratio(logprobs, batch.ref_logprobs, mask))
-    tokens = surrogate + grpo.kl_coef * penalty - config.ppo.entropy_coef * entropy
+    tokens = surrogate + grpo.kl_coef * penalty - config.ppo.entropy_coef * current.entropy
     weighted = tokens * row_weights(config, batch)[:, None]
-    sums, extremes = ratio_metrics(losses.log_ratio(logprobs, old, mask), mask)
-    sums |= {
-        "policy_loss": losses.sum_over(surrogate, mask),
-        "clip_fraction": losses.sum_over(held, mask),
-        "entropy": losses.sum_over(entropy, mask),
-        "kl_loss": losses.sum_over(penalty, mask),
-    }
-    return adv.masked_sum(weighted, mask) / divisor, (sums, extremes)
+    logged = ratio_metrics(losses.log_ratio(logprobs, old, mask), mask)
+    logged.sums.update(
+        policy_loss=losses.sum_over(surrogate, mask),
+        clip_fraction=losses.sum_over(held, mask),
+        entropy=losses.sum_over(current.entropy, mask),
+        kl_loss=losses.sum_over(penalty, mask),
+    )
+    return adv.masked_sum(weighted, mask) / divisor, logged
 
 
 def minibatch_gradients(
@@ -223,9 +229,55 @@ def minibatch_gradients(
     number = divisor(config, batch)
 
     def loss(trained: Params, part: Experience) -> tuple[jax.Array, Logged]:
-        return grpo_loss(trained, frozen, config, part, number, layout.vocab_shards)
+        actor = lora.graft(frozen, trained)
+        current = run_networks(config, actor, None, part, layout.vocab_shards)
+        return grpo_loss(config, current, part, number)
 
-    return accumulate_gradients(config, loss, trained, batch, layout)
+    return accumulate_gradients(config, loss, trained, batch, batch, layout)[:2]
+
+
+def scored_gradients(
+    config: Config,
+    state: TrainState,
+    reference: Params,
+    begun: Experience,
+    layout: Layout,
+) -> tuple[Params, Metrics, RolloutScores]:
+    """`minibatch_gradients` of what `begin` left, scored by the update's forward pass."""
+    trained, frozen = lora.split(state.actor)
+    reference = choose_reference(config, state.actor, reference)
+    shards, columns = layout.vocab_shards, begun.mask.shape[1]
+    number = divisor(config, begun)
+
+    def loss(trained: Params, part: Experience) -> tuple[jax.Array, Logged]:
+        actor = lora.graft(frozen, trained)
+        current = run_networks(config, actor, None, part, shards)
+        scores = score_current(config, actor, reference, current, part, shards)
+        value, logged = grpo_loss(config, current, complete(part, scores), number)
+        return value, logged._replace(rows=widen(scores, columns))
+
+    return accumulate_gradients(config, loss, trained, begun, begun, layout)
+
+
+def update_actor(
+    config: Config, current: Updated, gradient: Params, batch: Experience
+) -> tuple[Updated, Metrics]:
+    """One step of the optimizer and the gradient's norm.
+
+    A batch without a token in the loss mask leaves parameters, moments and schedule
+    untouched.
+    """
+    norm = optax.tree.norm(gradient)
+    learn = jnp.any(batch.loss_mask)
+    new = optimizer_step(config.ppo.actor, *current, gradient, learn)
+    return Updated(*new), {"actor_grad_norm": norm, "nonfinite": ~jnp.isfinite(norm)}
+
+
+def join_state(state: TrainState, current: Updated) -> TrainState:
+    """The state after an iteration's updates."""
+    frozen = lora.split(state.actor)[1]
+    changed = current._asdict() | {"actor": lora.graft(frozen, current.actor)}
+    return state._replace(step=state.step + 1, **changed)
 
 
 def grpo_step(
@@ -233,8 +285,7 @@ def grpo_step(
 ) -> tuple[TrainState, Metrics]:
     """All epochs and minibatches over one experience (arXiv:2402.03300, Algorithm 1).
 
-    A minibatch without a token in the loss mask leaves parameters, moments and schedule
-    untouched. metrics["nonfinite"] counts updates whose gradient was not finite.
+    metrics["nonfinite"] counts updates whose gradient was not finite.
     """
     trained, frozen = lora.split(state.actor)
 
@@ -242,15 +293,33 @@ def grpo_step(
         gradient, metrics = minibatch_gradients(
             config, current.actor, frozen, batch, layout
         )
-        norm = optax.tree.norm(gradient)
-        metrics |= {"actor_grad_norm": norm, "nonfinite": ~jnp.isfinite(norm)}
-        learn = jnp.any(batch.loss_mask)
-        return Updated(
-            *optimizer_step(config.ppo.actor, *current, gradient, learn)
-        ), metrics
+        current, more = update_actor(config, current, gradient, batch)
+        return current, metrics | more
 
     order = shuffle_order(config, state.step, experience.mask.shape[0])
     current = Updated(trained, state.actor_opt)
     current, metrics = scan_minibatches(update, current, experience, order, layout)
-    changed = current._asdict() | {"actor": lora.graft(frozen, current.actor)}
-    return state._replace(step=state.step + 1, **changed), metrics
+    return join_state(state, current), metrics
+
+
+def grpo_pass(
+    config: Config,
+    state: TrainState,
+    reference: Params,
+    rollout: Rollout,
+    feedback: Feedback,
+    layout: Layout,
+) -> tuple[TrainState, Experience, Metrics, Metrics]:
+    """`make_experience` and `grpo_step` in one, where `updates.learns_in_one_pass`.
+
+    The actor runs forward once instead of twice. Returns the state, the experience, and the
+    metrics of either.
+    """
+    begun, group_metrics = begin(config, rollout, feedback)
+    gradient, metrics, scores = scored_gradients(config, state, reference, begun, layout)
+    current = Updated(lora.split(state.actor)[0], state.actor_opt)
+    current, more = update_actor(config, current, gradient, begun)
+    experience = complete(begun, scores)
+    looked = policy_metrics(experience, rollout, scores.kl) | group_metrics
+    learnt = step_metrics(stack_one(metrics | more))
+    return join_state(state, current), experience, looked, learnt

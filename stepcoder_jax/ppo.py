@@ -1,7 +1,8 @@
 """PPO: what a batch of rollouts teaches (`make_experience`) and the update (`ppo_step`).
 
-Both are pure functions of arrays and the config. `layout.place(tree, axis)` pins the batch
-axis of arrays to the devices; a program for one device has `batching.ONE_DEVICE`.
+`ppo_pass` is both in one, for iterations of a single update. All are pure functions of
+arrays and the config. `layout.place(tree, axis)` pins the batch axis of arrays to the
+devices; a program for one device has `batching.ONE_DEVICE`.
 """
 
 from __future__ import annotations
@@ -19,21 +20,27 @@ from stepcoder_jax.models import lora, policy
 from stepcoder_jax.optimizers import make_optimizer
 from stepcoder_jax.pytrees import Experience, Feedback, RewardScale, Rollout, TrainState
 from stepcoder_jax.updates import (
+    Current,
     Logged,
     Metrics,
     Params,
+    RolloutScores,
     accumulate_gradients,
     adapter_keys,
-    completion_tokens,
+    choose_reference,
     counted_mask,
     optimizer_step,
     policy_metrics,
     ratio_metrics,
+    run_networks,
     scan_minibatches,
+    score_current,
     score_rollout,
     shuffle_order,
+    stack_one,
+    step_metrics,
+    widen,
 )
-from stepcoder_jax.vocabulary import Scoring, score_tokens
 
 if TYPE_CHECKING:
     from stepcoder_jax.config import Config
@@ -98,6 +105,44 @@ def value_moments(values: jax.Array, returns: jax.Array, mask: jax.Array) -> Val
     return ValueMoments(*(jnp.sum(jnp.where(mask, x, 0.0), axis=1) for x in terms))
 
 
+def begin(
+    config: Config, state: TrainState, rollout: Rollout, feedback: Feedback
+) -> tuple[Experience, jax.Array, RewardScale]:
+    """The masks of an experience that nobody has scored yet; its outcome rewards f32[B, T]
+    as `ppo.scale_rewards` wants them; and the reward moments with this batch taken in.
+    """
+    mask = rollout.mask & feedback.valid[:, None]
+    outcome = jnp.where(mask, feedback.rewards, 0.0)
+    scale = adv.update_reward_scale(state.reward_scale, outcome.sum(axis=1), feedback.valid)
+    if config.ppo.scale_rewards:
+        outcome = outcome / adv.reward_divisor(scale)
+    begun = Experience(
+        tokens=rollout.tokens,
+        prompt_length=rollout.prompt_length,
+        length=rollout.length,
+        mask=mask,
+        loss_mask=mask & feedback.executed,
+    )
+    return begun, outcome, scale
+
+
+def complete(
+    config: Config, begun: Experience, outcome: jax.Array, scores: RolloutScores
+) -> Experience:
+    """The experience of rows whose scores are known, each row by itself."""
+    ppo = config.ppo
+    logprobs, ref_logprobs, _, values = scores
+    rewards = adv.token_rewards(outcome, logprobs, ref_logprobs, begun.mask, ppo.kl_coef)
+    advantages, returns = adv.gae(rewards, values, begun.mask, ppo.gamma, ppo.gae_lambda)
+    return begun._replace(
+        old_logprobs=logprobs,
+        ref_logprobs=ref_logprobs,
+        old_values=values,
+        advantages=advantages,
+        returns=returns,
+    )
+
+
 def make_experience(
     config: Config,
     state: TrainState,
@@ -113,37 +158,19 @@ def make_experience(
     metrics; metrics["rows"] is a ValueMoments of f32[B]. With LoRA `reference` is not read:
     the actor's base is the reference.
     """
-    ppo = config.ppo
-    mask = rollout.mask & feedback.valid[:, None]
-    scores = score_rollout(config, state, reference, rollout, mask, layout)
-    logprobs, ref_logprobs, kl, values = scores
-    outcome = jnp.where(mask, feedback.rewards, 0.0)
-    scale = adv.update_reward_scale(state.reward_scale, outcome.sum(axis=1), feedback.valid)
-    if ppo.scale_rewards:
-        outcome = outcome / adv.reward_divisor(scale)
-    rewards = adv.token_rewards(outcome, logprobs, ref_logprobs, mask, ppo.kl_coef)
-    advantages, returns = adv.gae(rewards, values, mask, ppo.gamma, ppo.gae_lambda)
-    loss_mask = mask & feedback.executed
-    if ppo.whiten_advantages:
-        advantages = adv.whiten(advantages, loss_mask)
-    experience = Experience(
-        tokens=rollout.tokens,
-        prompt_length=rollout.prompt_length,
-        length=rollout.length,
-        mask=mask,
-        loss_mask=loss_mask,
-        old_logprobs=logprobs,
-        ref_logprobs=ref_logprobs,
-        old_values=values,
-        advantages=advantages,
-        returns=returns,
-    )
-    metrics = experience_metrics(experience, rollout, kl)
-    return experience, scale, metrics | {"reward_std": adv.reward_divisor(scale)}
+    begun, outcome, scale = begin(config, state, rollout, feedback)
+    scores = score_rollout(config, state, reference, rollout, begun.mask, layout)
+    experience = complete(config, begun, outcome, scores)
+    if config.ppo.whiten_advantages:
+        white = adv.whiten(experience.advantages, experience.loss_mask)
+        experience = experience._replace(advantages=white)
+    return experience, scale, experience_metrics(experience, rollout, scores.kl, scale)
 
 
-def experience_metrics(experience: Experience, rollout: Rollout, kl: jax.Array) -> Metrics:
-    """`updates.policy_metrics`, and what there is to tell of the critic."""
+def experience_metrics(
+    experience: Experience, rollout: Rollout, kl: jax.Array, scale: RewardScale
+) -> Metrics:
+    """`updates.policy_metrics`, and what there is to tell of critic and rewards."""
     mask = experience.mask
     rows = value_moments(experience.old_values, experience.returns, mask)
     return policy_metrics(experience, rollout, kl) | {
@@ -151,6 +178,7 @@ def experience_metrics(experience: Experience, rollout: Rollout, kl: jax.Array) 
         "return": adv.masked_mean(experience.returns, mask),
         "explained_variance": explained_variance(rows),
         "rows": rows,
+        "reward_std": adv.reward_divisor(scale),
     }
 
 
@@ -167,47 +195,34 @@ def normalisers(config: Config, batch: Experience) -> tuple[jax.Array, jax.Array
 
 
 def ppo_loss(
-    params: tuple[Params, Params],
-    frozen: Params,
     config: Config,
+    current: Current,
     batch: Experience,
     divisors: tuple[jax.Array, jax.Array],
-    vocab_shards: int,
 ) -> tuple[jax.Array, Logged]:
     """Loss of one micro-batch, already divided by its minibatch's counts; and sums to log.
 
     policy / n_policy - entropy_coef * entropy / n_policy + c * value / n_value, with
-    c = value_coef on a shared trunk and 1 for a critic of its own. `params` are trained;
-    `frozen` is the rest of the actor.
+    c = value_coef on a shared trunk and 1 for a critic of its own.
     """
     ppo = config.ppo
-    columns = batch.mask.shape[1]
-    actor, critic = lora.graft(frozen, params[0]), params[1]
-    hidden, values = policy.hidden_and_values(
-        config.model, actor, critic, batch.tokens, batch.prompt_length, columns
-    )
-    chosen = completion_tokens(batch.tokens, batch.prompt_length, columns)
-    scoring = Scoring(config.sampling.temperature, vocab_shards, entropy=True)
-    logprobs, entropy = score_tokens(policy.lm_head(actor), hidden, chosen, scoring)
-    old = batch.old_logprobs
+    logprobs, old = current.logprobs, batch.old_logprobs
     surrogate, clipped = losses.policy_loss(
         logprobs, old, batch.advantages, batch.loss_mask, ppo.clip_eps
     )
-    bonus = losses.sum_over(entropy, batch.loss_mask)
+    bonus = losses.sum_over(current.entropy, batch.loss_mask)
     error = losses.value_loss(
-        values, batch.old_values, batch.returns, batch.mask, ppo.value_clip_eps
+        current.values, batch.old_values, batch.returns, batch.mask, ppo.value_clip_eps
     )
     actor_loss = (surrogate.total - ppo.entropy_coef * bonus.total) / divisors[0]
     value_coef = ppo.value_coef if config.model.shared_trunk else 1.0
-    log_ratio = losses.log_ratio(logprobs, old, batch.loss_mask)
-    sums, extremes = ratio_metrics(log_ratio, batch.loss_mask)
-    sums |= {
-        "policy_loss": surrogate,
-        "clip_fraction": clipped,
-        "entropy": bonus,
-        "value_loss": error,
-    }
-    return actor_loss + value_coef * error.total / divisors[1], (sums, extremes)
+    logged = ratio_metrics(
+        losses.log_ratio(logprobs, old, batch.loss_mask), batch.loss_mask
+    )
+    logged.sums.update(
+        policy_loss=surrogate, clip_fraction=clipped, entropy=bonus, value_loss=error
+    )
+    return actor_loss + value_coef * error.total / divisors[1], logged
 
 
 def minibatch_gradients(
@@ -217,13 +232,42 @@ def minibatch_gradients(
     batch: Experience,
     layout: Layout,
 ) -> tuple[tuple[Params, Params], Metrics]:
-    """Gradients of (actor, critic) over one minibatch, its micro-batches one by one."""
+    """Gradients of (actor, critic) over one minibatch; `frozen` is the actor's rest."""
     divisors = normalisers(config, batch)
 
     def loss(params: tuple[Params, Params], part: Experience) -> tuple[jax.Array, Logged]:
-        return ppo_loss(params, frozen, config, part, divisors, layout.vocab_shards)
+        actor, critic = lora.graft(frozen, params[0]), params[1]
+        current = run_networks(config, actor, critic, part, layout.vocab_shards)
+        return ppo_loss(config, current, part, divisors)
 
-    return accumulate_gradients(config, loss, params, batch, layout)
+    return accumulate_gradients(config, loss, params, batch, batch, layout)[:2]
+
+
+def scored_gradients(
+    config: Config,
+    state: TrainState,
+    reference: Params,
+    batch: tuple[Experience, jax.Array],
+    layout: Layout,
+) -> tuple[tuple[Params, Params], Metrics, RolloutScores]:
+    """`minibatch_gradients` of what `begin` left, scored by the update's forward pass."""
+    trained, frozen = lora.split(state.actor)
+    reference = choose_reference(config, state.actor, reference)
+    shards, columns = layout.vocab_shards, batch[0].mask.shape[1]
+    divisors = normalisers(config, batch[0])
+
+    def loss(params: tuple[Params, Params], part: Any) -> tuple[jax.Array, Logged]:
+        begun, outcome = part
+        actor = lora.graft(frozen, params[0])
+        current = run_networks(config, actor, params[1], begun, shards)
+        scores = score_current(config, actor, reference, current, begun, shards)
+        value, logged = ppo_loss(
+            config, current, complete(config, begun, outcome, scores), divisors
+        )
+        return value, logged._replace(rows=widen(scores, columns))
+
+    params = (trained, state.critic)
+    return accumulate_gradients(config, loss, params, batch, batch[0], layout)
 
 
 def apply_gradients(
@@ -242,36 +286,88 @@ def apply_gradients(
     return Updated(actor, critic, actor_opt, critic_opt)
 
 
+def update_networks(
+    config: Config,
+    current: Updated,
+    gradients: tuple[Params, Params],
+    batch: Experience,
+    warm: jax.Array,
+) -> tuple[Updated, Metrics]:
+    """One step of both optimizers and the gradients' norms; the actor's only when `warm`.
+
+    A batch without a token in a loss's mask leaves that network, its moments and its
+    schedule untouched.
+    """
+    acts = jnp.any(batch.loss_mask)
+    if config.model.shared_trunk:  # the value loss moves the trunk as well
+        acts = jnp.any(batch.mask)
+    learn = (warm & acts, jnp.any(batch.mask))
+    norms = tuple(optax.tree.norm(x) for x in gradients)
+    metrics = {
+        "actor_grad_norm": norms[0],
+        "critic_grad_norm": norms[1],
+        "nonfinite": ~jnp.isfinite(norms[0] + norms[1]),
+    }
+    return apply_gradients(config, current, gradients, learn), metrics
+
+
+def split_state(config: Config, state: TrainState) -> tuple[Updated, Params, jax.Array]:
+    """What an update changes, the actor's rest, and whether the actor learns already.
+
+    It does from iteration `critic_warmup_steps` on.
+    """
+    trained, frozen = lora.split(state.actor)
+    current = Updated(trained, state.critic, state.actor_opt, state.critic_opt)
+    return current, frozen, state.step >= config.ppo.critic_warmup_steps
+
+
+def join_state(state: TrainState, current: Updated, frozen: Params) -> TrainState:
+    """The state after an iteration's updates."""
+    changed = current._asdict() | {"actor": lora.graft(frozen, current.actor)}
+    return state._replace(step=state.step + 1, **changed)
+
+
 def ppo_step(
     config: Config, state: TrainState, experience: Experience, layout: Layout
 ) -> tuple[TrainState, Metrics]:
-    """All epochs and minibatches over one experience.
+    """All epochs and minibatches over one experience: arXiv:1707.06347, Algorithm 1.
 
-    The actor learns from iteration `critic_warmup_steps` on. A minibatch without a token
-    in a loss's mask leaves that network, its moments and its schedule untouched. Source:
-    arXiv:1707.06347, Algorithm 1. metrics["nonfinite"] counts updates whose gradient was
-    not finite.
+    metrics["nonfinite"] counts updates whose gradient was not finite.
     """
-    warm = state.step >= config.ppo.critic_warmup_steps
-    trained, frozen = lora.split(state.actor)
+    current, frozen, warm = split_state(config, state)
 
     def update(current: Updated, batch: Experience) -> tuple[Updated, Metrics]:
         params = (current.actor, current.critic)
         gradients, metrics = minibatch_gradients(config, params, frozen, batch, layout)
-        acts = jnp.any(batch.loss_mask)
-        if config.model.shared_trunk:  # the value loss moves the trunk as well
-            acts = jnp.any(batch.mask)
-        learn = (warm & acts, jnp.any(batch.mask))
-        norms = tuple(optax.tree.norm(x) for x in gradients)
-        metrics |= {
-            "actor_grad_norm": norms[0],
-            "critic_grad_norm": norms[1],
-            "nonfinite": ~jnp.isfinite(norms[0] + norms[1]),
-        }
-        return apply_gradients(config, current, gradients, learn), metrics
+        current, more = update_networks(config, current, gradients, batch, warm)
+        return current, metrics | more
 
     order = shuffle_order(config, state.step, experience.mask.shape[0])
-    current = Updated(trained, state.critic, state.actor_opt, state.critic_opt)
     current, metrics = scan_minibatches(update, current, experience, order, layout)
-    changed = current._asdict() | {"actor": lora.graft(frozen, current.actor)}
-    return state._replace(step=state.step + 1, **changed), metrics
+    return join_state(state, current, frozen), metrics
+
+
+def ppo_pass(
+    config: Config,
+    state: TrainState,
+    reference: Params,
+    rollout: Rollout,
+    feedback: Feedback,
+    layout: Layout,
+) -> tuple[TrainState, Experience, Metrics, Metrics]:
+    """`make_experience` and `ppo_step` in one, where `updates.learns_in_one_pass`.
+
+    Actor and critic run forward once instead of twice, of nine passes in all (a backward
+    one counts two) seven are left. Returns the state, which has the new reward moments, the
+    experience, and the metrics of either.
+    """
+    begun, outcome, scale = begin(config, state, rollout, feedback)
+    gradients, metrics, scores = scored_gradients(
+        config, state, reference, (begun, outcome), layout
+    )
+    current, frozen, warm = split_state(config, state)
+    current, more = update_networks(config, current, gradients, begun, warm)
+    experience = complete(config, begun, outcome, scores)
+    looked = experience_metrics(experience, rollout, scores.kl, scale)
+    state = join_state(state._replace(reward_scale=scale), current, frozen)
+    return state, experience, looked, step_metrics(stack_one(metrics | more))

@@ -46,7 +46,8 @@ class Feedback(NamedTuple):
 class Experience(NamedTuple):
     """All that an epoch needs; made once per rollout batch, before any update.
 
-    Without a critic (GRPO) there are no old_values and returns: None.
+    What is None is not known yet, or never: without a critic (GRPO) there are no old_values
+    and returns.
     """
 
     tokens: Array  # i32[B, P + T]
@@ -54,11 +55,11 @@ class Experience(NamedTuple):
     length: Array  # i32[B]
     mask: Array  # bool[B, T]: mask & valid, for values, returns, KL
     loss_mask: Array  # bool[B, T]: mask & executed & valid, for policy loss and entropy
-    old_logprobs: Array  # f32[B, T]
-    ref_logprobs: Array  # f32[B, T]
-    old_values: Array  # f32[B, T]
-    advantages: Array  # f32[B, T]
-    returns: Array  # f32[B, T]
+    old_logprobs: Array = None  # f32[B, T]
+    ref_logprobs: Array = None  # f32[B, T]
+    old_values: Array = None  # f32[B, T]
+    advantages: Array = None  # f32[B, T]
+    returns: Array = None  # f32[B, T]
 
 
 class RewardScale(NamedTuple):

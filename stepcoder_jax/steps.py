@@ -32,17 +32,23 @@ if TYPE_CHECKING:
 Params = Any
 
 
+Metrics = dict[str, Any]
+
+
 class Algorithm(NamedTuple):
-    """The three steps in which algorithms differ; what they take and give is the same."""
+    """The steps in which algorithms differ; what they take and give is the same."""
 
     init_state: Callable[..., TrainState]
-    make_experience: Callable[..., tuple[Experience, RewardScale, dict[str, Any]]]
-    update: Callable[..., tuple[TrainState, dict[str, Any]]]
+    make_experience: Callable[..., tuple[Experience, RewardScale, Metrics]]
+    update: Callable[..., tuple[TrainState, Metrics]]
+    both: Callable[..., tuple[TrainState, Experience, Metrics, Metrics]]
 
 
 ALGORITHMS = {
-    "ppo": Algorithm(ppo.init_state, ppo.make_experience, ppo.ppo_step),
-    "grpo": Algorithm(grpo.init_state, grpo.make_experience, grpo.grpo_step),
+    "ppo": Algorithm(ppo.init_state, ppo.make_experience, ppo.ppo_step, ppo.ppo_pass),
+    "grpo": Algorithm(
+        grpo.init_state, grpo.make_experience, grpo.grpo_step, grpo.grpo_pass
+    ),
 }
 
 

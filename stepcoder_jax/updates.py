@@ -20,19 +20,25 @@ from stepcoder_jax.batching import Layout, join_rows, split_by_length, switch_wi
 from stepcoder_jax.models import lora, policy
 from stepcoder_jax.optimizers import make_optimizer
 from stepcoder_jax.pytrees import Experience, Rollout, TrainState
-from stepcoder_jax.vocabulary import Scoring, compare_tokens
+from stepcoder_jax.vocabulary import Scoring, compare_tokens, score_tokens
 
 if TYPE_CHECKING:
     from stepcoder_jax.config import Config, OptimizerConfig
 
 Params = Any
 Metrics = dict[str, Any]
-# sums over masks to be added, and extremes to be kept, over micro-batches
-Logged = tuple[Metrics, Metrics]
 
 # apart from the keys of sampling, whose first fold is the iteration
 SHUFFLE_STREAM = 0x7FFFFFFF
 ADAPTER_STREAM = 0x7FFFFFFE
+
+
+class Logged(NamedTuple):
+    """What is kept of a micro-batch beside its gradients."""
+
+    sums: Metrics  # over masks, to be added
+    extremes: Metrics
+    rows: Any = ()  # arrays [b, T], one row for each of the micro-batch
 
 
 class RolloutScores(NamedTuple):
@@ -50,6 +56,18 @@ def adapter_keys(config: Config) -> jax.Array:
     return jax.random.split(key)
 
 
+def learns_in_one_pass(config: Config) -> bool:
+    """Whether the only update of an iteration can score its rows as it goes.
+
+    It starts from the policy that the rows are scored by, so its own forward pass computes
+    what `make_experience` would have computed before. Whitened advantages need all rows
+    before the first gradient.
+    """
+    ppo = config.ppo
+    is_only = ppo.num_epochs * ppo.num_minibatches == 1
+    return is_only and not (ppo.whiten_advantages and config.algorithm == "ppo")
+
+
 def completion_tokens(
     tokens: jax.Array, prompt_length: jax.Array, num_columns: int
 ) -> jax.Array:
@@ -57,6 +75,65 @@ def completion_tokens(
     index = prompt_length[:, None] + jnp.arange(num_columns)[None]
     index = jnp.minimum(index, tokens.shape[1] - 1)
     return jnp.take_along_axis(tokens, index, axis=1)
+
+
+class Current(NamedTuple):
+    """What the networks being trained say of a micro-batch, differentiable."""
+
+    logprobs: Any  # f32[b, T]
+    entropy: Any  # f32[b, T]
+    values: Any  # f32[b, T]; None without a critic
+    hidden: Any  # dtype[b, T, H] of the actor
+
+
+def run_networks(
+    config: Config, actor: Params, critic: Params | None, batch: Experience, shards: int
+) -> Current:
+    """The forward pass of an update, over the columns that `batch` has."""
+    columns = batch.mask.shape[1]
+    where = (batch.tokens, batch.prompt_length, columns)
+    if critic is None:
+        hidden = policy.completion_hidden(config.model, actor["trunk"], *where)
+        values = None
+    else:
+        hidden, values = policy.hidden_and_values(config.model, actor, critic, *where)
+    scoring = Scoring(config.sampling.temperature, shards, entropy=True)
+    scores = score_tokens(policy.lm_head(actor), hidden, completion_tokens(*where), scoring)
+    return Current(*scores, values, hidden)
+
+
+def score_current(
+    config: Config,
+    actor: Params,
+    reference: Params,
+    current: Current,
+    batch: Experience,
+    shards: int,
+) -> RolloutScores:
+    """`score_rows` of a micro-batch whose forward pass has been run; no gradient.
+
+    0 outside the mask, but for `kl`.
+    """
+    actor, current = jax.lax.stop_gradient((actor, current))
+    where = (batch.tokens, batch.prompt_length, batch.mask.shape[1])
+    ref_hidden = policy.completion_hidden(config.model, reference["trunk"], *where)
+    scoring = Scoring(config.sampling.temperature, shards, entropy=False)
+    _, ref_logprobs, kl = compare_tokens(
+        policy.lm_head(actor),
+        current.hidden,
+        policy.lm_head(reference),
+        ref_hidden,
+        completion_tokens(*where),
+        scoring,
+    )
+    scores = RolloutScores(current.logprobs, ref_logprobs, kl, current.values)
+    masked = jax.tree.map(lambda x: jnp.where(batch.mask, x, 0.0), scores)
+    return masked._replace(kl=kl)
+
+
+def widen(rows: Any, num_columns: int) -> Any:
+    """Arrays [b, columns] of trimmed rows, with zeros up to `num_columns`."""
+    return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, num_columns - x.shape[1]))), rows)
 
 
 def score_rows(
@@ -89,11 +166,14 @@ def score_rows(
         ref_hidden = policy.completion_hidden(config.model, reference["trunk"], *where)
         heads = policy.lm_head(state.actor), policy.lm_head(reference)
         found = compare_tokens(heads[0], hidden, heads[1], ref_hidden, chosen, scoring)
-        padding = ((0, 0), (0, num_columns - columns))
-        scores = RolloutScores(*found, values)
-        return jax.tree.map(lambda x: jnp.pad(x, padding), scores)
+        return widen(RolloutScores(*found, values), num_columns)
 
     return switch_width(config.ppo.widths, tokens.shape[1], length, compute)
+
+
+def choose_reference(config: Config, actor: Params, reference: Params) -> Params:
+    """With LoRA the actor's base, and `reference` is not read."""
+    return lora.strip(actor) if config.model.lora_rank else reference
 
 
 def score_rollout(
@@ -111,8 +191,7 @@ def score_rollout(
     """
     columns = rollout.mask.shape[1]
     parts = config.ppo.num_minibatches * config.ppo.num_micro_batches
-    if config.model.lora_rank:
-        reference = lora.strip(state.actor)
+    reference = choose_reference(config, state.actor, reference)
     inputs = (rollout.tokens, rollout.prompt_length, rollout.length)
     inputs, order = split_by_length(inputs, rollout.length, parts)
     scores = jax.lax.map(
@@ -152,37 +231,41 @@ def counted_mask(config: Config, batch: Experience) -> jax.Array:
 
 def accumulate_gradients(
     config: Config,
-    loss: Callable[[Params, Experience], tuple[jax.Array, Logged]],
+    loss: Callable[[Params, Any], tuple[jax.Array, Logged]],
     params: Params,
-    batch: Experience,
+    batch: Any,
+    rows: Experience,
     layout: Layout,
-) -> tuple[Params, Metrics]:
+) -> tuple[Params, Metrics, Any]:
     """Gradients of `loss` by `params` over one minibatch, its micro-batches one by one.
 
     `loss` is that of one micro-batch, already divided by its minibatch's counts, and what
-    to log of it.
+    to keep of it; `batch` is what it takes, `rows` say how long the rows are. Also returns
+    metrics, and what was kept of the rows, in their order.
     """
-    parts, _ = split_by_length(batch, batch.length, config.ppo.num_micro_batches)
+    length, full = rows.length, rows.tokens.shape[1]
+    parts, order = split_by_length((batch, length), length, config.ppo.num_micro_batches)
     gradient = jax.grad(loss, has_aux=True)
-    full = batch.tokens.shape[1]
 
     def accumulate(total, part):
+        part, length = part
         new, logged = switch_width(
             config.ppo.widths,
             full,
-            part.length,
+            length,
             lambda width: gradient(params, trim(part, full, width)),
         )
         return jax.tree.map(jnp.add, total, new), logged
 
     zeros = jax.tree.map(jnp.zeros_like, params)
-    gradients, (sums, extremes) = jax.lax.scan(accumulate, zeros, layout.place(parts, 1))
-    sums = jax.tree.map(lambda x: x.sum(axis=0), sums)
+    gradients, logged = jax.lax.scan(accumulate, zeros, layout.place(parts, 1))
+    sums = jax.tree.map(lambda x: x.sum(axis=0), logged.sums)
     extremes = {
-        "ratio_max": extremes["ratio_max"].max(axis=0),
-        "ratio_min": extremes["ratio_min"].min(axis=0),
+        "ratio_max": logged.extremes["ratio_max"].max(axis=0),
+        "ratio_min": logged.extremes["ratio_min"].min(axis=0),
     }
-    return gradients, sums | extremes
+    kept = layout.place(join_rows(logged.rows, order), 0)
+    return gradients, sums | extremes, kept
 
 
 def ratio_metrics(log_ratio: jax.Array, mask: jax.Array) -> Logged:
@@ -192,7 +275,7 @@ def ratio_metrics(log_ratio: jax.Array, mask: jax.Array) -> Logged:
         "ratio_max": jnp.exp(log_ratio.max()),
         "ratio_min": jnp.exp(log_ratio.min()),
     }
-    return sums, extremes
+    return Logged(sums, extremes)
 
 
 def optimizer_step(
@@ -234,6 +317,11 @@ def scan_minibatches(
 
     current, metrics = jax.lax.scan(visit, current, order)
     return current, step_metrics(metrics)
+
+
+def stack_one(metrics: Metrics) -> Metrics:
+    """The metrics of an iteration's only update as those of several are stacked."""
+    return jax.tree.map(lambda x: x[None], metrics)
 
 
 def step_metrics(stacked: Metrics) -> Metrics:
