@@ -33,8 +33,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "KL to the reference": ("kl", "*/kl", "*kl_executed", "*kl_unexecuted"),
     "Completion tokens masked by FGO": ("fgo/masked", "fgo/masked_*"),
     "Seconds per iteration": tuple(
-        f"seconds/{part}"
-        for part in ("sample", "judge", "feedback", "experience", "update")
+        f"seconds/{part}" for part in ("sample", "judge", "feedback", "update")
     ),
 }
 PALETTE = (

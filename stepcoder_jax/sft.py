@@ -184,7 +184,7 @@ def make_step(
     moments = sharding.param_shardings(mesh, moments)
     rows, whole = sharding.batch_sharding(mesh, 0), sharding.replicated(mesh)
     program = jax.jit(
-        partial(step, config, sharding.layout(mesh), optimizer),
+        sharding.on_mesh(mesh, partial(step, config, sharding.layout(mesh), optimizer)),
         in_shardings=(layout, moments, rows),
         out_shardings=(layout, moments, whole),
         donate_argnums=(0, 1),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 
-from stepcoder_jax import grpo, ppo, sampling, sharding, slots
+from stepcoder_jax import grpo, ppo, sampling, sharding, slots, updates
 from stepcoder_jax.drawing import Truncation
 from stepcoder_jax.models import decoding, policy
 from stepcoder_jax.pytrees import (
@@ -83,22 +83,35 @@ class Steps:
             in_shardings=(self.actor_shardings,),
             out_shardings=self.state_shardings,
         )
+        rows, whole = self.batch_sharding, self.replicated
+        given = (self.state_shardings, self.reference_shardings, rows, rows)
+
+        def experience(state: TrainState, reference: Params, *given: Any) -> Any:
+            reference = self._on_device(reference)
+            return algorithm.make_experience(config, state, reference, *given, layout)
+
+        def update(state: TrainState, experience: Experience) -> Any:
+            return algorithm.update(config, state, experience, layout)
+
+        def both(state: TrainState, reference: Params, *given: Any) -> Any:
+            reference = self._on_device(reference)
+            return algorithm.both(config, state, reference, *given, layout)
+
         self.experience_program = jax.jit(
-            lambda state, reference, rollout, feedback: algorithm.make_experience(
-                config, state, self._on_device(reference), rollout, feedback, layout
-            ),
-            in_shardings=(
-                self.state_shardings,
-                self.reference_shardings,
-                self.batch_sharding,
-                self.batch_sharding,
-            ),
-            out_shardings=(self.batch_sharding, self.replicated, self.replicated),
+            sharding.on_mesh(mesh, experience),
+            in_shardings=given,
+            out_shardings=(rows, whole, whole),
         )
         self.update_program = jax.jit(
-            lambda state, experience: algorithm.update(config, state, experience, layout),
-            in_shardings=(self.state_shardings, self.batch_sharding),
-            out_shardings=(self.state_shardings, self.replicated),
+            sharding.on_mesh(mesh, update),
+            in_shardings=(self.state_shardings, rows),
+            out_shardings=(self.state_shardings, whole),
+            donate_argnums=0,
+        )
+        self.pass_program = jax.jit(
+            sharding.on_mesh(mesh, both),
+            in_shardings=given,
+            out_shardings=(self.state_shardings, rows, whole, whole),
             donate_argnums=0,
         )
 
@@ -159,9 +172,26 @@ class Steps:
         """The state before the first iteration; `actor` is copied and stays usable."""
         return self.init_state_program(actor)
 
+    def learn(
+        self, state: TrainState, reference: Params, rollout: Rollout, feedback: Feedback
+    ) -> tuple[TrainState, Experience, Metrics, Metrics]:
+        """Experience and update, in one pass where `updates.learns_in_one_pass`.
+
+        Also returns the metrics of both; `state` is donated, `rollout` and `feedback` may
+        be numpy arrays of the whole batch.
+        """
+        if updates.learns_in_one_pass(self.config):
+            rollout, feedback = self._on_devices(rollout), self._on_devices(feedback)
+            return self.pass_program(state, reference, rollout, feedback)
+        experience, state, looked = self.make_experience(
+            state, reference, rollout, feedback
+        )
+        state, learnt = self.update(state, experience)
+        return state, experience, looked, learnt
+
     def make_experience(
         self, state: TrainState, reference: Params, rollout: Rollout, feedback: Feedback
-    ) -> tuple[Experience, TrainState, dict[str, Any]]:
+    ) -> tuple[Experience, TrainState, Metrics]:
         """The algorithm's `make_experience`; the new reward moments are in the state.
 
         `rollout` and `feedback` may be numpy arrays of the whole batch.
@@ -174,7 +204,7 @@ class Steps:
 
     def update(
         self, state: TrainState, experience: Experience
-    ) -> tuple[TrainState, dict[str, Any]]:
+    ) -> tuple[TrainState, Metrics]:
         """`ppo_step` or `grpo_step`; `state` is donated: its arrays are gone after it."""
         return self.update_program(state, experience)
 
@@ -256,7 +286,7 @@ class Steps:
             self.mesh, jax.eval_shape(prepare, self.abstract_state.actor)
         )
         read_prompts = jax.jit(
-            functools.partial(sampling.read_prompts, model),
+            sharding.on_mesh(self.mesh, functools.partial(sampling.read_prompts, model)),
             in_shardings=(actor, rows, rows),
             out_shardings=prompts,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import os
 import signal
 import sys
 import time
@@ -105,14 +104,13 @@ def iterate(
             seed=seed,
             step=step,
         )
-    with watch.part("experience"):
-        experience, state, looked = coder.steps.make_experience(
+        # clocks differ: a program may time out, and leave less coverage, on one host alone
+        feedback = Feedback(*sharding.from_first(feedback))
+    with watch.part("update"):
+        state, experience, looked, learnt = coder.steps.learn(
             state, reference, rollout, feedback
         )
-        looked, kept = sharding.to_host((looked, experience))
-    with watch.part("update"):
-        state, learnt = coder.steps.update(state, experience)
-        learnt = sharding.to_host(learnt)
+        looked, kept, learnt = sharding.to_host((looked, experience, learnt))
     metrics = {
         **judge_metrics(coder.pool),
         **rewards.metrics(reports, rollout.mask, feedback),
@@ -369,8 +367,7 @@ def close(run: Run, shares: Sequence[float]) -> None:
 
 def train(config: Config) -> int:
     """A whole run; exit code 0, or 130 when Ctrl-C ended it early."""
-    if os.environ.get("STEPCODER_DISTRIBUTED"):
-        jax.distributed.initialize()
+    sharding.join_hosts()
     orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
     if config.run.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stepcoder_jax import advantages as adv
-from stepcoder_jax import ppo
+from stepcoder_jax import ppo, updates
 from stepcoder_jax.batching import ONE_DEVICE
 
 
@@ -82,7 +82,7 @@ def test_experience_equals_its_parts():
     rollout, feedback = kit.rollout_batch()
     state, got, _, metrics, *_ = iteration()
     where = (rollout.tokens, rollout.prompt_length, kit.COLUMNS)
-    chosen = ppo.completion_tokens(*where)
+    chosen = updates.completion_tokens(*where)
 
     def log_pi(params):
         logits = kit.completion_logits(config.model, params, *where)

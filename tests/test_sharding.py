@@ -21,8 +21,9 @@ def several_chunks(monkeypatch):
     monkeypatch.setattr(vocabulary, "CHUNK", 70)
 
 
-def make_steps(shape, num_micro_batches=1):
+def make_steps(shape, num_micro_batches=1, **model):
     config = kit.tiny_config()
+    config.model = kit.tiny_model(**model)
     config.ppo.num_micro_batches = num_micro_batches
     config.ppo.num_minibatches = 1
     # Adam divides a gradient near 0 by its own size: with a small eps, rounding in the
@@ -38,21 +39,26 @@ def run_iteration(shape):
     steps = make_steps(shape)
     actor = steps.place_params(kit.tiny_params())
     state = steps.init_state(actor)
-    batch = kit.prompt_batch()
-    done = [x for chunk in steps.sample(actor, batch, 0, None) for x in chunk]
-    sampled = rollout = slots.collect(batch, kit.COLUMNS, done)
-    rewards, executed = sampled.logprobs * 0, sampled.mask.copy()
-    last = sampled.length - sampled.prompt_length - 1
-    rewards[np.arange(kit.ROWS), last] = np.where(np.arange(kit.ROWS) % 3, -0.6, 1.0)
-    executed[::2, 1] = False
-    feedback = kit.Feedback(rewards, executed, np.ones(kit.ROWS, bool))
+    rollout, feedback = sample(steps, actor)
     experience, state, _ = steps.make_experience(state, actor, rollout, feedback)
     cost = steps.update_program.lower(state, experience).compile().cost_analysis()
     seen = sharding.to_host(experience)
     state, metrics = steps.update(state, experience)
-    results = {"rollout": sampled, "experience": seen, "metrics": metrics}
+    results = {"rollout": rollout, "experience": seen, "metrics": metrics}
     results |= {"actor": state.actor, "critic": state.critic}
     return sharding.to_host(results), cost["flops"]
+
+
+def sample(steps, actor):
+    """Rollouts, and feedback with some code that was not executed."""
+    batch = kit.prompt_batch()
+    done = [x for chunk in steps.sample(actor, batch, 0, None) for x in chunk]
+    sampled = slots.collect(batch, kit.COLUMNS, done)
+    rewards, executed = sampled.logprobs * 0, sampled.mask.copy()
+    last = sampled.length - sampled.prompt_length - 1
+    rewards[np.arange(kit.ROWS), last] = np.where(np.arange(kit.ROWS) % 3, -0.6, 1.0)
+    executed[::2, 1] = False
+    return sampled, kit.Feedback(rewards, executed, np.ones(kit.ROWS, bool))
 
 
 @pytest.mark.parametrize("shape", MESHES)
@@ -60,11 +66,21 @@ def test_one_iteration_equals_that_of_one_device(shape):
     expected, _ = run_iteration((1, 1, 1))
     got, _ = run_iteration(shape)
     np.testing.assert_array_equal(got["rollout"].tokens, expected["rollout"].tokens)
-
-    def close(a, b):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-
     jax.tree.map(close, got, expected)
+
+
+def close(a, b):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+def test_one_pass_on_a_mesh_equals_two_on_one_device():
+    expected, _ = run_iteration((1, 1, 1))
+    steps = make_steps((2, 2, 2))
+    actor = steps.place_params(kit.tiny_params())
+    given = sample(steps, actor)
+    state, seen, _, _ = steps.learn(steps.init_state(actor), actor, *given)
+    got = {"experience": seen, "actor": state.actor, "critic": state.critic}
+    jax.tree.map(close, sharding.to_host(got), {name: expected[name] for name in got})
 
 
 @pytest.mark.parametrize("shape", MESHES)

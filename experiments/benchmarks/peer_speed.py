@@ -126,9 +126,8 @@ def run_ours(shape: dict, work: str, gate: Gate) -> None:
         rewards = np.zeros(rollout.mask.shape, np.float32)
         rewards[:, -1] = 0.5
         feedback = Feedback(rewards, rollout.mask, np.ones(rows, bool))
-        experience, state, _ = steps.make_experience(state, actor, rollout, feedback)
-        state, metrics = steps.update(state, experience)
-        jax.block_until_ready((state, metrics))
+        state, *rest = steps.learn(state, actor, rollout, feedback)
+        jax.block_until_ready((state, rest))
 
 
 class Tokenizer:
