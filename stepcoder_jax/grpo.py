@@ -10,7 +10,7 @@ no parameters, no moments, no values.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,6 @@ from stepcoder_jax.updates import (
 from stepcoder_jax.vocabulary import Scoring, score_tokens
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from stepcoder_jax.config import Config
 
 
@@ -179,12 +177,12 @@ def grpo_loss(
     frozen: Params,
     config: Config,
     batch: Experience,
-    divisor: jax.Array,
+    number: jax.Array,
     vocab_shards: int,
 ) -> tuple[jax.Array, Logged]:
-    """Loss of one micro-batch, already divided by its minibatch's `divisor`; sums to log.
+    """Loss of one micro-batch, divided by its minibatch's `divisor`; and what to log.
 
-    sum_i w_i sum_t m_it (surrogate_it + kl_coef k3_it - entropy_coef H_it) / divisor, with
+    sum_i w_i sum_t m_it (surrogate_it + kl_coef k3_it - entropy_coef H_it) / number, with
     w of `row_weights`, m the `loss_mask` and k3 estimating KL(pi || pi_ref). Source:
     arXiv:2402.03300, eqs. 3 and 4, negated. What stands outside the mask, FGO's unexecuted
     code included, has exactly zero gradient, also by the KL: PPO's penalty on it still
@@ -213,7 +211,7 @@ def grpo_loss(
         "entropy": losses.sum_over(entropy, mask),
         "kl_loss": losses.sum_over(penalty, mask),
     }
-    return adv.masked_sum(weighted, mask) / divisor, (sums, extremes)
+    return adv.masked_sum(weighted, mask) / number, (sums, extremes)
 
 
 def minibatch_gradients(
@@ -245,9 +243,8 @@ def grpo_step(
         norm = optax.tree.norm(gradient)
         metrics |= {"actor_grad_norm": norm, "nonfinite": ~jnp.isfinite(norm)}
         learn = jnp.any(batch.loss_mask)
-        return Updated(
-            *optimizer_step(config.ppo.actor, *current, gradient, learn)
-        ), metrics
+        new = optimizer_step(config.ppo.actor, *current, gradient, learn)
+        return Updated(*new), metrics
 
     order = shuffle_order(config, state.step, experience.mask.shape[0])
     current = Updated(trained, state.actor_opt)

@@ -85,8 +85,10 @@ def test_an_invalid_row_is_in_no_group():
 # A minibatch of two rows by hand. Kept: 3 of 4 tokens, and 2 of 2.
 MASK = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
 KEPT = np.array([[1, 0, 1, 1], [1, 1, 0, 0]], bool)
-RATIO = np.array([[1.5, 9.0, 1.1, 1.0], [0.5, 1.0, 7.0, 7.0]])
-TO_REFERENCE = np.array([[2.0, 9.0, 1.0, 1.0], [1.0, 0.5, 7.0, 7.0]])  # pi / pi_ref
+WILD = 1e60  # whose exponential overflows, out of sight
+RATIO = np.array([[1.5, WILD, 1.1, 1.0], [0.5, 1.0, WILD, WILD]])
+FAR = 1 / WILD
+TO_REFERENCE = np.array([[2.0, FAR, 1.0, 1.0], [1.0, 0.5, FAR, FAR]])  # pi / pi_ref
 # A = 2 and -1, bounds 0.8 and 1.28: -2 x 1.28 (held), -2.2, -2, and 0.8 (held), 1
 SURROGATE = np.array([[-2.56, 0, -2.2, -2.0], [0.8, 1.0, 0, 0]])
 # k3 = 1 / r - 1 + log r
