@@ -83,6 +83,14 @@ def test_every_preset_is_valid_by_the_docstrings_own_command(name):
     assert config.run.folder.startswith("runs/paper")
 
 
+@pytest.mark.parametrize(("arm", "twin"), [("grpo", "ppo"), ("grpo_stepcoder", "")])
+def test_grpo_changes_the_algorithm_alone(arm, twin):
+    one, other = (load_experiment(f"{PAPER}:{x}") for x in (arm, twin))
+    assert (one.algorithm, one.run.folder) == ("grpo", f"runs/paper_{arm}")
+    one.algorithm, one.run.folder = other.algorithm, other.run.folder
+    assert one == other
+
+
 def test_folders_of_runs_differ():
     folders = {load_experiment(name).run.folder for name in all_presets()}
     assert len(folders) == len(all_presets()) - 2  # the last two are the first of each
