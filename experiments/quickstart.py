@@ -8,6 +8,9 @@ Arms       experiments/quickstart.py:ARM --run.folder runs/ARM, with ARM one of
            long      135 iterations instead of 45
            ppo       vanilla PPO: neither CCCS nor FGO
            no_cccs   FGO alone            no_fgo   CCCS alone
+           grpo      no critic: rewards against those of the same problem's 4 rollouts,
+                     with clip-higher and the mean over tokens; neither CCCS nor FGO
+           grpo_stepcoder  the same with both
            sft       `stepcoder sft`: canonical solutions of the same problems instead of
                      rewards, for the same wall time
 Hardware   two CPU cores, 3 GB of memory, ten minutes
@@ -20,6 +23,7 @@ parameters wants larger steps than one of 6.7 billion.
 from stepcoder_jax import config as c
 
 ARMS = ("", "short", "long", "ppo", "no_cccs", "no_fgo", "sft")
+ARMS += ("grpo", "grpo_stepcoder")
 
 
 def get_config(arg: str = "") -> c.Config:
@@ -49,6 +53,7 @@ def get_config(arg: str = "") -> c.Config:
             actor=c.OptimizerConfig(learning_rate=2e-4, b2=0.99),
             critic=c.OptimizerConfig(learning_rate=1e-3),
         ),
+        grpo=c.GRPOConfig(clip_high=0.28, average="token", kl_coef=0.03),
         cccs=c.CCCSConfig(full_fraction=0.5),
         execution=c.ExecutionConfig(cpu_seconds=1.0),
         data=c.DataConfig(pool_size=400),
@@ -56,8 +61,10 @@ def get_config(arg: str = "") -> c.Config:
             every=15, validation_problems=300, test_problems=500, batch_size=250
         ),
     )
-    config.cccs.enabled = arg not in ("ppo", "no_cccs")
-    if arg in ("ppo", "no_fgo"):
+    if arg in ("grpo", "grpo_stepcoder"):
+        config.algorithm = "grpo"
+    config.cccs.enabled = arg not in ("ppo", "grpo", "no_cccs")
+    if arg in ("ppo", "grpo", "no_fgo"):
         config.fgo.mask = "none"
     if arg == "long":
         config.run.total_steps = 135

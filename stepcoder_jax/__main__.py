@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2402.01391)
 
-  stepcoder train EXPERIMENT[:ARG] [--section.field VALUE ...]   PPO with CCCS and FGO
+  stepcoder train EXPERIMENT[:ARG] [--section.field VALUE ...]   PPO or GRPO, CCCS, FGO
   stepcoder sft EXPERIMENT[:ARG] [--section.field VALUE ...]     supervised fine-tuning
   stepcoder evaluate RUN [--samples 10] [--k 1 10] [--out DIR]   pass@k of a run
   stepcoder sample RUN [--problems 4] [--split validation]       programs in colour

@@ -10,7 +10,7 @@ no parameters, no moments, no values.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,8 +46,6 @@ from stepcoder_jax.updates import (
 )
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from stepcoder_jax.config import Config
 
 
@@ -194,11 +192,11 @@ def divisor(config: Config, batch: Experience) -> jax.Array:
 
 
 def grpo_loss(
-    config: Config, current: Current, batch: Experience, divisor: jax.Array
+    config: Config, current: Current, batch: Experience, number: jax.Array
 ) -> tuple[jax.Array, Logged]:
-    """Loss of one micro-batch, already divided by its minibatch's `divisor`; sums to log.
+    """Loss of one micro-batch, divided by its minibatch's `divisor`; and what to log.
 
-    sum_i w_i sum_t m_it (surrogate_it + kl_coef k3_it - entropy_coef H_it) / divisor, with
+    sum_i w_i sum_t m_it (surrogate_it + kl_coef k3_it - entropy_coef H_it) / number, with
     w of `row_weights`, m the `loss_mask` and k3 estimating KL(pi || pi_ref). Source:
     arXiv:2402.03300, eqs. 3 and 4, negated. What stands outside the mask, FGO's unexecuted
     code included, has exactly zero gradient, also by the KL: PPO's penalty on it still
@@ -219,7 +217,7 @@ def grpo_loss(
         entropy=losses.sum_over(current.entropy, mask),
         kl_loss=losses.sum_over(penalty, mask),
     )
-    return adv.masked_sum(weighted, mask) / divisor, logged
+    return adv.masked_sum(weighted, mask) / number, logged
 
 
 def minibatch_gradients(

@@ -30,6 +30,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "Rollouts: pass rate and reward": ("pass_rate", "reward"),
     "Validation pass@1 (greedy)": ("validation/pass*",),
     "Curriculum": ("cccs/stage0_share", "cccs/mean_stage"),
+    "Groups whose rewards are all equal (GRPO)": ("grpo/equal_share",),
     "KL to the reference": ("kl", "*/kl", "*kl_executed", "*kl_unexecuted"),
     "Completion tokens masked by FGO": ("fgo/masked", "fgo/masked_*"),
     "Seconds per iteration": tuple(

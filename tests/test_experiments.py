@@ -54,6 +54,25 @@ def test_the_short_quickstart_is_the_quickstart_made_small(monkeypatch):
     )
 
 
+@pytest.mark.parametrize(
+    ("arm", "twin"), [("grpo", "ppo"), ("grpo_stepcoder", ""), ("no_cccs", ""), ("sft", "")]
+)
+def test_an_arm_of_the_quickstart_differs_in_what_it_is_named_for(monkeypatch, arm, twin):
+    monkeypatch.chdir(ROOT)
+    one, other = (load_experiment(f"experiments/quickstart.py:{x}") for x in (arm, twin))
+    one.validate()
+    assert one != other
+    if arm.startswith("grpo"):
+        assert (one.algorithm, other.algorithm) == ("grpo", "ppo")
+        one.algorithm = "ppo"
+    if arm == "no_cccs":
+        assert other.cccs.enabled and not one.cccs.enabled
+        one.cccs.enabled = True
+    if arm == "sft":
+        one.sft = other.sft
+    assert one == other
+
+
 def test_two_iterations_on_genuine_apps_plus(tmp_path, monkeypatch):
     path = need_data("apps_plus/problems.json")
     monkeypatch.chdir(ROOT)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ GROUPS = np.array(
     [
         [1.0, -0.3, -0.6, -1.0],  # mean -0.225, std sqrt(2.2475 / 3) = 0.865544
         [1.0, 1.0, -1.0, 5.0],  # of the valid ones mean 1/3, std sqrt(4/3) = 1.154701
-        [-0.3, -0.3, -0.3, 0.0],  # all equal, though their mean is not -0.3 to the bit
+        [-0.3, -0.3, -0.3, 0.0],  # the valid ones are equal
         [1.0, -1.0, -1.0, -1.0],  # one valid row
         [1.0, -1.0, 1.0, -1.0],  # none
     ],
@@ -69,6 +70,10 @@ def test_groups_that_teach_nothing_have_advantage_0_and_are_counted(scale_by_std
     assert np.all(got[2:] == 0)  # not merely small
     assert metrics["grpo/equal_groups"] == 3
     np.testing.assert_allclose(metrics["grpo/equal_share"], 3 / 5)
+    same = jnp.full(10, -0.3)
+    assert jnp.mean(same) != same[0]  # so their differences are not 0, and their std is not
+    got, metrics = grpo.group_advantages(same, same < 0, 10, scale_by_std)
+    assert np.all(got == 0) and metrics["grpo/equal_groups"] == 1
 
 
 def test_an_invalid_row_is_in_no_group():
@@ -80,8 +85,10 @@ def test_an_invalid_row_is_in_no_group():
 # A minibatch of two rows by hand. Kept: 3 of 4 tokens, and 2 of 2.
 MASK = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
 KEPT = np.array([[1, 0, 1, 1], [1, 1, 0, 0]], bool)
-RATIO = np.array([[1.5, 9.0, 1.1, 1.0], [0.5, 1.0, 7.0, 7.0]])
-TO_REFERENCE = np.array([[2.0, 9.0, 1.0, 1.0], [1.0, 0.5, 7.0, 7.0]])  # pi / pi_ref
+WILD = 1e60  # whose exponential overflows, out of sight
+RATIO = np.array([[1.5, WILD, 1.1, 1.0], [0.5, 1.0, WILD, WILD]])
+FAR = 1 / WILD
+TO_REFERENCE = np.array([[2.0, FAR, 1.0, 1.0], [1.0, 0.5, FAR, FAR]])  # pi / pi_ref
 # A = 2 and -1, bounds 0.8 and 1.28: -2 x 1.28 (held), -2.2, -2, and 0.8 (held), 1
 SURROGATE = np.array([[-2.56, 0, -2.2, -2.0], [0.8, 1.0, 0, 0]])
 # k3 = 1 / r - 1 + log r
@@ -360,7 +367,9 @@ def run(tmp_path_factory):
 
 def test_a_resumed_run_is_the_uninterrupted_one(run, tmp_path):
     folder = tmp_path / "resumed"
-    assert run_train(folder, *FLAGS, "--run.total_steps", "1") == 0
+    shutil.copytree(run, folder)
+    shutil.rmtree(folder / "checkpoints" / "2")  # as if it had ended after the first
+    (folder / "rollouts" / "1.jsonl").unlink()
     assert run_train(folder, *FLAGS, "--run.total_steps", "2", "--run.resume") == 0
     assert metrics_of(folder) == metrics_of(run)
     assert rollouts_of(folder) == rollouts_of(run)
