@@ -49,7 +49,8 @@ class ModelConfig:
     norm_eps: float = 1e-6
     tie_embeddings: bool = True
     dtype: Literal["float32", "bfloat16"] = "float32"  # of activations
-    attention: Literal["xla", "cudnn"] = "xla"  # cudnn: NVIDIA GPUs, bfloat16
+    # fused kernels: cudnn on NVIDIA GPUs with bfloat16, splash on TPUs
+    attention: Literal["xla", "cudnn", "splash"] = "xla"
     remat: bool = False  # recompute each layer in the backward pass
     remat_policy: Literal["nothing", "dots"] = "nothing"  # kept: no, or the matrix products
     lora_rank: int = 0  # train adapters of this rank on a frozen base; 0: all weights
@@ -311,8 +312,8 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "model.unroll", *_divides(model.unroll, model.num_layers)
     yield (
         "model.attention",
-        model.attention == "xla" or model.dtype == "bfloat16",
-        "xla, since cuDNN needs model.dtype=bfloat16",
+        model.attention != "cudnn" or model.dtype == "bfloat16",
+        "xla or splash, since cuDNN needs model.dtype=bfloat16",
     )
     yield "model.lora_rank", model.lora_rank >= 0, "0 (train all weights) or a rank"
     yield (

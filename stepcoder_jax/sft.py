@@ -76,16 +76,16 @@ def make_programs(
     moments = jax.eval_shape(optimizer.init, lora.split(params)[0])
     moments = sharding.param_shardings(mesh, moments)
     rows, whole = sharding.batch_sharding(mesh, 0), sharding.replicated(mesh)
-    spread = sharding.layout(mesh)
+    spread, on_mesh = sharding.layout(mesh), partial(sharding.on_mesh, mesh)
     return Programs(
         step=jax.jit(
-            partial(sft_step.step, config, spread, optimizer),
+            on_mesh(partial(sft_step.step, config, spread, optimizer)),
             in_shardings=(layout, moments, rows),
             out_shardings=(layout, moments, whole),
             donate_argnums=(0, 1),
         ),
         score=jax.jit(
-            partial(sft_step.loss, config, spread),
+            on_mesh(partial(sft_step.loss, config, spread)),
             in_shardings=(layout, rows),
             out_shardings=whole,
         ),

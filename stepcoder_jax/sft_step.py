@@ -29,10 +29,22 @@ def loss(config: Config, layout: Layout, params: Params, batch: TextBatch) -> ja
 
     Never of a batch's whole logits: see `vocabulary`.
     """
-    hidden = policy.hidden_states(config.model, params["trunk"], batch.tokens[:, :-1])
+    tokens, segments = batch.tokens[:, :-1], batch.segments[:, :-1]
+    if config.sft.packing:
+        where = (restart(segments), segments)
+        hidden, _ = policy.apply_trunk(config.model, params["trunk"], tokens, *where)
+    else:  # rows of one text: a causal mask alone hides the padding
+        hidden = policy.hidden_states(config.model, params["trunk"], tokens)
     scoring = Scoring(temperature=1.0, shards=layout.vocab_shards, entropy=False)
     scores = score_tokens(policy.lm_head(params), hidden, batch.tokens[:, 1:], scoring)
     return -jnp.sum(scores.logprobs * batch.scored[:, 1:])
+
+
+def restart(segments: jax.Array) -> jax.Array:
+    """Positions i32[B, L] that begin with 0 in each segment."""
+    place = jnp.broadcast_to(jnp.arange(segments.shape[1])[None], segments.shape)
+    begins = jnp.diff(segments, axis=1, prepend=segments[:, :1]) != 0
+    return place - jax.lax.cummax(jnp.where(begins, place, 0), axis=1)
 
 
 def gradient(

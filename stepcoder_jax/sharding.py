@@ -175,6 +175,21 @@ def constrain_batch(mesh: Mesh, tree: Any, axis: int) -> Any:
     return jax.lax.with_sharding_constraint(tree, batch_sharding(mesh, axis))
 
 
+def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, to be jitted, with the mesh known to the kernels in it.
+
+    `models.attention` splits the rows of its own over all axes but the last, the heads
+    over the last.
+    """
+
+    @functools.wraps(function)
+    def traced(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return traced
+
+
 def layout(mesh: Mesh) -> Layout:
     """The mesh as the pure steps see it."""
     return Layout(functools.partial(constrain_batch, mesh), mesh.shape["tensor"])

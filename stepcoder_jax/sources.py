@@ -66,11 +66,12 @@ def resolve_model(config: ModelConfig, vocab_size: int) -> ModelConfig:
     that holds them, padded to a multiple of 64. Raises ConfigError for a checkpoint whose
     vocabulary does not, and for an attention that this machine cannot compute.
     """
-    backend = jax.default_backend()
-    if config.attention == "cudnn" and backend != "gpu":
+    backend, needed = jax.default_backend(), {"cudnn": "gpu", "splash": "tpu"}
+    if needed.get(config.attention, backend) != backend:
         raise ConfigError(
-            f"model.attention: cudnn needs an NVIDIA GPU, this process runs on {backend}; "
-            "set --model.attention xla"
+            f"model.attention: {config.attention} needs a "
+            f"{needed[config.attention].upper()}, this process runs on {backend}; set "
+            "--model.attention xla"
         )
     if not config.checkpoint:
         return dataclasses.replace(config, vocab_size=-(-vocab_size // 64) * 64)

@@ -63,8 +63,11 @@ class Steps:
             out_shardings=self.state_shardings,
         )
         self.experience_program = jax.jit(
-            lambda state, reference, rollout, feedback: ppo.make_experience(
-                config, state, self._on_device(reference), rollout, feedback, layout
+            sharding.on_mesh(
+                mesh,
+                lambda state, reference, rollout, feedback: ppo.make_experience(
+                    config, state, self._on_device(reference), rollout, feedback, layout
+                ),
             ),
             in_shardings=(
                 self.state_shardings,
@@ -75,7 +78,10 @@ class Steps:
             out_shardings=(self.batch_sharding, self.replicated, self.replicated),
         )
         self.ppo_program = jax.jit(
-            lambda state, experience: ppo.ppo_step(config, state, experience, layout),
+            sharding.on_mesh(
+                mesh,
+                lambda state, experience: ppo.ppo_step(config, state, experience, layout),
+            ),
             in_shardings=(self.state_shardings, self.batch_sharding),
             out_shardings=(self.state_shardings, self.replicated),
             donate_argnums=0,
@@ -235,7 +241,7 @@ class Steps:
             self.mesh, jax.eval_shape(prepare, self.abstract_state.actor)
         )
         read_prompts = jax.jit(
-            functools.partial(sampling.read_prompts, model),
+            sharding.on_mesh(self.mesh, functools.partial(sampling.read_prompts, model)),
             in_shardings=(actor, rows, rows),
             out_shardings=prompts,
         )

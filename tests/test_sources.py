@@ -24,9 +24,10 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused():
         sources.resolve_model(ModelConfig(checkpoint="builtin"), 641)
 
 
-def test_attention_of_another_machine_is_refused():
-    config = ModelConfig(attention="cudnn", dtype="bfloat16")
-    with pytest.raises(ConfigError, match=r"needs an NVIDIA GPU, this process runs on cpu"):
+@pytest.mark.parametrize(("kind", "device"), [("cudnn", "GPU"), ("splash", "TPU")])
+def test_attention_of_another_machine_is_refused(kind, device):
+    config = ModelConfig(attention=kind, dtype="bfloat16")
+    with pytest.raises(ConfigError, match=f"{kind} needs a {device}, this process runs on"):
         sources.resolve_model(config, 640)
 
 

@@ -87,7 +87,7 @@ def decode(
     longer = []
     for layer, kept in zip(weights["layers"], cache, strict=True):
         view = CacheView(kept, slot, keep)
-        applied: Any = Block(config).apply({"params": layer}, x, angles, view)
+        applied: Any = Block(config).apply({"params": layer}, x, angles, view, None)
         x = applied[0]
         longer.append(applied[1])
     normed: Any = make_norm(config, "norm").apply({"params": weights["norm"]}, x)

@@ -71,9 +71,14 @@ def apply_trunk(
     trunk: Params,
     tokens: jax.Array,
     positions: jax.Array,
+    segments: jax.Array | None = None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Hidden states [B, L, H] and the (keys, values), [N, B, L, K, D] each."""
-    hidden, new = Trunk(config).apply({"params": trunk}, tokens, positions)
+    """Hidden states [B, L, H] and the (keys, values), [N, B, L, K, D] each.
+
+    Of several texts in one row, segments i32[B, L] numbers them: no position sees another
+    text's, and `positions` should begin anew in each.
+    """
+    hidden, new = Trunk(config).apply({"params": trunk}, tokens, positions, segments)
     return hidden, new  # type: ignore[return-value]  # Flax types apply() as Any | str
 
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from stepcoder_jax.models import lora
+from stepcoder_jax.models.attention import attend
 from stepcoder_jax.models.families import FAMILIES
 from stepcoder_jax.models.rotary import rotary_angles, rotate
 
@@ -65,26 +66,6 @@ def make_norm(config: ModelConfig, name: str) -> nn.Module:
     return nn.LayerNorm(config.norm_eps, dtype=dtype, use_fast_variance=False, name=name)
 
 
-def attend(
-    config: ModelConfig, query: jax.Array, key: jax.Array, value: jax.Array
-) -> jax.Array:
-    """Causal attention of L positions among themselves, softmax in float32.
-
-    query [B, L, heads, D], key and value [B, L, K, D]. With a sliding window of W a
-    position sees itself and the W - 1 before it.
-    """
-    window = config.sliding_window
-    slides = 0 < window < query.shape[1]
-    return jax.nn.dot_product_attention(
-        query,
-        key,
-        value,
-        is_causal=True,
-        local_window_size=(window - 1, 0) if slides else None,
-        implementation=config.attention,
-    )
-
-
 def write_slot(view: CacheView, key: jax.Array, value: jax.Array) -> LayerCache:
     """The cache with one new token per row, key and value [B, 1, K, D], in its slot."""
     update = jax.lax.dynamic_update_slice_in_dim
@@ -115,7 +96,8 @@ class Block(nn.Module):
     """One layer: x + attention(norm(x)), then x + mlp(norm(x)).
 
     Without a view of a cache the L positions attend among themselves, and the second result
-    is their (keys, values), [B, L, K, D]; with one (L = 1) it is the longer cache.
+    is their (keys, values), [B, L, K, D]; with one (L = 1) it is the longer cache. With
+    segments i32[B, L] a position attends within its own.
     """
 
     config: ModelConfig
@@ -150,7 +132,7 @@ class Block(nn.Module):
         return self.dense(config.hidden_size, "down_proj", branch)(h)
 
     @nn.compact
-    def __call__(self, x, angles, view: CacheView | None):
+    def __call__(self, x, angles, view: CacheView | None, segments: jax.Array | None):
         config = self.config
         # residual branches start small, so that depth does not change the scale of x
         branch = 1.0 / (2 * config.num_layers)
@@ -160,7 +142,7 @@ class Block(nn.Module):
         key = rotate(self.heads(h, config.num_kv_heads, "k"), *angles)
         value = self.heads(h, config.num_kv_heads, "v")
         if view is None:
-            h, kept = attend(config, query, key, value), (key, value)
+            h, kept = attend(config, query, key, value, segments), (key, value)
         else:
             kept = write_slot(view, key, value)
             h = attend_cached(query, kept, view.keep)
@@ -187,7 +169,10 @@ class Trunk(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: jax.Array, positions: jax.Array
+        self,
+        tokens: jax.Array,
+        positions: jax.Array,
+        segments: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         config = self.config
         embedding = nn.Embed(
@@ -207,9 +192,9 @@ class Trunk(nn.Module):
             block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast,) * 3,
             length=config.num_layers,
             unroll=config.unroll,
         )(config, name="layers")
-        x, new = layers(embedding(tokens), angles, None)
+        x, new = layers(embedding(tokens), angles, None, segments)
         return make_norm(config, "norm")(x), new
