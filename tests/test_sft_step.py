@@ -1,17 +1,19 @@
 """The update of supervised fine-tuning: its loss by hand, its gradient, its schedule."""
 
+import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import kit
 import numpy as np
+import pytest
 
 from stepcoder_jax import sft_step
 from stepcoder_jax.batching import ONE_DEVICE
 from stepcoder_jax.config import Config, SFTConfig
 from stepcoder_jax.models import policy
-from stepcoder_jax.sft_rows import Example, Group, make_batch
+from stepcoder_jax.sft_rows import Example, Group, make_batch, pack
 
 
 def make_examples(sizes, seed=1):
@@ -57,3 +59,70 @@ def test_the_schedule_warms_up_and_decays_to_zero():
     np.testing.assert_allclose(moves, expected, atol=1e-4)
     schedule = sft_step.make_schedule(settings, 10)
     np.testing.assert_allclose([schedule(i) for i in range(11)], expected, atol=1e-6)
+
+
+FAMILIES = {
+    "llama": {},
+    "mistral": {"family": "mistral", "sliding_window": 6},
+    "splash": {"attention": "splash"},
+}
+
+
+def packed_config(family):
+    config = Config(model=kit.tiny_model(**FAMILIES[family]))
+    config.sft.packing = 48
+    return config
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_rows_give_the_loss_and_gradient_of_rows_of_their_own(family):
+    examples = make_examples([20, 9, 17, 14, 30, 11, 5])
+    rows = pack(examples, range(len(examples)), 48)
+    assert [len(row) for row in rows] == [2, 3, 2]
+    packed = packed_config(family)
+    alone = dataclasses.replace(packed, sft=SFTConfig())
+    if family == "splash":  # interpreted here; the oracle need not be
+        alone.model = kit.tiny_model()
+    params = policy.init_params(packed.model, jax.random.key(1))
+    found = [
+        jax.jit(partial(sft_step.gradient, config, ONE_DEVICE))(params, {}, batch)
+        for config, batch in (
+            (packed, make_batch(Group(rows, 64), 4)),  # rows of padding, and its end
+            (alone, make_batch(Group([[example] for example in examples], 64), 8)),
+        )
+    ]
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), *found)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(found[0][1])) > 1e-2
+
+
+@pytest.mark.parametrize("family", ("llama", "mistral"))
+def test_segments_of_a_row_do_not_see_each_other(family):
+    config = packed_config(family)
+    params = policy.init_params(config.model, jax.random.key(1))
+    params["trunk"]["embed_tokens"]["embedding"] *= 5
+    row = make_examples([12, 15, 13])
+    batch = make_batch(Group([row], 48), 1)
+
+    @jax.jit
+    def logits(tokens):
+        where = (sft_step.restart(batch.segments), batch.segments)
+        hidden, _ = policy.apply_trunk(config.model, params["trunk"], tokens, *where)
+        return policy.apply_lm_head(params, hidden)
+
+    first = logits(batch.tokens)
+    for number in (1, 2, 3):
+        tokens = batch.tokens.copy()
+        start = int(np.argmax(batch.segments[0] == number))
+        tokens[0, start] = (tokens[0, start] + 1) % 304
+        moved = np.abs(np.asarray(logits(tokens) - first)).max(axis=-1)
+        inside = batch.segments == number
+        assert moved[~inside].max() == 0 and moved[inside].max() > 1e-2
+
+
+def test_positions_begin_anew_in_each_segment():
+    segments = jnp.asarray([[1, 1, 1, 2, 3, 3, 0, 0], [1] * 8, [0] * 8])
+    assert sft_step.restart(segments).tolist() == [
+        [0, 1, 2, 0, 0, 1, 0, 1],
+        [*range(8)],
+        [*range(8)],
+    ]
