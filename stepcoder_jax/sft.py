@@ -31,6 +31,7 @@ from stepcoder_jax import (
     sharding,
     sources,
 )
+from stepcoder_jax.checkpoint import Saved
 from stepcoder_jax.config import Config, ConfigError, ModelConfig
 from stepcoder_jax.data import tokenizer as bpe
 from stepcoder_jax.data.generated import Split
@@ -156,7 +157,10 @@ class Run:
         self.opt_state = self.programs.init(self.params)
         self.whole = sharding.replicated(mesh)
         self.step, self.start = 0, time.monotonic()
-        self.best = (-1.0, -math.inf)  # pass@1, and minus the validation loss
+        self.best: tuple[float, ...] = (
+            -1.0,
+            -math.inf,
+        )  # pass@1, and minus the validation loss
         # what must not change under a run that is resumed
         self.known = {
             "problems or samples": sft_rows.digest(examples),
@@ -177,10 +181,10 @@ class Run:
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
         )
-        restored = self.folder.restore_state(abstract)
-        if restored is None:
+        saved = self.folder.restore_state(abstract)
+        if saved is None:
             return
-        state, record = restored
+        state, arrays, record = saved
         for name, value in self.known.items():
             if record["known"][name] != value:
                 raise ConfigError(
@@ -190,7 +194,7 @@ class Run:
                 )
         self.step, self.opt_state = int(state.step), state.opt_state
         self.params = lora.graft(self.frozen, state.trained)
-        self.best = record["best"][0], record["best"][1]
+        self.best = tuple(arrays["best"].tolist())
         self.start -= record["seconds"]
 
     def state(self) -> TextState:
@@ -200,12 +204,11 @@ class Run:
 
     def save_state(self) -> None:
         record = {
-            "best": list(self.best),
             "seconds": time.monotonic() - self.start,
             "versions": versions(),
             "known": self.known,
         }
-        self.folder.save_state(self.state(), record)
+        self.folder.save_state(Saved(self.state(), {"best": np.array(self.best)}, record))
 
     def model(self) -> Model:
         return Model(self.config.model, self.params, self.tokenizer)

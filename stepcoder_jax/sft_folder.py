@@ -51,20 +51,16 @@ class SFTFolder(Folder):
         """The tokenizer that the run here was started with."""
         return sources.load_tokenizer(ModelConfig(tokenizer=str(self.path)))
 
-    def save_state(self, state: TextState, record: dict[str, Any]) -> None:
+    def save_state(self, saved: Saved[TextState]) -> None:
         """Keep what a resume needs, in place of what was kept before."""
-        step = int(state.step)
-        checkpoint.save(self.states, step, Saved(state, {}, record), keep=1)
+        checkpoint.save(self.states, int(saved.state.step), saved, keep=1)
 
-    def restore_state(
-        self, abstract_state: TextState
-    ) -> tuple[TextState, dict[str, Any]] | None:
-        """The state that `save_state` kept last, bit for bit; None where it kept none."""
+    def restore_state(self, abstract_state: TextState) -> Saved[TextState] | None:
+        """What `save_state` kept last, bit for bit; None where it kept nothing."""
         step = checkpoint.latest_step(self.states)
         if step is None:
             return None
-        saved = checkpoint.restore(self.states, step, abstract_state)
-        return saved.state, saved.record
+        return checkpoint.restore(self.states, step, abstract_state)
 
     def save_model(self, step: int, model: Model, keep: int, best: bool) -> None:
         """Write the model of update `step` as a Hugging Face folder, and drop older ones.
