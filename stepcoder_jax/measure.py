@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TextIO
 
 import jax
 
-from stepcoder_jax import outcomes
+from stepcoder_jax import outcomes, sharding
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated import Split
 from stepcoder_jax.drawing import Truncation
@@ -116,6 +116,7 @@ def make_plan(wanted: Wanted, config: Config) -> Plan:
 
 def evaluate_run(wanted: Wanted) -> int:
     """`stepcoder evaluate`; returns the exit code: 2 while samples were not judged."""
+    sharding.join_hosts()
     plan = make_plan(wanted, Config.from_dict(open_folder(wanted.run).read_config()))
     check_out(wanted.out)
     place = (wanted.run, wanted.step, wanted.before)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +49,32 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
 )
 
 
+# Set on each host of a run over several: "1", or ADDRESS:PORT,PROCESSES,INDEX.
+HOSTS_VARIABLE = "STEPCODER_DISTRIBUTED"
+
+
 class ShardingError(InputError):
     """Sizes that do not fit the mesh; the message names the numbers and the field."""
+
+
+def join_hosts() -> None:
+    """Make this process one of a run over several hosts, where HOSTS_VARIABLE is set.
+
+    "1" leaves it to JAX to find the others, which it can on Cloud TPU slices and under
+    Slurm; elsewhere the address of process 0, their number and this one's index say it.
+    """
+    said = os.environ.get(HOSTS_VARIABLE, "")
+    if not said or jax.distributed.is_initialized():
+        return
+    if said == "1":
+        jax.distributed.initialize()
+        return
+    address, *numbers = said.split(",")
+    if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
+        raise ShardingError(
+            f"{HOSTS_VARIABLE}: expected 1 or ADDRESS:PORT,PROCESSES,INDEX, got {said!r}"
+        )
+    jax.distributed.initialize(address, int(numbers[0]), int(numbers[1]))
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
@@ -225,10 +250,16 @@ def to_devices(tree: Any, shardings: Any) -> Any:
 
 
 def to_host(tree: Any) -> Any:
-    """Global arrays -> whole numpy arrays, on every process."""
+    """Global arrays -> whole numpy arrays, on every process; the host's own stay."""
     if jax.process_count() == 1:
         return jax.device_get(tree)
-    return multihost_utils.process_allgather(tree, tiled=True)
+
+    def get(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return jax.device_get(leaf)  # gathered, it would be there once per process
+
+    return jax.tree.map(get, tree)
 
 
 def from_first(tree: Any) -> Any:

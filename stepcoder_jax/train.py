@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -105,6 +104,8 @@ def iterate(
             seed=seed,
             step=step,
         )
+        # clocks differ: a program may time out, and leave less coverage, on one host alone
+        feedback = Feedback(*sharding.from_first(feedback))
     with watch.part("experience"):
         experience, state, looked = coder.steps.make_experience(
             state, reference, rollout, feedback
@@ -347,8 +348,7 @@ def close(run: Run, shares: Sequence[float]) -> None:
 
 def train(config: Config) -> int:
     """A whole run; exit code 0, or 130 when Ctrl-C ended it early."""
-    if os.environ.get("STEPCODER_DISTRIBUTED"):
-        jax.distributed.initialize()
+    sharding.join_hosts()
     orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
     if config.run.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
