@@ -4,7 +4,7 @@ import dataclasses
 import json
 
 import pytest
-from sft_kit import assert_train_begins_with, run_sft
+from sft_kit import assert_train_begins_with, metrics_of, run_sft
 
 from stepcoder_jax import raft, sources
 from stepcoder_jax.__main__ import main
@@ -185,9 +185,10 @@ def test_canonical_solutions_go_round(tmp_path, capsys):
     samples.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert main(["judge", str(samples), "--problems", str(file), "--jobs", "1"]) == 0
     judged, folder = tmp_path / "samples_results.jsonl", tmp_path / "raft"
-    flags = ["--sft.samples", str(judged), "--data.path", str(file), "--sft.epochs", "1"]
-    flags += ["--evaluation.every", "0"]
-    assert run_sft(folder, *flags) == 0
+    flags = ["--sft.samples", str(judged), "--data.path", str(file)]
+    flags += ["--evaluation.every", "0", "--sft.epochs", "3"]
+    assert run_sft(folder, *flags, "--sft.minutes", "0.0001") == 0
+    assert len(metrics_of(folder)) == 1  # the time was over before three updates
     told = "8 examples of 8 of 8 problems out of 16 rows; left out: 8 not passed"
     assert told in capsys.readouterr().err
     assert_train_begins_with(folder, tmp_path / "run")

@@ -64,7 +64,6 @@ def test_the_schedule_warms_up_and_decays_to_zero():
 FAMILIES = {
     "llama": {},
     "mistral": {"family": "mistral", "sliding_window": 6},
-    "splash": {"attention": "splash"},
 }
 
 
@@ -81,8 +80,6 @@ def test_packed_rows_give_the_loss_and_gradient_of_rows_of_their_own(family):
     assert [len(row) for row in rows] == [2, 3, 2]
     packed = packed_config(family)
     alone = dataclasses.replace(packed, sft=SFTConfig())
-    if family == "splash":  # interpreted here; the oracle need not be
-        alone.model = kit.tiny_model()
     params = policy.init_params(packed.model, jax.random.key(1))
     found = [
         jax.jit(partial(sft_step.gradient, config, ONE_DEVICE))(params, {}, batch)
@@ -95,7 +92,7 @@ def test_packed_rows_give_the_loss_and_gradient_of_rows_of_their_own(family):
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(found[0][1])) > 1e-2
 
 
-@pytest.mark.parametrize("family", ("llama", "mistral"))
+@pytest.mark.parametrize("family", FAMILIES)
 def test_segments_of_a_row_do_not_see_each_other(family):
     config = packed_config(family)
     params = policy.init_params(config.model, jax.random.key(1))
