@@ -70,6 +70,7 @@ def get_config(arg: str = "") -> c.Config:
         config.run.total_steps = 135
     if arg == "sft":
         config.sft = c.SFTConfig(epochs=80, learning_rate=3e-4)
+        config.evaluation.every = 0  # its minutes are for learning
     if arg == "short":
         shorten(config)
     return config

@@ -129,7 +129,7 @@ def run_sft(argv: list[str]) -> int:
 def run_parser(command: str, splits: tuple[str, ...], split: str) -> Parser:
     """What the commands that look at a run have in common."""
     parser = Parser(prog=f"stepcoder {command}")
-    parser.add_argument("run", help="a run folder of `stepcoder train`")
+    parser.add_argument("run", help="a run folder of `stepcoder train` or `sft`")
     parser.add_argument("--split", choices=splits, default=split)
     parser.add_argument(
         "--step", type=int, help="checkpoint; default: the best, else the last"

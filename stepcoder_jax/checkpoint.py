@@ -1,7 +1,7 @@
 """All that a resume needs, on disk: one Orbax folder per iteration, the best one beside.
 
-<folder>/<step>/  state (TrainState), arrays (any tree of numpy arrays, such as the
-curriculum), record (a JSON-able dict: config, cursor, versions, the reference's hash).
+<folder>/<step>/  state (TrainState; of SFT TextState), arrays (any tree of numpy arrays,
+such as the curriculum), record (a JSON-able dict: config, versions, the reference's hash).
 <folder>/best/<step>/ has the same, for the best validation score so far. A folder appears
 under its name only once it is whole.
 """
@@ -11,14 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from stepcoder_jax import sharding
-from stepcoder_jax.pytrees import TrainState
+from stepcoder_jax.pytrees import TextState, TrainState
 from stepcoder_jax.records import InputError
 
 PARTS = ("state", "arrays", "record")
@@ -28,10 +28,13 @@ class CheckpointError(InputError):
     """A folder that holds no checkpoint, or one that does not fit this run."""
 
 
-class Saved(NamedTuple):
+State = TypeVar("State", TrainState, TextState)
+
+
+class Saved(NamedTuple, Generic[State]):
     """What one checkpoint holds."""
 
-    state: TrainState
+    state: State
     arrays: Any  # a tree of numpy arrays; NamedTuples come back as dicts
     record: dict[str, Any]
 
@@ -77,10 +80,10 @@ def latest_step(folder: str | Path) -> int | None:
     return steps[-1] if steps else None
 
 
-def restore(folder: str | Path, step: int, abstract_state: TrainState) -> Saved:
+def restore(folder: str | Path, step: int, abstract_state: State) -> Saved[State]:
     """Read the checkpoint of iteration `step`, bit for bit.
 
-    `abstract_state` is a TrainState of jax.ShapeDtypeStruct whose shardings say where the
+    `abstract_state` is a state of jax.ShapeDtypeStruct whose shardings say where the
     arrays go (`Steps.abstract_state`). Raises CheckpointError when the step is not there,
     when the folder was not written by this package, or when shapes differ.
     """
@@ -88,7 +91,8 @@ def restore(folder: str | Path, step: int, abstract_state: TrainState) -> Saved:
     _check_shapes(path, abstract_state, whole=True)
     loaded = ocp.load_checkpointables(path, {"state": abstract_state, "arrays": None})
     arrays = jax.tree.map(np.asarray, loaded["arrays"])
-    return Saved(TrainState(*loaded["state"]), arrays, restore_record(folder, step))
+    state = type(abstract_state)(*loaded["state"])
+    return Saved(state, arrays, restore_record(folder, step))
 
 
 def restore_networks(

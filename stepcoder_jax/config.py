@@ -223,7 +223,7 @@ class MeshConfig:
 class EvaluationConfig:
     """Greedy pass@1; test is read only before and after a run."""
 
-    every: int = 0  # iterations between validation runs; 0: never
+    every: int = 0  # iterations (of SFT: updates) between validation runs; 0: never
     validation_problems: int = 200
     test_problems: int = 0  # 0: no evaluation before and after the run
     batch_size: int = 100
@@ -231,14 +231,23 @@ class EvaluationConfig:
 
 @dataclasses.dataclass
 class SFTConfig:
-    """Supervised fine-tuning: linear warm-up, then linear decay to zero."""
+    """Supervised fine-tuning: linear warm-up, then linear decay to zero.
+
+    The paper's (section 4.2): 3 epochs, 64 examples per update, 2e-5, warm-up over 0.3
+    epoch, which is 0.1 of all updates. It gives no weight decay; the rest is ours.
+    """
 
     split: Literal["sft", "train"] = "train"  # "sft": that part of the generated benchmark
+    # judged samples, as `stepcoder evaluate --out` and `stepcoder judge` write them, to
+    # learn those that passed (RAFT) in place of the split's canonical solutions
+    samples: tuple[str, ...] = ()
+    per_problem: int = 0  # most samples of one problem, drawn by the seed; 0: no cap
     epochs: float = 3.0
-    batch_size: int = 64
+    batch_size: int = 64  # rows; with packing a row holds several examples
+    packing: int = 0  # tokens of a packed row; 0: one example per row
     num_micro_batches: int = 1  # gradient accumulation inside a batch
     learning_rate: float = 2e-5
-    warmup_fraction: float = 0.1
+    warmup_fraction: float = 0.1  # of all updates
     weight_decay: float = 0.0
     minutes: float = 0.0  # stop after this much wall time; 0: no limit
 
@@ -250,7 +259,7 @@ class RunConfig:
     folder: str = "runs/run"
     total_steps: int = 1000
     seed: int = 0
-    save_every: int = 50  # iterations between checkpoints
+    save_every: int = 50  # iterations (of SFT: updates) between checkpoints
     keep: int = 2  # checkpoints kept beside the best one
     resume: bool = False
     rollouts_every: int = 1  # iterations between rollouts/STEP.jsonl files; 0: none
@@ -372,7 +381,15 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "data.pool_size", config.data.pool_size >= 0, "0 (all) or more"
     yield "evaluation.batch_size", config.evaluation.batch_size >= 1, "at least 1"
     sft = config.sft
+    yield "sft.per_problem", sft.per_problem >= 0, "0 (no cap) or more"
+    yield (
+        "sft.per_problem",
+        bool(sft.samples) or not sft.per_problem,
+        "0, since there is no sft.samples to cap",
+    )
+    yield "sft.epochs", sft.epochs > 0, "more than 0"
     yield "sft.batch_size", sft.batch_size >= 1, "at least 1"
+    yield "sft.packing", sft.packing >= 0, "0 (off) or a number of tokens"
     yield "sft.num_micro_batches", *_divides(sft.num_micro_batches, sft.batch_size)
     positions = config.prompt.max_prompt_length + sampling.max_completion_length
     yield (

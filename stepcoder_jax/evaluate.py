@@ -1,21 +1,15 @@
-"""Greedy pass@1: `stepcoder evaluate` and the train loop's measure of itself."""
+"""Greedy pass@1: how `stepcoder train` and `stepcoder sft` measure themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
-from stepcoder_jax import cccs, sharding
-from stepcoder_jax.config import Config
-from stepcoder_jax.data.generated import Split
-from stepcoder_jax.execution import PoolSettings, open_pool
+from stepcoder_jax import cccs
 from stepcoder_jax.generate import Coder, complete_greedily
 from stepcoder_jax.records import Problem, Task, Verdict
-from stepcoder_jax.sources import limit_cpu, load_problems
-from stepcoder_jax.steps import Steps
 from stepcoder_jax.summary import Graded
 
 
@@ -55,15 +49,3 @@ def scores(rows: Sequence[Graded], prefix: str) -> dict[str, float]:
     compiled = [row.verdict is not Verdict.COMPILE for row in rows]
     numbers[f"{prefix}/compiles"] = float(np.mean(compiled))
     return numbers
-
-
-def grade_params(config: Config, actor: Any, tokenizer: Any, split: Split) -> list[Graded]:
-    """Greedy verdicts of host parameters on evaluation.test_problems of a split."""
-    steps = Steps(
-        config, sharding.make_mesh(config.mesh, jax.devices()), (tokenizer.eos_token_id,)
-    )
-    problems = load_problems(config.data, split)[: config.evaluation.test_problems]
-    problems = limit_cpu(problems, config, split, kept=None)
-    with open_pool(PoolSettings(**vars(config.execution), coverage="none")) as pool:
-        coder = Coder.make(config, steps, pool, tokenizer)
-        return grade(coder, steps.place_params(actor), problems, split)

@@ -34,6 +34,11 @@ def export_run(name: str, step: int | None, to: str, dtype: str) -> int:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--to: {folder} is not empty; give a new or an empty folder")
     found = restore(name, step, before=False)
+    if found.critic is None:
+        raise ConfigError(
+            f"RUN: {name} is an SFT run: it is a folder for transformers already, and so "
+            f"are those in {name}/checkpoints"
+        )
     config, tokenizer = found.config, found.tokenizer
     part = folder.with_name(folder.name + ".part")
     try:

@@ -64,7 +64,7 @@ class Logger:
         self.folder = Path(folder)
         path = self.folder / METRICS
         try:
-            (self.folder / ROLLOUTS).mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             rows = read_metrics(path) if path.exists() else []
             write_lines(path, [row for row in rows if row["step"] < start_step])
             self.file = path.open("a", encoding="utf-8")
@@ -92,6 +92,7 @@ class Logger:
 
     def write_rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write one iteration's rollouts to `rollouts/STEP.jsonl`."""
+        (self.folder / ROLLOUTS).mkdir(exist_ok=True)
         write_lines(self.folder / ROLLOUTS / f"{step}.jsonl", rows)
 
     def close(self) -> None:

@@ -23,8 +23,8 @@ from stepcoder_jax.evaluate import whole_tasks
 from stepcoder_jax.generate import Coder, judge_stream
 from stepcoder_jax.outcomes import Outcome, Scores
 from stepcoder_jax.records import Problem, Program, Report, Task
-from stepcoder_jax.restore import opened, pick, pick_file
-from stepcoder_jax.run_folder import RunFolder, versions
+from stepcoder_jax.restore import open_folder, opened, pick, pick_file
+from stepcoder_jax.run_folder import versions
 from stepcoder_jax.samples import describe_outcome, describe_report, outcome_of
 
 _EXIT_GOOD, _EXIT_INFRA, _EXIT_STOPPED = 0, 2, 130
@@ -117,7 +117,7 @@ def make_plan(wanted: Wanted, config: Config) -> Plan:
 def evaluate_run(wanted: Wanted) -> int:
     """`stepcoder evaluate`; returns the exit code: 2 while samples were not judged."""
     sharding.join_hosts()
-    plan = make_plan(wanted, Config.from_dict(RunFolder(wanted.run).read_config()))
+    plan = make_plan(wanted, Config.from_dict(open_folder(wanted.run).read_config()))
     check_out(wanted.out)
     place = (wanted.run, wanted.step, wanted.before)
     with opened(*place, coverage="none") as (config, coder, actor, label):

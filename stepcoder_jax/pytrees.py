@@ -79,3 +79,19 @@ class TrainState(NamedTuple):
     actor_opt: Any
     critic_opt: Any  # None without a critic
     reward_scale: RewardScale
+
+
+class TextBatch(NamedTuple):
+    """Rows of supervised text; a row holds one example, or several behind each other."""
+
+    tokens: Array  # i32[B, L], zero on padding
+    segments: Array  # i32[B, L], 1, 2, ... for the examples of a row, 0 on padding
+    scored: Array  # bool[B, L], completion tokens, which the loss counts
+
+
+class TextState(NamedTuple):
+    """Everything that an update of supervised fine-tuning changes."""
+
+    step: Array  # i32[], updates done
+    trained: Any  # params, with LoRA its adapters
+    opt_state: Any

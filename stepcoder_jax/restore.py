@@ -18,17 +18,19 @@ from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.generate import Coder, complete_greedily
 from stepcoder_jax.records import Problem
 from stepcoder_jax.run_folder import RunFolder
+from stepcoder_jax.sft_folder import SFTFolder
 from stepcoder_jax.steps import Steps
 
 
 class Restored(NamedTuple):
-    """A run's model, read back."""
+    """A run's model, read back; a run is one of `stepcoder train` or of `stepcoder sft`."""
 
     config: Config
     tokenizer: Any
     steps: Steps
     actor: Any
-    critic: Any  # None for the model that the run began with, and of a run without one
+    # None for the model that the run began with, for those of SFT and of GRPO
+    critic: Any
     label: str  # what it is, for people
 
 
@@ -38,8 +40,10 @@ def restore(name: str, step: int | None, before: bool) -> Restored:
     Without `step` it is the best by validation, else the newest; `before` takes the policy
     that the run began with.
     """
-    folder = RunFolder(name)
+    folder = open_folder(name)
     config = Config.from_dict(folder.read_config())
+    if isinstance(folder, SFTFolder):
+        return restore_sft(folder, config, step, before)
     config.model.checkpoint = config.model.tokenizer = str(folder.reference)
     tokenizer = sources.load_tokenizer(config.model)
     mesh = sharding.make_mesh(config.mesh, jax.devices())
@@ -54,6 +58,31 @@ def restore(name: str, step: int | None, before: bool) -> Restored:
     actor, critic = folder.restore_networks(chosen, steps.abstract_state, best)
     label = f"iteration {chosen}{' (best)' if best else ''}"
     return Restored(config, tokenizer, steps, actor, critic, label)
+
+
+def open_folder(name: str) -> RunFolder | SFTFolder:
+    """The folder of a run, by what is in it."""
+    folder = SFTFolder(name)
+    return folder if folder.config_file.is_file() else RunFolder(name)
+
+
+def restore_sft(
+    folder: SFTFolder, config: Config, step: int | None, before: bool
+) -> Restored:
+    """As `restore`, of an SFT run, whose models are Hugging Face folders."""
+    if before:
+        raise ConfigError(
+            f"--before: {folder.path} is an SFT run, which keeps no model that it began "
+            "with; leave the flag out"
+        )
+    path, label = folder.find_model(step)
+    tokenizer = folder.tokenizer()
+    model = dataclasses.replace(config.model, checkpoint=str(path), lora_rank=0)
+    config.model = sources.resolve_model(model, len(tokenizer))
+    mesh = sharding.make_mesh(config.mesh, jax.devices())
+    steps = Steps(config, mesh, (tokenizer.eos_token_id,))
+    actor = sources.load_reference(path, steps.actor_shardings)
+    return Restored(config, tokenizer, steps, actor, None, label)
 
 
 @contextlib.contextmanager
@@ -78,7 +107,7 @@ def pick(name: str, config: Config, split: Split, count: int | None) -> list[Pro
         raise ConfigError(
             f"data.{split}: the run has no {split} problems; name a file there"
         )
-    return sources.limit_cpu(problems, config, split, RunFolder(name).limits_file)
+    return sources.limit_cpu(problems, config, split, open_folder(name).limits_file)
 
 
 def pick_file(file: str, config: Config) -> list[Problem]:

@@ -15,7 +15,7 @@ import platform
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -56,20 +56,24 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-class RunFolder:
-    """The folder of one run. Raises ConfigError rather than overwrite anything."""
+class Folder:
+    """A folder and the config that was started in it.
+
+    Raises ConfigError rather than overwrite anything.
+    """
+
+    config_name: ClassVar[str]
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self.checkpoints = self.path / "checkpoints"
-        self.reference = self.path / "reference"
-        self.config_file = self.path / "config.json"
-        self.before_file = self.path / "before.json"
+        self.config_file = self.path / self.config_name
         self.limits_file = self.path / "limits.json"
 
     def open(self, config: Config) -> None:
         """Start a run here, or make sure that this config may go on with the one here."""
         if not config.run.resume:
+            self.check_new()
             self._start(config)
             return
         known = flatten(self.read_config())
@@ -80,12 +84,15 @@ class RunFolder:
                     f"{value!r}; give the same value, or start another run.folder"
                 )
 
-    def _start(self, config: Config) -> None:
+    def check_new(self) -> None:
+        """Refuse a folder that holds anything."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise ConfigError(
                 f"run.folder: {self.path} is not empty; add --run.resume to go on with "
                 "the run in it, or choose another --run.folder"
             )
+
+    def _start(self, config: Config) -> None:
         record = {"config": dataclasses.asdict(config), "versions": versions()}
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -102,9 +109,20 @@ class RunFolder:
             return json.loads(self.config_file.read_text())["config"]
         except (OSError, ValueError, KeyError) as error:
             raise ConfigError(
-                f"run.folder: {self.path} holds no run (no readable config.json); check "
-                "the path, or leave out --run.resume"
+                f"run.folder: {self.path} holds no run (no readable {self.config_name}); "
+                "check the path, or leave out --run.resume"
             ) from error
+
+
+class RunFolder(Folder):
+    """The folder of one run of `stepcoder train`."""
+
+    config_name = "config.json"
+
+    def __init__(self, path: str | Path):
+        super().__init__(path)
+        self.reference = self.path / "reference"
+        self.before_file = self.path / "before.json"
 
     def save_reference(self, config: Config, tokenizer: Any) -> None:
         """Keep the policy that the run begins with, once, as a Hugging Face folder."""

@@ -1,241 +1,158 @@
 """Supervised fine-tuning: `stepcoder sft EXPERIMENT` makes the policy that RL starts from.
 
-loss = - sum_t mask_t log pi(y_t | x, y_<t) / sum_t mask_t over the completion tokens of a
-batch: the canonical solution behind the response head, its closing fence and EOS.
+It learns canonical solutions, or with sft.samples what a model wrote and the judge passed
+(`raft`). The update is that of `sft_step`; `sft_rows` has its batches, `sft_run` its state,
+`sft_folder` its files.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import contextlib
 import sys
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
+from absl import logging as orbax_logging
 from tqdm import tqdm
 
-from stepcoder_jax import cccs, evaluate, prompts, sharding, sources, weights
-from stepcoder_jax.batching import Layout
-from stepcoder_jax.config import Config, ConfigError, ModelConfig, SFTConfig
+from stepcoder_jax import (
+    raft,
+    report,
+    sft_rows,
+    sharding,
+    sources,
+)
+from stepcoder_jax.config import Config, ConfigError, ModelConfig
 from stepcoder_jax.data import tokenizer as bpe
-from stepcoder_jax.models import lora, policy
-from stepcoder_jax.records import Problem, Task
-from stepcoder_jax.vocabulary import Scoring, score_tokens
+from stepcoder_jax.data.generated import Split
+from stepcoder_jax.evaluate import scores
+from stepcoder_jax.execution import PoolSettings, open_pool
+from stepcoder_jax.generate import Coder
+from stepcoder_jax.interrupt import Interrupt
+from stepcoder_jax.logger import METRICS, Logger
+from stepcoder_jax.records import Problem
+from stepcoder_jax.sft_folder import SFTFolder
+from stepcoder_jax.sft_rows import Example
+from stepcoder_jax.sft_run import Judging, Run
+from stepcoder_jax.steps import Steps
 
-if TYPE_CHECKING:
-    from stepcoder_jax.models.policy import Params
-
-BUCKET = 64  # rows are padded to a multiple of this many tokens, so few shapes compile
-
-
-class Example(NamedTuple):
-    """One row: prompt, completion, and where the completion begins."""
-
-    ids: list[int]
-    prompt_length: int
-
-
-class Batch(NamedTuple):
-    """Rows packed from the left; L is a multiple of `BUCKET`."""
-
-    tokens: Any  # i32[B, L]
-    prompt_length: Any  # i32[B]
-    length: Any  # i32[B], 0 for a row that only fills up the batch
+PANELS = {
+    "Loss, nats per completion token": ("loss", "validation/loss"),
+    "Validation pass@1 (greedy)": ("validation/pass*",),
+    "Learning rate": ("learning_rate",),
+    "Tokens per second": ("tokens_per_second",),
+}
 
 
-def examples(
-    problems: Sequence[Problem], tokenizer: Any, config: Config
-) -> tuple[list[Example], int]:
-    """The rows of a problem set, and how many were left out: too long, or no solution.
+@contextlib.contextmanager
+def judging(config: Config, tokenizer: Any, folder: SFTFolder) -> Iterator[Judging | None]:
+    """A pool and a sampler, where the run evaluates at all."""
+    if not config.evaluation.every and not config.evaluation.test_problems:
+        yield None
+        return
 
-    The head is the starter code where the solution begins with it, and empty otherwise.
-    """
-    prompt, table = config.prompt, prompts.token_bytes(tokenizer)
-    rows: list[Example] = []
-    for i, problem in enumerate(problems):
-        if not problem.solution:
-            continue
-        head = cccs.head(problem, 0)
-        if not problem.solution.startswith(head):
-            head = ""
-        start = prompts.prompt_ids(Task(problem, i, 0, head), tokenizer, prompt)
-        code = problem.solution[len(head) :].rstrip("\n") + "\n" + prompt.fence
-        end = [*prompts.completion_ids(code, tokenizer, table), tokenizer.eos_token_id]
-        fits = len(end) <= config.sampling.max_completion_length
-        if fits and len(start) <= prompt.max_prompt_length:
-            rows.append(Example(start + end, len(start)))
-    return rows, len(problems) - len(rows)
+    def find(split: Split, count: int) -> list[Problem]:
+        problems = sources.load_problems(config.data, split)[:count]
+        return sources.limit_cpu(problems, config, split, folder.limits_file)
 
-
-def make_batch(rows: Sequence[Example], batch_size: int) -> Batch:
-    """Pad rows to a common multiple of `BUCKET`; missing rows have length 0."""
-    width = -(-max(len(row.ids) for row in rows) // BUCKET) * BUCKET
-    tokens = np.zeros((batch_size, width), np.int32)
-    sizes = np.zeros((2, batch_size), np.int32)
-    sizes[0] = 1
-    for i, row in enumerate(rows):
-        tokens[i, : len(row.ids)] = row.ids
-        sizes[:, i] = row.prompt_length, len(row.ids)
-    return Batch(tokens, sizes[0], sizes[1])
-
-
-def epoch(rows: Sequence[Example], batch_size: int, seed: int, index: int) -> list[Batch]:
-    """One shuffled pass; rows of like length share a batch, so little is padding."""
-    rng = np.random.default_rng([seed, index])
-    order = rng.permutation(len(rows))
-    buckets: dict[int, list[Example]] = {}
-    batches = []
-    for i in order:
-        width = -(-len(rows[i].ids) // BUCKET)
-        bucket = buckets.setdefault(width, [])
-        bucket.append(rows[i])
-        if len(bucket) == batch_size:
-            batches.append(make_batch(bucket, batch_size))
-            buckets[width] = []
-    batches += [make_batch(bucket, batch_size) for bucket in buckets.values() if bucket]
-    return [batches[i] for i in rng.permutation(len(batches))]
-
-
-def completion_mask(batch: Batch) -> jax.Array:
-    """Positions 1..L-1 that hold a completion token, bool[B, L - 1]."""
-    place = jnp.arange(1, batch.tokens.shape[1])[None]
-    return (place >= batch.prompt_length[:, None]) & (place < batch.length[:, None])
-
-
-def loss(config: ModelConfig, vocab_shards: int, params: Params, batch: Batch) -> jax.Array:
-    """Sum of the negative log-likelihood of the completion tokens, in nats."""
-    hidden = policy.hidden_states(config, params["trunk"], batch.tokens[:, :-1])
-    scoring = Scoring(temperature=1.0, shards=vocab_shards, entropy=False)
-    scores = score_tokens(policy.lm_head(params), hidden, batch.tokens[:, 1:], scoring)
-    return -jnp.sum(scores.logprobs * completion_mask(batch))
-
-
-def gradient(
-    config: Config, layout: Layout, trained: Params, frozen: Params, batch: Batch
-) -> tuple[jax.Array, Params]:
-    """The mean loss over all completion tokens of the batch, and its gradient.
-
-    `frozen` is the rest of the parameters (see `models.lora`). Micro-batches are added up,
-    each divided by the whole batch's count: their number changes nothing but the memory.
-    """
-    count = jnp.maximum(1, jnp.sum(completion_mask(batch)))
-    split = (config.sft.num_micro_batches, -1)
-    parts = jax.tree.map(lambda x: x.reshape(*split, *x.shape[1:]), batch)
-
-    def mean(trained: Params, part: Batch) -> jax.Array:
-        params = lora.graft(frozen, trained)
-        return loss(config.model, layout.vocab_shards, params, part) / count
-
-    def add(total: Any, part: Batch) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, jax.value_and_grad(mean)(trained, part)), None
-
-    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained))
-    return jax.lax.scan(add, zeros, layout.place(parts, 1))[0]
-
-
-def step(
-    config: Config,
-    layout: Layout,
-    optimizer: optax.GradientTransformation,
-    params: Params,
-    opt_state: optax.OptState,
-    batch: Batch,
-) -> tuple[Params, optax.OptState, jax.Array]:
-    """One pure update: new parameters, new optimizer state, the loss before it."""
-    trained, frozen = lora.split(params)
-    value, gradients = gradient(config, layout, trained, frozen, batch)
-    updates, opt_state = optimizer.update(gradients, opt_state, trained)
-    trained = optax.apply_updates(trained, updates)
-    return lora.graft(frozen, trained), opt_state, value
-
-
-def make_optimizer(config: SFTConfig, num_steps: int) -> optax.GradientTransformation:
-    """AdamW with linear warm-up, then linear decay to zero (paper, section 4.2)."""
-    warmup = max(1, int(config.warmup_fraction * num_steps))
-    schedule = optax.join_schedules(
-        [
-            optax.linear_schedule(0.0, config.learning_rate, warmup),
-            optax.linear_schedule(config.learning_rate, 0.0, max(1, num_steps - warmup)),
-        ],
-        [warmup],
-    )
-    return optax.chain(
-        optax.clip_by_global_norm(1.0),
-        optax.adamw(schedule, b1=0.9, b2=0.95, weight_decay=config.weight_decay),
-    )
-
-
-def make_step(
-    config: Config, optimizer: optax.GradientTransformation, mesh: jax.sharding.Mesh
-) -> tuple[Callable[..., Any], Any]:
-    """`step`, jitted with its shardings, and the shardings of the parameters."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(partial(policy.init_params, config.model), key)
-    params = jax.eval_shape(partial(policy.add_adapters, config.model), params, key)
-    layout = sharding.param_shardings(mesh, params)
-    moments = jax.eval_shape(optimizer.init, lora.split(params)[0])
-    moments = sharding.param_shardings(mesh, moments)
-    rows, whole = sharding.batch_sharding(mesh, 0), sharding.replicated(mesh)
-    program = jax.jit(
-        sharding.on_mesh(mesh, partial(step, config, sharding.layout(mesh), optimizer)),
-        in_shardings=(layout, moments, rows),
-        out_shardings=(layout, moments, whole),
-        donate_argnums=(0, 1),
-    )
-    return program, layout
-
-
-def plan(rows: Sequence[Example], config: Config) -> int:
-    """Number of updates: whole epochs, and the share of the last one."""
-    size, seed, epochs = config.sft.batch_size, config.run.seed, config.sft.epochs
-    whole = sum(len(epoch(rows, size, seed, i)) for i in range(int(epochs)))
-    rest = epochs - int(epochs)
-    return whole + (int(rest * len(epoch(rows, size, seed, int(epochs)))) if rest else 0)
-
-
-def fit(config: Config, rows: Sequence[Example], params: Params) -> Params:
-    """Train on `rows` until the epochs, or the minutes, are over; new parameters.
-
-    With LoRA they are the given ones and adapters.
-    """
-    settings, seed = config.sft, config.run.seed
-    num_steps = plan(rows, config)
-    optimizer = make_optimizer(settings, num_steps)
+    if config.evaluation.every and not sources.load_problems(config.data, "validation"):
+        raise ConfigError(
+            "evaluation.every: the run has no validation problems; name a file with "
+            "--data.validation, or set --evaluation.every 0"
+        )
     mesh = sharding.make_mesh(config.mesh, jax.devices())
-    shards = sharding.batch_shards(mesh)
+    steps = Steps(config, mesh, (tokenizer.eos_token_id,))
+    with open_pool(PoolSettings(**vars(config.execution), coverage="none")) as pool:
+        yield Judging(Coder.make(config, steps, pool, tokenizer), find)
+
+
+def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
+    """Update until the last step or Ctrl-C, which saves what a resume needs."""
+    settings = run.config
+    groups = run.groups()
+    with tqdm(
+        total=run.num_steps, initial=run.step, unit="step", dynamic_ncols=True
+    ) as bar:
+        while not run.is_over and not interrupt.asked:
+            epoch, group = next(groups)
+            step, metrics = run.step, run.update(group)
+            if run.due(settings.evaluation.every):
+                metrics |= run.validate()
+            logger.write(step, {"epoch": epoch, **metrics})
+            if run.due(settings.run.save_every):
+                run.folder.save_model(run.step, run.model(), settings.run.keep, best=False)
+                run.save_state()
+            bar.update()
+            bar.set_postfix_str(f"epoch={epoch} loss={metrics['loss']:.4f}")
+    if not run.is_over:
+        run.save_state()
+
+
+def close(run: Run) -> None:
+    """Write the model at the end, judge it on test, draw the curves."""
+    path, count = run.folder.path, run.config.evaluation.test_problems
+    run.folder.finish(run.model())
+    if run.judging is not None and count:
+        graded = run.judging.grade(run.params, "test", count, "test")
+        run.folder.write_after(graded)
+        for metric, value in scores(graded, "test").items():
+            print(f"{metric:28s} {100 * value:5.1f} %")
+    report.curves(path / METRICS, path / "curves.png", path.name, PANELS)
+    print(f"wrote {path}: give it to `stepcoder train` as --model.checkpoint {path}")
+
+
+def load_examples(config: Config, tokenizer: Any) -> tuple[list[Example], int]:
+    """What is learnt, and in how many updates; says so on standard error."""
+    settings = config.sft
+    problems = sources.load_pool(config.data, settings.split)
+    if settings.samples:
+        examples, told = raft.select(problems, tokenizer, config)
+    else:
+        examples, dropped = sft_rows.canonical(problems, tokenizer, config)
+        told = (
+            f"{len(examples)} examples, {dropped} problems left out: longer than the "
+            "limits, or without a solution"
+        )
+        if not examples:
+            raise ConfigError(
+                f"data.path: no canonical solution to learn from: {told}; raise "
+                "prompt.max_prompt_length or sampling.max_completion_length, or give "
+                "another file"
+            )
+    num_steps = sft_rows.plan(examples, settings, config.run.seed)
+    print(told, file=sys.stderr)
+    print(describe_batches(examples, config), file=sys.stderr)
+    return examples, num_steps
+
+
+def describe_batches(examples: Sequence[Example], config: Config) -> str:
+    """How full the first epoch's batches are."""
+    groups = sft_rows.epoch(examples, config.sft, config.run.seed, 0)
+    places = sum(config.sft.batch_size * group.width for group in groups)
+    tokens = sum(group.tokens for group in groups)
+    return (
+        f"{len(groups)} updates an epoch, {len(examples) / len(groups):.1f} examples and "
+        f"{tokens / len(groups):.0f} tokens each, {100 * (1 - tokens / places):.1f} % "
+        "of the places are padding"
+    )
+
+
+def check_batches(config: Config) -> None:
+    """Refuse batches that do not divide over micro-batches and devices."""
+    settings = config.sft
+    shards = sharding.batch_shards(sharding.make_mesh(config.mesh, jax.devices()))
     if settings.batch_size % (settings.num_micro_batches * shards):
         raise ConfigError(
             f"sft.batch_size: {settings.batch_size} does not divide into "
             f"sft.num_micro_batches {settings.num_micro_batches} x {shards} devices "
             "(mesh.data x mesh.fsdp)"
         )
-    program, layout = make_step(config, optimizer, mesh)
-    params = policy.add_adapters(config.model, params, jax.random.key(seed))
-    params = sharding.to_devices(sharding.to_host(params), layout)
-    opt_state = jax.jit(optimizer.init)(lora.split(params)[0])
-    start, done, index = time.monotonic(), 0, 0
-    with tqdm(total=num_steps, unit="step", dynamic_ncols=True) as bar:
-        while done < num_steps:
-            for batch in epoch(rows, settings.batch_size, seed, index)[: num_steps - done]:
-                params, opt_state, value = program(params, opt_state, batch)
-                done += 1
-                bar.update()
-                if done % 10 == 0:
-                    bar.set_postfix_str(f"epoch={index} loss={float(value):.4f}")
-                if 0 < settings.minutes * 60 < time.monotonic() - start:
-                    return params
-            index += 1
-    return params
 
 
-def build_tokenizer(config: Config, folder: Path) -> Any:
+def build_tokenizer(config: Config) -> Any:
     """The tokenizer of the config, or one trained on the benchmark's train split."""
     if config.model.tokenizer or config.model.checkpoint:
         return sources.load_tokenizer(config.model)
@@ -243,46 +160,40 @@ def build_tokenizer(config: Config, folder: Path) -> Any:
         p for split in ("sft", "train") for p in sources.load_problems(config.data, split)
     ]
     texts = [f"{p.statement}\n```python\n{p.solution}```" for p in problems]
-    bpe.train(texts, config.model.vocab_size, folder)
-    return sources.load_tokenizer(ModelConfig(tokenizer=str(folder)))
+    with tempfile.TemporaryDirectory() as folder:
+        bpe.train(texts, config.model.vocab_size, Path(folder))
+        return sources.load_tokenizer(ModelConfig(tokenizer=folder))
 
 
 def run(config: Config) -> int:
-    """`stepcoder sft`: write run.folder as a Hugging Face folder, tokenizer included."""
-    folder = Path(config.run.folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        is_empty = not any(folder.iterdir())
-    except OSError as error:
-        raise ConfigError(
-            f"run.folder: cannot write to {folder} ({error.strerror}); choose another "
-            "with --run.folder"
-        ) from error
-    if not is_empty:
-        raise ConfigError(
-            f"run.folder: {folder} is not empty; choose another with --run.folder"
-        )
-    tokenizer = build_tokenizer(config, folder)
+    """`stepcoder sft`; exit code 0, or 130 when Ctrl-C ended it early.
+
+    run.folder becomes a Hugging Face folder, tokenizer included.
+    """
+    orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
+    if config.run.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
+    folder, resumed = SFTFolder(config.run.folder), config.run.resume
+    folder.check(resumed)
+    tokenizer = folder.tokenizer() if resumed else build_tokenizer(config)
     config.model = sources.resolve_model(config.model, len(tokenizer))
     config.validate()
-    rows, dropped = examples(
-        sources.load_pool(config.data, config.sft.split), tokenizer, config
-    )
-    print(
-        f"{len(rows)} rows, {dropped} left out: longer than the model's limits, or "
-        "without a solution",
-        file=sys.stderr,
-    )
-    params = fit(config, rows, sources.load_actor(config.model, config.run.seed))
-    if config.model.lora_rank:
-        params = lora.merge(config.model, params)
-        config.model = dataclasses.replace(config.model, lora_rank=0)
-    weights.save_checkpoint(folder, config.model, sharding.to_host(params), "bfloat16")
-    tokenizer.save_pretrained(folder)
-    if config.evaluation.test_problems:
-        graded = evaluate.grade_params(config, sharding.to_host(params), tokenizer, "test")
-        (folder / "after.json").write_text(json.dumps(graded) + "\n")
-        for metric, value in evaluate.scores(graded, "test").items():
-            print(f"{metric:28s} {100 * value:5.1f} %")
-    print(f"wrote {folder}: give it to `stepcoder train` as --model.checkpoint {folder}")
+    check_batches(config)
+    examples, num_steps = load_examples(config, tokenizer)
+    with judging(config, tokenizer, folder) as judges, Interrupt() as interrupt:
+        folder.open(config)
+        if not resumed:
+            tokenizer.save_pretrained(folder.path)
+        job = Run(config, examples, num_steps, tokenizer, judges, folder)
+        events = config.run.tensorboard
+        with Logger(folder.path, tensorboard=events, start_step=job.step) as logger:
+            learn(job, logger, interrupt)
+        if not job.is_over:
+            print(
+                f"saved update {job.step} of {job.num_steps} in {folder.path}; go on with "
+                "the same command and --run.resume",
+                file=sys.stderr,
+            )
+            return 130
+        close(job)
     return 0

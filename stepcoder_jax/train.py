@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -35,6 +34,7 @@ from stepcoder_jax.data.generated import Split
 from stepcoder_jax.evaluate import grade, pass_rate, scores
 from stepcoder_jax.execution import Pool, PoolSettings, open_pool
 from stepcoder_jax.generate import Coder
+from stepcoder_jax.interrupt import Interrupt
 from stepcoder_jax.logger import Logger
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout, TrainState
 from stepcoder_jax.records import Problem, Program, Report, Task
@@ -173,26 +173,6 @@ def rollout_rows(done: Iteration) -> Iterator[dict[str, Any]]:
         if done.experience.old_values is not None:
             row["values"] = done.experience.old_values[i, :count].tolist()
         yield row
-
-
-class Interrupt:
-    """Ctrl-C asks the loop to stop after the iteration; a second one stops at once."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> Interrupt:
-        self.former = signal.signal(signal.SIGINT, self.ask)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        signal.signal(signal.SIGINT, self.former)
-
-    def ask(self, number: int, frame: Any) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        print("\nstopping after this iteration (Ctrl-C again: at once)", file=sys.stderr)
 
 
 class Run:

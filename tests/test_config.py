@@ -63,6 +63,9 @@ BAD = {
     "data.pool_size": -1,
     "evaluation.batch_size": 0,
     "sft.batch_size": 0,
+    "sft.epochs": 0.0,
+    "sft.packing": -1,
+    "sft.per_problem": -1,
     "prompt.max_prompt_length": 10**6,
 }
 

@@ -1,20 +1,29 @@
-"""Supervised fine-tuning: its rows, its loss by hand, its schedule, and the command."""
+"""`stepcoder sft`: what it writes, validates and keeps; its resume; its complaints."""
 
 import json
-from functools import partial
+import math
+import signal
 
 import jax
 import jax.numpy as jnp
-import kit
 import numpy as np
 import pytest
+from sft_kit import (
+    STEPS,
+    assert_train_begins_with,
+    bytes_of,
+    get_config,
+    metrics_of,
+    run_sft,
+)
 
-from stepcoder_jax import sft, sources, weights
+from stepcoder_jax import sft, sft_rows, sft_step, sources, weights
 from stepcoder_jax.__main__ import main
 from stepcoder_jax.batching import ONE_DEVICE
-from stepcoder_jax.config import Config, ModelConfig, SFTConfig
+from stepcoder_jax.config import Config, ModelConfig
 from stepcoder_jax.data import generated
 from stepcoder_jax.models import policy
+from stepcoder_jax.sft_folder import SFTFolder
 
 EXPERIMENT = """
 from stepcoder_jax import config as c
@@ -34,154 +43,208 @@ def get_config(arg=""):
 """
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return sources.load_tokenizer(ModelConfig(tokenizer="builtin"))
+@pytest.fixture
+def experiment(tmp_path):
+    """A function: problems -> an experiment file that learns them from nothing."""
+
+    def write(problems):
+        path, file = tmp_path / "problems.json", tmp_path / "tiny.py"
+        generated.write(problems, path)
+        file.write_text(EXPERIMENT.format(path=path))
+        return str(file)
+
+    return write
 
 
 @pytest.fixture(scope="module")
-def problems():
-    return generated.generate("validation", 3, (24, 24, 16))
+def first(tmp_path_factory):
+    """A whole run with validation."""
+    folder = tmp_path_factory.mktemp("sft") / "first"
+    assert run_sft(folder) == 0
+    return folder
 
 
-def make_config() -> Config:
-    config = Config()
-    config.prompt.template = "plain"
-    config.prompt.max_prompt_length, config.sampling.max_completion_length = 224, 192
-    return config
-
-
-def test_a_row_is_prompt_then_solution_fence_and_end(tokenizer, problems):
-    rows, dropped = sft.examples(problems, tokenizer, make_config())
-    assert len(rows) == len(problems) and dropped == 0
-    for row, problem in zip(rows, problems, strict=True):
-        prompt = tokenizer.decode(row.ids[: row.prompt_length])
-        completion = tokenizer.decode(row.ids[row.prompt_length :])
-        assert prompt == f"{problem.statement}\n```python\n{problem.starter_code}"
-        assert (
-            completion == problem.solution[len(problem.starter_code) :] + "```<|endoftext|>"
-        )
-
-
-def test_rows_that_are_too_long_are_counted(tokenizer, problems):
-    config = make_config()
-    config.sampling.max_completion_length = 60
-    rows, dropped = sft.examples(problems, tokenizer, config)
-    assert 0 < dropped == len(problems) - len(rows)
-    assert max(len(row.ids) - row.prompt_length for row in rows) <= 60
-
-
-def test_a_solution_that_does_not_begin_with_the_starter_code_is_written_whole(tokenizer):
-    problem = generated.generate("validation", 3, (1, 0, 0))[0]
-    other = type(problem)(**{**vars(problem), "starter_code": "def other():\n"})
-    row = sft.examples([other], tokenizer, make_config())[0][0]
-    assert tokenizer.decode(row.ids[row.prompt_length :]).startswith(problem.solution)
-
-
-def make_rows(rng, sizes):
-    return [sft.Example(rng.integers(2, 304, n).tolist(), max(1, n // 3)) for n in sizes]
-
-
-def test_an_epoch_has_every_row_once_in_an_order_of_its_own():
-    rows = make_rows(np.random.default_rng(0), [10, 60, 70, 100, 130, 20, 30, 65, 63, 64])
-    batches = sft.epoch(rows, 4, seed=0, index=0)
-    found = [
-        tuple(batch.tokens[i, : batch.length[i]])
-        for batch in batches
-        for i in range(4)
-        if batch.length[i]
-    ]
-    assert sorted(found) == sorted(tuple(row.ids) for row in rows)
-    assert all(batch.tokens.shape[1] % sft.BUCKET == 0 for batch in batches)
-    for batch in batches:  # rows of like length share a batch
-        used = batch.length[batch.length > 0]
-        assert used.min() > batch.tokens.shape[1] - sft.BUCKET
-    again = sft.epoch(rows, 4, seed=0, index=0)
-    jax.tree.map(np.testing.assert_array_equal, batches, again)
-    other = sft.epoch(rows, 4, seed=0, index=1)
-    assert [b.length.tolist() for b in batches] != [b.length.tolist() for b in other]
-
-
-def test_the_loss_is_the_mean_over_completion_tokens():
-    """Against a loop over tokens; what stands in prompt and padding does not count."""
-    model, params = kit.tiny_model(), kit.tiny_params()
-    rows = make_rows(np.random.default_rng(1), [9, 17, 30])
-    batch = sft.make_batch(rows, 4)
-    logits = policy.all_logits(model, params, batch.tokens)
-    logprobs = np.asarray(jax.nn.log_softmax(logits))
-    terms = [
-        -logprobs[i, t - 1, row.ids[t]]
-        for i, row in enumerate(rows)
-        for t in range(row.prompt_length, len(row.ids))
-    ]
-    value = sft.loss(model, 1, params, batch)
-    np.testing.assert_allclose(value, np.sum(terms), rtol=1e-5)
-    filled = batch._replace(tokens=batch.tokens.copy())
-    filled.tokens[:, 40:] = 7
-    np.testing.assert_allclose(sft.loss(model, 1, params, filled), value, rtol=1e-6)
-    config = Config(model=model)
-    whole = jax.jit(partial(sft.gradient, config, ONE_DEVICE))(params, {}, batch)
-    np.testing.assert_allclose(whole[0], np.mean(terms), rtol=1e-5)
-    config.sft.num_micro_batches = 4  # one of them has no token at all
-    split = jax.jit(partial(sft.gradient, config, ONE_DEVICE))(params, {}, batch)
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), split, whole)
-
-
-def test_the_schedule_warms_up_and_decays_to_zero():
-    """On a gradient of 1, AdamW moves by the rate: 0 first, the peak at 2 of 10, 0 last."""
-    settings = SFTConfig(learning_rate=1.0, warmup_fraction=0.2, weight_decay=0.0)
-    optimizer = sft.make_optimizer(settings, 10)
-    params = jnp.zeros(1)
-    state, moves = optimizer.init(params), []
-    for _ in range(11):
-        update, state = optimizer.update(jnp.ones(1), state, params)
-        moves.append(-float(update[0]))
-    expected = [0.0, 0.5, 1.0, *(1 - i / 8 for i in range(1, 9))]
-    np.testing.assert_allclose(moves, expected, atol=1e-4)
-
-
-def test_fractions_of_an_epoch_are_planned():
-    config = Config()
-    config.sft.batch_size = 2
-    rows = make_rows(np.random.default_rng(2), [10] * 8)
-    for epochs, steps in (1, 4), (2.5, 10), (0.5, 2):
-        config.sft.epochs = epochs
-        assert sft.plan(rows, config) == steps
-
-
-def test_the_command_learns_and_writes_a_hugging_face_folder(tmp_path, capsys):
+def test_the_command_learns_and_writes_a_hugging_face_folder(experiment, tmp_path, capsys):
     problems = generated.generate("validation", 3, (48, 0, 0))  # short: few widths compile
-    path, experiment = tmp_path / "problems.json", tmp_path / "tiny.py"
-    generated.write(problems, path)
-    experiment.write_text(EXPERIMENT.format(path=path))
+    file = experiment(problems)
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
-        assert main(["sft", str(experiment), "--run.folder", str(folder)]) == 0
+        assert main(["sft", file, "--run.folder", str(folder)]) == 0
     assert f"--model.checkpoint {folders[0]}" in capsys.readouterr().out
-    for name in ("model.safetensors", "tokenizer.json"):
-        one, two = ((folder / name).read_bytes() for folder in folders)
-        assert one == two  # deterministic
+    assert bytes_of(folders[0]) == bytes_of(folders[1])  # deterministic
     assert json.loads((folders[0] / "config.json").read_text())["vocab_size"] == 320
     shape, params = weights.load_checkpoint(folders[0], jnp.float32)
     encoder = sources.load_tokenizer(ModelConfig(tokenizer=str(folders[0])))
-    config = make_config()
-    config.sampling.max_completion_length = 224
-    rows, _ = sft.examples(problems, encoder, config)
-    model = ModelConfig(**shape)
-    batch = sft.make_batch(rows[:16], 16)
-    fresh = policy.init_params(model, jax.random.key(0))
-    count = int(sft.completion_mask(batch).sum())
-    before, after = (float(sft.loss(model, 1, p, batch)) / count for p in (fresh, params))
+    config = Config(model=ModelConfig(**shape))
+    config.prompt.template = "plain"
+    examples, _ = sft_rows.canonical(problems, encoder, config)
+    width = sft_rows.BUCKET * 4
+    group = sft_rows.Group([[example] for example in examples[:16]], width)
+    batch = sft_rows.make_batch(group, 16)
+    fresh = policy.init_params(config.model, jax.random.key(0))
+    before, after = (
+        float(sft_step.loss(config, ONE_DEVICE, p, batch)) / batch.scored.sum()
+        for p in (fresh, params)
+    )
     assert after < before - 1.0
 
 
-def test_with_lora_the_base_stays_and_merged_weights_are_written(tmp_path):
-    path, experiment = tmp_path / "problems.json", tmp_path / "tiny.py"
-    generated.write(generated.generate("validation", 3, (24, 0, 0)), path)
-    experiment.write_text(EXPERIMENT.format(path=path))
+def test_what_a_run_logs(first):
+    rows = metrics_of(first)
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    assert [row["epoch"] for row in rows] == [0, 0, 0, 0, 1, 1]
+    schedule = sft_step.make_schedule(get_config().sft, STEPS)
+    for i, row in enumerate(rows):
+        assert row["learning_rate"] == pytest.approx(float(schedule(i)))
+        assert 0 < row["loss"] < 2 and 0 <= row["padding"] < 0.6
+        assert row["tokens"] == round((1 - row["padding"]) * 8 * 256)
+        is_validated = i in (2, 5)
+        assert ("validation/pass@1" in row) is is_validated
+        if is_validated:
+            perplexity = math.exp(row["validation/loss"])
+            assert row["validation/perplexity"] == pytest.approx(perplexity)
+            assert 0 < row["validation/pass@1"] <= 1
+    assert (first / "curves.png").stat().st_size > 10_000
+    assert not (first / "rollouts").exists()
+
+
+def test_the_validation_loss_is_that_of_the_model(first):
+    """Of the model on disk, whose weights are rounded to bfloat16."""
+    config = get_config()
+    shape, params = weights.load_checkpoint(first, jnp.float32)
+    config.model = ModelConfig(**shape)
+    problems = sources.load_problems(config.data, "validation")[:8]
+    tokenizer = sources.load_tokenizer(ModelConfig(tokenizer=str(first)))
+    examples, _ = sft_rows.canonical(problems, tokenizer, config)
+    batch = sft_rows.make_batch(sft_rows.Group([[x] for x in examples], 384), 8)
+    config.sft.packing = 0
+    value = sft_step.loss(config, ONE_DEVICE, params, batch) / batch.scored.sum()
+    assert metrics_of(first)[-1]["validation/loss"] == pytest.approx(float(value), rel=0.02)
+
+
+def test_checkpoints_are_models_and_few(first):
+    kept = sorted(path.name for path in (first / "checkpoints").iterdir())
+    assert kept == [str(STEPS), "best"]  # run.keep is 1, saved at 2, 4 and 6
+    assert bytes_of(first / "checkpoints" / str(STEPS)) == bytes_of(first)
+    (best,) = SFTFolder(first).best.iterdir()
+    rows = {row["step"] + 1: row for row in metrics_of(first)}
+    score = {
+        step: (row["validation/pass@1"], -row["validation/loss"])
+        for step, row in rows.items()
+        if "validation/loss" in row
+    }
+    assert int(best.name) == max(score, key=lambda step: score[step])
+    assert not (first / "resume").exists()
+
+
+def test_train_begins_with_a_checkpoint_as_actor_critic_and_reference(first, tmp_path):
+    (best,) = SFTFolder(first).best.iterdir()
+    assert_train_begins_with(best, tmp_path / "run")
+
+
+def stop_at(patch, step, action):
+    """Let `action` happen before update `step` of runs from here on."""
+    update = sft.Run.update
+
+    def stopped(self, group):
+        if self.step == step:
+            action()
+        return update(self, group)
+
+    patch.setattr(sft.Run, "update", stopped)
+
+
+class Killed(Exception):
+    """In place of what ends a process."""
+
+
+def kill():
+    raise Killed
+
+
+LORA = ("--model.lora_rank", "2", "--evaluation.every", "0")
+
+
+@pytest.mark.parametrize("flags", ((), LORA), ids=("all", "lora"))
+def test_a_run_that_was_stopped_twice_is_the_uninterrupted_one(
+    first, tmp_path, capsys, flags
+):
+    """Once by Ctrl-C before anything was kept, once killed between two checkpoints."""
+    folder, whole = tmp_path / "run", first
+    if flags:
+        whole = tmp_path / "whole"
+        assert run_sft(whole, *flags) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 0, lambda: signal.raise_signal(signal.SIGINT))
+        assert run_sft(folder, *flags) == 130
+    told = capsys.readouterr().err
+    assert f"saved update 1 of {STEPS} in {folder}" in told and "--run.resume" in told
+    assert len(metrics_of(folder)) == 1
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        stop_at(patch, 5, kill)
+        run_sft(folder, "--run.resume", *flags)
+    assert len(metrics_of(folder)) == 5  # of which one was not kept
+    assert run_sft(folder, "--run.resume", *flags) == 0
+    assert metrics_of(folder) == metrics_of(whole)
+    assert bytes_of(folder) == bytes_of(whole)
+    if not flags:
+        (best,), (other,) = (SFTFolder(x).best.iterdir() for x in (folder, whole))
+        assert best.name == other.name and bytes_of(best) == bytes_of(other)
+
+
+def test_what_a_resume_refuses(first, tmp_path, capsys, experiment):
+    def refused(words, *arguments):
+        assert main(["sft", *arguments]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert words in said[-1], said
+
+    here = ("tests/sft_kit.py", "--run.folder")
+    refused("is not empty", *here, str(first))
+    refused(f"the run in {first} is over", *here, str(first), "--run.resume")
+    refused("holds no run", *here, str(tmp_path / "none"), "--run.resume")
+    file, folder = experiment(generated.generate("validation", 3, (24, 0, 0))), "run"
+    where = ("--run.folder", str(tmp_path / folder), "--model.tokenizer", "builtin")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 0, lambda: signal.raise_signal(signal.SIGINT))
+        assert main(["sft", file, *where]) == 130
+    capsys.readouterr()
+    again = (file, *where, "--run.resume")
+    refused("sft.epochs: the run in", *again, "--sft.epochs", "7")
+    experiment(generated.generate("validation", 4, (24, 0, 0)))
+    refused("the problems or samples have changed since", *again)
+
+
+def test_an_sft_run_can_be_evaluated(first, tmp_path, capsys):
+    out = tmp_path / "out"
+    problems = tmp_path / "problems.json"
+    generated.write(generated.generate("validation", 3, (8, 0, 0)), problems)
+    command = ["evaluate", str(first), "--problems", str(problems), "--samples", "2"]
+    assert main([*command, "--out", str(out)]) == 0
+    rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert len(rows) == 16 and any(row["passed"] for row in rows)
+    best = SFTFolder(first).find_model(None)[1]
+    told = capsys.readouterr().out
+    assert "(best)" in best and best in told
+    # RAFT on what it drew
+    flags = ["--data.path", str(problems), "--data.validation", str(problems)]
+    flags += ["--sft.samples", str(out / "results.jsonl"), "--model.checkpoint", str(first)]
+    flags += ["--evaluation.every", "0"]
+    assert run_sft(tmp_path / "raft", *flags) == 0
+    assert "16 rows" in capsys.readouterr().err
+    for command, words in (
+        (["evaluate", str(first), "--before"], "--before"),
+        (["evaluate", str(first), "--step", "3"], "no step 3; found steps: 6"),
+        (["export", str(first), "--to", str(tmp_path / "to")], "for transformers already"),
+    ):
+        assert main(command) == 2
+        assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_with_lora_the_base_stays_and_merged_weights_are_written(experiment, tmp_path):
+    file = experiment(generated.generate("validation", 3, (24, 0, 0)))
     flags = ["--run.folder", str(tmp_path / "run"), "--model.lora_rank", "4"]
     flags += ["--model.tokenizer", "builtin", "--sft.num_micro_batches", "2"]
-    assert main(["sft", str(experiment), *flags, "--sft.epochs", "2"]) == 0
+    assert main(["sft", file, *flags, "--sft.epochs", "2"]) == 0
     shape, params = weights.load_checkpoint(tmp_path / "run", jnp.bfloat16)
     fresh = policy.init_params(ModelConfig(**shape), jax.random.key(0))
     fresh = jax.tree.map(lambda x: x.astype(jnp.bfloat16), fresh)
@@ -191,14 +254,27 @@ def test_with_lora_the_base_stays_and_merged_weights_are_written(tmp_path):
     assert not any(jax.tree.leaves(changed["trunk"]["embed_tokens"]))
 
 
-def test_batches_that_do_not_divide_over_the_devices_are_refused(
-    tmp_path, problems, capsys
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    (
+        (("--sft.batch_size", "6"), "sft.batch_size: 6 does not divide"),
+        (("--sft.packing", "60"), "sft.packing: expected at least"),
+        (("--sft.epochs", "0.01"), "sft.epochs: 0.01 epochs of 24 examples"),
+        (("--evaluation.every", "2"), "evaluation.every: the run has no validation"),
+        (("--sft.per_problem", "2"), "sft.per_problem: expected 0"),
+        (
+            ("--sampling.max_completion_length", "8"),
+            "data.path: no canonical solution to learn from: 0 examples, 24 problems",
+        ),
+    ),
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    experiment, tmp_path, capsys, flags, words
 ):
-    path, experiment = tmp_path / "problems.json", tmp_path / "tiny.py"
-    generated.write(problems, path)
-    experiment.write_text(EXPERIMENT.format(path=path))
-    flags = ["--run.folder", str(tmp_path / "run"), "--sft.batch_size", "6"]
-    flags += ["--model.tokenizer", "builtin"]
-    assert main(["sft", str(experiment), *flags]) == 2
+    file = experiment(generated.generate("validation", 3, (24, 0, 0)))
+    folder = tmp_path / "run"
+    command = ["sft", file, "--run.folder", str(folder), "--model.tokenizer", "builtin"]
+    assert main([*command, *flags]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "sft.batch_size: 6" in said and "8 devices" in said
+    assert words in said
+    assert not folder.exists()

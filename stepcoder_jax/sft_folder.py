@@ -1,0 +1,135 @@
+"""The folder of an SFT run; once it is over, a Hugging Face folder itself.
+
+sft.json              the resolved config and the versions; beside it the tokenizer
+checkpoints/STEP/     Hugging Face folders; checkpoints/best/STEP is the best by validation
+resume/STEP/          all that a resume needs, while the run is not over
+config.json, model*.safetensors     the model at the end
+metrics.jsonl, events/, curves.png, after.json, limits.json     as in a run of RL
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stepcoder_jax import checkpoint, sharding, sources, weights
+from stepcoder_jax.checkpoint import Saved
+from stepcoder_jax.config import ConfigError, ModelConfig
+from stepcoder_jax.models import lora
+from stepcoder_jax.pytrees import TextState
+from stepcoder_jax.run_folder import Folder
+from stepcoder_jax.summary import Graded
+
+
+class SFTFolder(Folder):
+    """The folder of one run of `stepcoder sft`."""
+
+    config_name = "sft.json"
+
+    def __init__(self, path: str | Path):
+        super().__init__(path)
+        self.best = self.checkpoints / "best"
+        self.states = self.path / "resume"
+
+    def check(self, resume: bool) -> None:
+        """Refuse a folder that cannot be begun in, or gone on in, before any work."""
+        if not resume:
+            self.check_new()
+            return
+        self.read_config()
+        if self.is_over:
+            raise ConfigError(
+                f"run.folder: the run in {self.path} is over; leave out --run.resume, and "
+                "choose another --run.folder for a new one"
+            )
+
+    def tokenizer(self) -> Any:
+        """The tokenizer that the run here was started with."""
+        return sources.load_tokenizer(ModelConfig(tokenizer=str(self.path)))
+
+    def save_state(self, saved: Saved[TextState]) -> None:
+        """Keep what a resume needs, in place of what was kept before."""
+        checkpoint.save(self.states, int(saved.state.step), saved, keep=1)
+
+    def restore_state(self, abstract_state: TextState) -> Saved[TextState] | None:
+        """What `save_state` kept last, bit for bit; None where it kept nothing."""
+        step = checkpoint.latest_step(self.states)
+        if step is None:
+            return None
+        return checkpoint.restore(self.states, step, abstract_state)
+
+    def save_model(self, step: int, model: Model, keep: int, best: bool) -> None:
+        """Write the model of update `step` as a Hugging Face folder, and drop older ones.
+
+        `keep` of them stay; of the best ones the newest. A folder appears under its name
+        once it is whole.
+        """
+        root = self.best if best else self.checkpoints
+        path = root / str(step)
+        part = path.with_suffix(".part")
+        for former in (part, path):
+            shutil.rmtree(former, ignore_errors=True)
+        model.save(part)
+        part.rename(path)
+        keep = 1 if best else keep
+        for old in models_in(root)[:-keep] if keep else models_in(root):
+            shutil.rmtree(root / str(old))
+
+    def find_model(self, step: int | None) -> tuple[Path, str]:
+        """A model's folder, and what it is: of `step`, else the best, else the last."""
+        if step is not None:
+            if step not in models_in(self.checkpoints):
+                have = ", ".join(map(str, models_in(self.checkpoints))) or "none"
+                raise ConfigError(
+                    f"--step: {self.checkpoints} has no step {step}; found steps: {have}"
+                )
+            return self.checkpoints / str(step), f"update {step}"
+        if best := models_in(self.best):
+            return self.best / str(best[-1]), f"update {best[-1]} (best)"
+        if self.is_over:
+            return self.path, "the end"
+        if steps := models_in(self.checkpoints):
+            return self.checkpoints / str(steps[-1]), f"update {steps[-1]}"
+        raise ConfigError(f"RUN: {self.path} has no model yet; wait")
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the model at the end is there."""
+        return (self.path / "config.json").exists() and not self.states.exists()
+
+    def finish(self, model: Model) -> None:
+        """Write the model at the end; there is nothing left to go on with."""
+        model.save(self.path)
+        shutil.rmtree(self.states, ignore_errors=True)
+
+    def write_after(self, rows: Sequence[Graded]) -> None:
+        """Keep the verdicts of the model at the end."""
+        (self.path / "after.json").write_text(json.dumps(rows) + "\n")
+
+
+class Model(NamedTuple):
+    """A policy on its way to disk."""
+
+    config: ModelConfig
+    params: Any  # of the actor, on the devices or the host
+    tokenizer: Any
+
+    def save(self, folder: Path) -> None:
+        """A Hugging Face folder in bfloat16; LoRA's adapters are added to their base."""
+        config, params = self.config, self.params
+        if config.lora_rank:
+            params = lora.merge(config, params)
+            config = dataclasses.replace(config, lora_rank=0)
+        weights.save_checkpoint(folder, config, sharding.to_host(params), "bfloat16")
+        self.tokenizer.save_pretrained(folder)
+
+
+def models_in(root: Path) -> list[int]:
+    """Updates with a whole model in `root`, ascending."""
+    if not root.is_dir():
+        return []
+    return sorted(int(path.name) for path in root.iterdir() if path.name.isdecimal())
