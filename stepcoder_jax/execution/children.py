@@ -98,7 +98,6 @@ def _become_child(
         os.setsid()
         sandbox.enter(math.ceil(limits.cpu) + 1, limits.memory, limits.output)
         os.closerange(kept, LAST_FD + 1)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # a full file ends the program
         inside(hits, _HEAD)
     finally:
         os._exit(child.EXIT_ERROR)  # only when the sandbox itself failed

@@ -110,6 +110,7 @@ def _serve(process: Worker | Checker) -> None:
         try:
             files = children.make_files()
             child.open_standard_streams()
+            child.set_process_defaults()
             os.closerange(0, len(files))
             process.sandbox.confine_worker()
             gc.collect()
