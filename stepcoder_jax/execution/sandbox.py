@@ -84,6 +84,11 @@ def die_with_parent() -> None:
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
 
 
+def set_dumpable(allowed: bool) -> None:
+    """Whether other processes of this user may look into this one."""
+    _prctl(_PR_SET_DUMPABLE, int(allowed))
+
+
 class Sandbox:
     """What a worker prepares once, and each of its children enters.
 
@@ -110,7 +115,7 @@ class Sandbox:
         readable = _readable_paths(self.layout)
         if "namespaces" not in self.without:
             self._enter_namespaces()  # while the process may still write its own /proc
-        _prctl(_PR_SET_DUMPABLE, 0)
+        set_dumpable(False)
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         if "landlock" not in self.without:
             self.landlock_abi = landlock.abi_version()
