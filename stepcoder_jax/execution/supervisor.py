@@ -134,6 +134,7 @@ def _start(
         "PYTHONDONTWRITEBYTECODE": "1",
         "MALLOC_ARENA_MAX": "1",  # else each thread reserves 64 MB of address space
         "OPENBLAS_NUM_THREADS": "1",
+        "LD_BIND_NOW": "1",  # else each child looks up again the functions that it calls
     }
     if "LD_LIBRARY_PATH" in os.environ:  # some interpreters find libpython by it
         environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
