@@ -44,7 +44,7 @@ _RULESET, _STDERR = 252, LAST_FD
 _CHECKERS_UIDS = 1000  # how far the uids of test code are from those of programs
 _HEAD_LIMIT = 1 << 20
 
-_former_streams: list[object] = []  # kept, so that no child has to drop them
+_former: list[object] = []  # kept, so that no child has to drop them
 
 # Two programs that have little in common but what all programs have.
 _TRIALS = (
@@ -134,7 +134,7 @@ def _take_places(
 
 def _serve(process: Worker | Checker, coverage: str) -> None:
     """Answer frames until the pipe is closed."""
-    _former_streams.extend((sys.stdin, sys.stdout, sys.stderr))
+    _former.extend((sys.stdin, sys.stdout, sys.stderr, sys.modules["__main__"]))
     with open(_STDERR, "w", encoding="utf-8") as log:
         try:
             files = children.make_files()
