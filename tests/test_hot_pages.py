@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,9 @@ def trial(pages):
     def run(sandbox):
         def action():
             sandbox.enter(60, 8 << 30, 1 << 20)
-            write(pages)
+            kinds = (resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+            if [resource.getrlimit(kind)[1] for kind in kinds] == [1 << 20, 64]:
+                write(pages)  # else the sandbox was not entered
         in_child(action)
     return run
 
@@ -48,7 +51,8 @@ def open_descriptors():
     return sorted(os.listdir("/proc/self/fd"))
 
 write(range(PAGES))
-sandbox = Sandbox(0, LAYERS, find_layout())  # harmless: our own lines alone run in it
+others = tuple(set(LAYERS) - {"rlimits"})  # our own lines alone run in it
+sandbox = Sandbox(0, others, find_layout())
 sandbox.prepare()
 set_dumpable(True)
 runs = [trial(range(200)), trial(range(100, 300))]
@@ -66,6 +70,19 @@ def refuse(number, *arguments):
 hot_pages._call = refuse
 set_dumpable(True)
 before = open_descriptors()
+print(pin_hot_pages(sandbox, runs, PLACE), open_descriptors() == before)
+"""
+NO_MEMORY = """
+hot_pages._register = lambda ring, spans: False
+set_dumpable(True)
+before = open_descriptors()
+print(pin_hot_pages(sandbox, runs, PLACE), open_descriptors() == before)
+"""
+NO_PLACE = """
+set_dumpable(True)
+before = open_descriptors()
+print(pin_hot_pages(sandbox, runs, 1 << 30), open_descriptors() == before)
+hot_pages._KEPT = 1 << 30
 print(pin_hot_pages(sandbox, runs, PLACE), open_descriptors() == before)
 """
 NO_FILES = """
@@ -108,14 +125,29 @@ def test_what_both_trials_write_to_is_copied_at_the_fork():
     assert cold_after >= 100
 
 
-def test_without_io_uring_nothing_is_pinned_nor_left_open():
-    assert run_holder(REFUSED) == ["0", "True"]
+@pytest.mark.parametrize("what", [REFUSED, NO_MEMORY])
+def test_where_it_is_refused_nothing_is_pinned_nor_left_open(what):
+    assert run_holder(what) == ["0", "True"]
+
+
+def test_without_numbers_for_them_no_descriptors_are_left_open():
+    assert run_holder(NO_PLACE) == ["0", "True"] * 2
 
 
 @needs_ring
 def test_a_kernel_that_refuses_files_gets_the_rest():
     pinned, asked, fewer = run_holder(NO_FILES)
     assert pinned == asked and int(pinned) >= 100 and fewer == "True"
+
+
+def test_only_private_memory_of_this_process_counts(tmp_path):
+    present, of_a_file, alone = 1 << 63, 1 << 61, 1 << 56
+    entries = [0, present, alone, present | alone, present | alone | of_a_file]
+    file = tmp_path / "pagemap"
+    file.write_bytes(array("Q", [0, *entries]).tobytes())
+    regions = [hot_pages.Region(1, 4, True), hot_pages.Region(4, 6, False)]
+    with file.open("rb") as pagemap:
+        assert hot_pages._pages_alone(pagemap.fileno(), regions) == [4]
 
 
 def test_neighbours_are_one_span():
