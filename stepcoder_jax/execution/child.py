@@ -11,7 +11,6 @@ import _thread
 import atexit
 import builtins
 import contextlib
-import dataclasses
 import io
 import json
 import mmap
@@ -22,7 +21,7 @@ import sys
 import traceback
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from stepcoder_jax.execution import channel, values
 from stepcoder_jax.execution.tracer import Instrumented
@@ -64,8 +63,7 @@ from builtins import *
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One test as the child sees it."""
 
     source: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import mmap
 import os
@@ -11,7 +10,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from stepcoder_jax.execution import child
 from stepcoder_jax.execution.channel import CHANNEL_FD
@@ -30,8 +29,7 @@ _MIN_POLL = 0.002
 Answer = tuple[dict[str, Any], dict[str, bytes]]
 
 
-@dataclasses.dataclass
-class Limits:
+class Limits(NamedTuple):
     """Of one test."""
 
     cpu: float  # seconds
