@@ -182,6 +182,34 @@ def test_memory_and_output_limits(pool):
     assert report.verdict in (Verdict.OUTPUT, Verdict.MEMORY, Verdict.RUNTIME)
 
 
+def test_a_full_file_ends_the_program_even_where_it_catches_errors(pool):
+    source = "import os\ntry:\n    while True: os.write(1, b'x' * 65536)\n"
+    source += "except OSError: pass\nwhile True: pass\n"
+    report = judge(pool, source, ("", ""))
+    assert report.verdict is Verdict.OUTPUT
+
+
+def test_threads_reserve_what_is_usual(pool):
+    source = "import threading\nprint(threading.stack_size() >> 20)\n"
+    assert judge(pool, source, ("", "8\n")).passed
+
+
+def test_a_lower_hard_limit_of_the_caller_holds():
+    code = "import resource, sys\nfrom execution_kit import judge, make_settings\n"
+    code += "from stepcoder_jax.execution import Pool\n"
+    code += "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
+    code += "with Pool(make_settings(workers=1)) as pool:\n"
+    code += "    print(judge(pool, 'print(1)', ('', '1\\n')).verdict)\n"
+    code += "    print(judge(pool, 'print(2 * 10**6 * \"x\")', ('', '')).verdict)\n"
+    here = pathlib.Path(__file__).parent
+    paths = {"PYTHONPATH": os.pathsep.join((str(here), str(here.parent)))}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, env=os.environ | paths, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["pass", "output"]
+
+
 def test_programs_end_as_scripts_do(pool):
     lines = [
         "import atexit, sys, threading, time",

@@ -350,3 +350,11 @@ def test_the_checks_see_what_they_look_for():
     }
     assert MACHINE.search("see '/home/someone/x'") and MACHINE.search("cd /root/x")
     assert not MACHINE.search("https://a.b/home/x") and not MACHINE.search("src/root/x")
+
+
+def test_a_worker_of_the_judge_loads_no_more_than_its_children_use():
+    code = "import sys; from stepcoder_jax.execution import worker; print(*sys.modules)"
+    command = [sys.executable, "-S", "-c", code]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    dear = {"threading", "pathlib", "dataclasses", "inspect", "stepcoder_jax.records"}
+    assert not dear & set(done.stdout.split())

@@ -8,11 +8,10 @@ and compares them itself. It passes by ending without an exception.
 from __future__ import annotations
 
 import builtins
-import dataclasses
 import os
 import traceback
 import types
-from typing import Any
+from typing import Any, NamedTuple
 
 from stepcoder_jax.execution import channel, child
 
@@ -20,8 +19,7 @@ FILENAME = "<test>"
 PASSED, WRONG, RAISED, GONE, UNFIT = "passed", "wrong", "raised", "gone", "unfit"
 
 
-@dataclasses.dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """What the checker's process is to run."""
 
     code: str

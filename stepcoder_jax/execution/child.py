@@ -11,17 +11,17 @@ import _thread
 import atexit
 import builtins
 import contextlib
-import dataclasses
 import io
 import json
 import mmap
 import os
+import signal
 import struct
 import sys
 import traceback
 import types
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from stepcoder_jax.execution import channel, values
 from stepcoder_jax.execution.tracer import Instrumented
@@ -36,6 +36,8 @@ _PYTHON_RECURSION_LIMIT = 1000
 # and two of them more than all the memory there is.
 _THREAD_STACK_BYTES = 8 << 20
 _STREAMS = ((0, "r"), (1, "w"), (2, "w"))
+# Made by the worker: to copy it, a child counts a reference to each of its 150 objects.
+_PRISTINE = dict(builtins.__dict__)
 _TRACEBACK_FRAMES = -8  # the innermost ones
 
 MODULES = """
@@ -61,8 +63,7 @@ from builtins import *
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One test as the child sees it."""
 
     source: str
@@ -108,10 +109,17 @@ def _make_module(name: str, source: str) -> types.ModuleType:
     return module
 
 
+def set_process_defaults() -> None:
+    """What the processes of programs inherit, set once for all of them."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # a full file ends the program
+    _thread.stack_size(_THREAD_STACK_BYTES)
+
+
 def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None:
     """Run one test and leave the process; never returns.
 
-    The standard streams must stand, as `open_standard_streams` makes them.
+    The standard streams must stand, as `open_standard_streams` makes them, and
+    `set_process_defaults` must have been called.
     """
     os.write(head, IN_SANDBOX)
     try:
@@ -121,8 +129,6 @@ def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None
         os._exit(EXIT_ERROR)
     os.write(head, note)
     os.close(head)
-    _thread.stack_size(_THREAD_STACK_BYTES)
-    pristine = dict(builtins.__dict__)
     module = _choose_module(job.mode, prelude)
     module.__dict__.pop(job.entry_point, None)  # the prelude's own must not answer for it
     sys.argv = ["program.py"]
@@ -132,7 +138,7 @@ def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None
     try:
         _set_recursion_limit()
         program.start(hits)
-        _run_mode(job, program.code, module, pristine)
+        _run_mode(job, program.code, module)
     except SystemExit as stop:
         if job.mode not in ("stdin_main", "stdin_fn") or _exit_code(stop) != 0:
             _leave_note(stop)
@@ -217,9 +223,7 @@ def _set_recursion_limit() -> None:
     sys.setrecursionlimit(_PYTHON_RECURSION_LIMIT + depth)
 
 
-def _run_mode(
-    job: Job, code: types.CodeType, module: types.ModuleType, pristine: dict[str, Any]
-) -> None:
+def _run_mode(job: Job, code: types.CodeType, module: types.ModuleType) -> None:
     arguments = values.decode(job.arguments) if job.mode == "call" else ()
     exec(code, module.__dict__)
     if job.mode == "stdin_main":
@@ -228,7 +232,7 @@ def _run_mode(
         _run_test_code(job, module)
 
     def restore() -> None:  # ours are needed again, whatever the program did to them
-        builtins.__dict__.update(pristine)
+        builtins.__dict__.update(_PRISTINE)
 
     if job.mode == "assert_proxy":
 

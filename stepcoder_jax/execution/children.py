@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import mmap
 import os
@@ -11,7 +10,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from stepcoder_jax.execution import child
 from stepcoder_jax.execution.channel import CHANNEL_FD
@@ -30,8 +29,7 @@ _MIN_POLL = 0.002
 Answer = tuple[dict[str, Any], dict[str, bytes]]
 
 
-@dataclasses.dataclass
-class Limits:
+class Limits(NamedTuple):
     """Of one test."""
 
     cpu: float  # seconds
@@ -98,7 +96,6 @@ def _become_child(
         os.setsid()
         sandbox.enter(math.ceil(limits.cpu) + 1, limits.memory, limits.output)
         os.closerange(kept, LAST_FD + 1)
-        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # a full file ends the program
         inside(hits, _HEAD)
     finally:
         os._exit(child.EXIT_ERROR)  # only when the sandbox itself failed

@@ -16,7 +16,6 @@ import math
 import mmap
 import os
 import resource
-import signal
 from typing import Any
 
 from stepcoder_jax.execution import child, tracer
@@ -50,6 +49,7 @@ def main(token: str) -> None:
     os.write(said, token.encode())
     os.close(said)
     child.open_standard_streams()
+    child.set_process_defaults()
     child.run(test, prelude, hits, len(ANSWERS))
 
 
@@ -93,4 +93,3 @@ def _set_limits(cpu: float, memory: int, output: int) -> None:
         if hard != resource.RLIM_INFINITY:
             pair = (min(pair[0], hard), min(pair[1], hard))
         resource.setrlimit(which, pair)
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # a full file ends the program

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-from pathlib import Path
 
 _NEW_IPC, _NEW_USER, _NEW_NETWORK = 0x08000000, 0x10000000, 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -27,7 +26,12 @@ def enter() -> None:
         code = ctypes.get_errno()
         raise OSError(code, f"unshare: {os.strerror(code)}")
     if uid != 0:
-        process = Path("/proc/self")
-        (process / "setgroups").write_text("deny")
-        (process / "uid_map").write_text(f"{uid} {uid} 1")
-        (process / "gid_map").write_text(f"{gid} {gid} 1")
+        _write("setgroups", "deny")
+        _write("uid_map", f"{uid} {uid} 1")
+        _write("gid_map", f"{gid} {gid} 1")
+
+
+def _write(name: str, text: str) -> None:
+    # without pathlib: its pages, and those of what it loads, each fork would pay for
+    with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+        file.write(text)

@@ -13,6 +13,7 @@ import ctypes
 import os
 import platform
 import resource
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ LAYERS = ("landlock", "seccomp", "rlimits", "uid", "namespaces")
 STACK_BYTES = 256 << 20  # soft limit of the main thread's stack
 _MAX_FILES = 64
 _FIRST_UID = 64_200
+_OF_EACH_TEST = (resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_AS)
+_NO_CEILING = sys.maxsize
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
@@ -57,13 +60,16 @@ class _Filter:
 
     def __init__(self, code: bytes, pid_places: list[int]) -> None:
         self.code = ctypes.create_string_buffer(code, len(code))
-        self.pid_places = pid_places
+        self.words = memoryview(self.code).cast("B").cast("I")
+        self.pid_words = [place // self.words.itemsize for place in pid_places]
         self.program = _FilterProgram(len(code) // 8, ctypes.addressof(self.code))
         self.address = ctypes.addressof(self.program)
 
     def install(self) -> None:
         """Put it on this process, for good."""
-        seccomp.fit_filter(self.code, self.pid_places, os.getpid())
+        pid = os.getpid()
+        for word in self.pid_words:  # which may signal itself
+            self.words[word] = pid
         _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self.address)
 
 
@@ -76,6 +82,11 @@ def _prctl(option: int, first: int = 0, second: int = 0) -> None:
 def die_with_parent() -> None:
     """Have the kernel kill this process when its parent's thread ends."""
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+
+
+def set_dumpable(allowed: bool) -> None:
+    """Whether other processes of this user may look into this one."""
+    _prctl(_PR_SET_DUMPABLE, int(allowed))
 
 
 class Sandbox:
@@ -96,6 +107,7 @@ class Sandbox:
         self.landlock_abi = 0
         self.filters: list[_Filter] = []
         self.limits: dict[int, int] = {}
+        self.ceilings: list[tuple[int, int]] = []
 
     def prepare(self) -> None:
         """Do in the worker what need not be done in each child."""
@@ -103,7 +115,7 @@ class Sandbox:
         readable = _readable_paths(self.layout)
         if "namespaces" not in self.without:
             self._enter_namespaces()  # while the process may still write its own /proc
-        _prctl(_PR_SET_DUMPABLE, 0)
+        set_dumpable(False)
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
         if "landlock" not in self.without:
             self.landlock_abi = landlock.abi_version()
@@ -116,6 +128,7 @@ class Sandbox:
             ]
         if "rlimits" not in self.without:
             self.limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: _MAX_FILES}
+            self.ceilings = [(which, _ceiling(which)) for which in _OF_EACH_TEST]
         if "uid" not in self.without and os.geteuid() == 0:
             self._prepare_identity()
 
@@ -191,13 +204,11 @@ class Sandbox:
         elif self.drops_capabilities:
             _drop_capabilities()
         die_with_parent()  # after the change of uid, which clears it
-        if "rlimits" not in self.without:
-            own = {
-                resource.RLIMIT_CPU: cpu_seconds,
-                resource.RLIMIT_FSIZE: output_bytes,
-                resource.RLIMIT_AS: memory_bytes,
-            }
-            _limit_all({**self.limits, **own})
+        if self.limits:  # of a child of a worker that has not put them on itself
+            _limit_all(self.limits)
+        values = (cpu_seconds, output_bytes, memory_bytes)
+        for (which, ceiling), value in zip(self.ceilings, values):
+            _set_limit(which, min(value, ceiling))
         if self.ruleset >= 0:
             landlock.restrict_self(self.ruleset)
         for each in self.filters:
@@ -207,10 +218,17 @@ class Sandbox:
 def _limit_all(limits: dict[int, int]) -> None:
     """Set hard and soft limits, none above what is allowed."""
     for which, value in limits.items():
-        hard = resource.getrlimit(which)[1]
-        if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)
-        resource.setrlimit(which, (value, value))
+        _set_limit(which, min(value, _ceiling(which)))
+
+
+def _ceiling(which: int) -> int:
+    """The highest value that a limit may still be set to."""
+    hard = resource.getrlimit(which)[1]
+    return _NO_CEILING if hard == resource.RLIM_INFINITY else hard
+
+
+def _set_limit(which: int, value: int) -> None:
+    resource.setrlimit(which, (value, value))
 
 
 def _drop_bounding_set() -> None:

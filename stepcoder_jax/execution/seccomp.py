@@ -11,7 +11,6 @@ the resource limits'.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import platform
 import struct
@@ -182,12 +181,6 @@ def supported() -> bool:
     return platform.machine() in _ARCH
 
 
-def fit_filter(code: ctypes.Array[ctypes.c_char], places: list[int], pid: int) -> None:
-    """Put `pid`, which may signal itself, into a `child_filter` at its `places`."""
-    for place in places:
-        struct.pack_into("=I", code, place, pid)
-
-
 def worker_filter() -> bytes:
     """Return the BPF program for a worker, which its children inherit.
 
@@ -221,7 +214,8 @@ def worker_filter() -> bytes:
 def child_filter() -> tuple[bytes, list[int]]:
     """Return the BPF program for a child of a filtered worker, and where its pid stands.
 
-    Threads pass, processes do not; signals go to the process `fit_filter` put in alone.
+    Threads pass, processes do not; signals go alone to the process whose pid is put there,
+    as a native unsigned int.
     """
     column, _ = _ARCH[platform.machine()]
     program: list[Instruction] = [(_LOAD, 0, 0, _OFFSET_NR)]

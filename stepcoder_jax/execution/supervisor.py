@@ -51,8 +51,7 @@ class WorkerProcess(dialogue.AnyWorker):
     def _greet(self) -> dict[str, Any]:
         try:
             memory = self.settings.memory_mb << 20
-            hello = {"kind": "hello", "memory": memory, "coverage": self.settings.coverage}
-            frames.write_frame(self.requests, hello)
+            frames.write_frame(self.requests, {"kind": "hello", "memory": memory})
             hello, _ = frames.read_frame(self.answers, time.monotonic() + _START_SECONDS)
         except (frames.FrameError, OSError) as error:
             raise SandboxError(
@@ -135,14 +134,16 @@ def _start(
         "PYTHONDONTWRITEBYTECODE": "1",
         "MALLOC_ARENA_MAX": "1",  # else each thread reserves 64 MB of address space
         "OPENBLAS_NUM_THREADS": "1",
+        "LD_BIND_NOW": "1",  # else each child looks up again the functions that it calls
     }
     if "LD_LIBRARY_PATH" in os.environ:  # some interpreters find libpython by it
         environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
     bootstrap = _BOOTSTRAP.format(root=_ROOT)
     command = [python, "-s", "-P", "-S", "-c", bootstrap]
+    arguments = [str(slot), ",".join(settings.without), settings.coverage]
     try:
         return subprocess.Popen(  # no preexec_fn: the trainer is full of threads
-            [*command, str(slot), ",".join(settings.without), *map(str, check_pipes)],
+            [*command, *arguments, *map(str, check_pipes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -25,9 +25,10 @@ import sys
 import types
 from array import array
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stepcoder_jax.records import Position
+if TYPE_CHECKING:  # records loads dataclasses, see worker.py
+    from stepcoder_jax.records import Position
 
 HAS_MONITORING = hasattr(sys, "monitoring")
 _FILENAME = "<program>"

@@ -8,6 +8,10 @@ the source, then {"kind": "test"} with the input or the encoded arguments. Frame
 Test code (Mode.ASSERT_PROXY) holds expected values, so it never passes through this
 process: a second one, forked before any frame is read, takes it by pipes of its own
 ({"kind": "check"}) and is sent one end of a socket, the program's child has the other.
+
+Every page of memory that it has makes each fork dearer (0.16 microseconds on a slow
+machine), so it loads what children need or programs often import, and no more: of what the
+standard library has at hand, not pathlib, not dataclasses (350 pages with inspect).
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import socket
 import sys
 import traceback
 import types
+from collections.abc import Callable
 from typing import Any
 
 from stepcoder_jax.execution import (
@@ -30,18 +35,45 @@ from stepcoder_jax.execution import (
     child,
     children,
     frames,
+    hot_pages,
     immortal,
     tracer,
 )
 from stepcoder_jax.execution.children import CONTROL_IN, CONTROL_OUT, LAST_FD, Limits
 from stepcoder_jax.execution.sandbox import STACK_BYTES, Layout, Sandbox, die_with_parent
 
+_RING = 248  # what pins the pages that children write to
 _PARTNER = 249  # the socket between the two processes of a worker
 _RULESET, _STDERR = 252, LAST_FD
 _CHECKERS_UIDS = 1000  # how far the uids of test code are from those of programs
 _HEAD_LIMIT = 1 << 20
 
-_former_streams: list[object] = []  # kept, so that no child has to drop them
+_former: list[object] = []  # kept, so that no child has to drop them
+
+# Two programs that have little in common but what all programs have.
+_TRIALS = (
+    """
+def largest(numbers):
+    best = numbers[0]
+    for number in numbers:
+        if number > best:
+            best = number
+    return best
+count = int(input())
+print(largest(list(map(int, input().split()))))
+""",
+    """
+import sys
+words = {}
+for line in sys.stdin:
+    for word in line.split():
+        words[word] = words.get(word, 0) + 1
+for word in sorted(words):
+    print(word, words[word])
+""",
+)
+_TRIAL_INPUT = b"3\n7 21 4\n"
+_TRIAL_SECONDS = 5.0
 
 Answer = tuple[dict[str, Any], bytes]
 
@@ -49,10 +81,11 @@ Answer = tuple[dict[str, Any], bytes]
 def main() -> None:
     """Serve until the pool closes the pipe.
 
-    Arguments: the slot, layers left out, and the pipes of the second process. Runs twice:
-    first to find out and to set what the process proper is started with.
+    Arguments: the slot, layers left out, the kind of coverage, and the pipes of the second
+    process. Runs twice: first to find out and to set what the process proper is started
+    with.
     """
-    slot, without, check_in, check_out, *found = sys.argv[1:]
+    slot, without, coverage, check_in, check_out, *found = sys.argv[1:]
     if not found:
         _start_again()
     die_with_parent()
@@ -71,10 +104,10 @@ def main() -> None:
         ours.detach()
         _take_places(sandbox, *pipes, theirs)
         sandbox.uid += _CHECKERS_UIDS
-        _serve(Checker(sandbox, modules))
+        _serve(Checker(sandbox, modules), "none")
     theirs.detach()
     _take_places(sandbox, 0, 1, ours)
-    _serve(Worker(sandbox, prelude, partner))
+    _serve(Worker(sandbox, prelude, partner, coverage), coverage)
 
 
 def _start_again() -> None:
@@ -103,18 +136,20 @@ def _take_places(
     os.closerange(0, _PARTNER)
 
 
-def _serve(process: Worker | Checker) -> None:
+def _serve(process: Worker | Checker, coverage: str) -> None:
     """Answer frames until the pipe is closed."""
-    _former_streams.extend((sys.stdin, sys.stdout, sys.stderr))
+    _former.extend((sys.stdin, sys.stdout, sys.stderr, sys.modules["__main__"]))
     with open(_STDERR, "w", encoding="utf-8") as log:
         try:
             files = children.make_files()
             child.open_standard_streams()
+            child.set_process_defaults()
             os.closerange(0, len(files))
-            process.sandbox.confine_worker()
             gc.collect()
             immortal.make_immortal()
             gc.freeze()
+            _pin_hot_pages(process.sandbox, coverage)
+            process.sandbox.confine_worker()
             while True:
                 answer = process.answer(*frames.read_frame(CONTROL_IN))
                 if answer is not None:
@@ -127,10 +162,37 @@ def _serve(process: Worker | Checker) -> None:
             os._exit(1)
 
 
+def _pin_hot_pages(sandbox: Sandbox, coverage: str) -> None:
+    """Try two programs of our own, twice: the first time fills the worker's free lists."""
+    limits = Limits(_TRIAL_SECONDS, 4 * _TRIAL_SECONDS, 1 << 30, 1 << 20)
+
+    def make_trial(source: str) -> Callable[[Sandbox], object]:
+        job = child.Job(source, "stdin_main", "", b"", coverage, 1 << 20)
+
+        def inside(hits: mmap.mmap, head: int) -> None:
+            child.run(job, types.ModuleType("unused"), hits, head)
+
+        return lambda around: children.run_child(
+            around,
+            limits,
+            inside,
+            given=_TRIAL_INPUT,
+            open_channel=None,
+            map_size=tracer.map_size(source, coverage),
+        )
+
+    trials = [make_trial(source) for source in _TRIALS]
+    for trial in trials:
+        trial(sandbox)
+    hot_pages.pin_hot_pages(sandbox, trials, _RING)
+
+
 class Worker:
     """Runs programs, and holds no expected value."""
 
-    def __init__(self, sandbox: Sandbox, prelude: types.ModuleType, partner: int) -> None:
+    def __init__(
+        self, sandbox: Sandbox, prelude: types.ModuleType, partner: int, coverage: str
+    ) -> None:
         self.sandbox = sandbox
         self.prelude = prelude
         self.pids = (os.getpid(), partner)
@@ -138,12 +200,11 @@ class Worker:
         self.program: dict[str, Any] = {}
         self.source = ""
         self.compiled: tuple[bytes, bytes] | None = None
-        self.coverage = "statement"
+        self.coverage = coverage
 
     def answer(self, header: dict[str, Any], body: bytes) -> Answer | None:
         """The answer to one frame."""
         if header["kind"] == "hello":
-            self.coverage = header["coverage"]
             return self._hello(header["memory"]), b""
         if header["kind"] == "program":
             self.program = header
