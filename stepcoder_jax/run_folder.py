@@ -70,6 +70,12 @@ class Folder:
         self.config_file = self.path / self.config_name
         self.limits_file = self.path / "limits.json"
 
+    @property
+    def log(self) -> Path:
+        """Where this host logs: hosts other than the first have folders of their own."""
+        index = jax.process_index()
+        return self.path / f"process_{index}" if index else self.path
+
     def open(self, config: Config) -> None:
         """Start a run here, or make sure that this config may go on with the one here."""
         if not config.run.resume:

@@ -76,7 +76,7 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
     with tqdm(
         total=run.num_steps, initial=run.step, unit="step", dynamic_ncols=True
     ) as bar:
-        while not run.is_over and not interrupt.asked:
+        while not run.is_over and not sharding.decided(interrupt.asked):
             epoch, group = next(groups)
             step, metrics = run.step, run.update(group)
             if run.due(settings.evaluation.every):
@@ -97,9 +97,11 @@ def close(run: Run) -> None:
     run.folder.finish(run.model())
     if run.judging is not None and count:
         graded = run.judging.grade(run.params, "test", count, "test")
-        run.folder.write_after(graded)
+        sharding.on_first(lambda: run.folder.write_after(graded))
         for metric, value in scores(graded, "test").items():
             print(f"{metric:28s} {100 * value:5.1f} %")
+    if jax.process_index():
+        return
     report.curves(path / METRICS, path / "curves.png", path.name, PANELS)
     print(f"wrote {path}: give it to `stepcoder train` as --model.checkpoint {path}")
 
@@ -170,23 +172,24 @@ def run(config: Config) -> int:
 
     run.folder becomes a Hugging Face folder, tokenizer included.
     """
+    sharding.join_hosts()
     orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
     if config.run.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
     folder, resumed = SFTFolder(config.run.folder), config.run.resume
-    folder.check(resumed)
+    sharding.on_first(lambda: folder.check(resumed))
     tokenizer = folder.tokenizer() if resumed else build_tokenizer(config)
     config.model = sources.resolve_model(config.model, len(tokenizer))
     config.validate()
     check_batches(config)
     examples, num_steps = load_examples(config, tokenizer)
     with judging(config, tokenizer, folder) as judges, Interrupt() as interrupt:
-        folder.open(config)
+        sharding.on_first(lambda: folder.open(config))
         if not resumed:
-            tokenizer.save_pretrained(folder.path)
+            sharding.on_first(lambda: tokenizer.save_pretrained(folder.path))
         job = Run(config, examples, num_steps, tokenizer, judges, folder)
         events = config.run.tensorboard
-        with Logger(folder.path, tensorboard=events, start_step=job.step) as logger:
+        with Logger(folder.log, tensorboard=events, start_step=job.step) as logger:
             learn(job, logger, interrupt)
         if not job.is_over:
             print(

@@ -71,13 +71,18 @@ class SFTFolder(Folder):
         root = self.best if best else self.checkpoints
         path = root / str(step)
         part = path.with_suffix(".part")
-        for former in (part, path):
-            shutil.rmtree(former, ignore_errors=True)
-        model.save(part)
-        part.rename(path)
         keep = 1 if best else keep
-        for old in models_in(root)[:-keep] if keep else models_in(root):
-            shutil.rmtree(root / str(old))
+        gathered = model.gather()
+
+        def write() -> None:
+            for former in (part, path):
+                shutil.rmtree(former, ignore_errors=True)
+            gathered.save(part)
+            part.rename(path)
+            for old in models_in(root)[:-keep] if keep else models_in(root):
+                shutil.rmtree(root / str(old))
+
+        sharding.on_first(write)
 
     def find_model(self, step: int | None) -> tuple[Path, str]:
         """A model's folder, and what it is: of `step`, else the best, else the last."""
@@ -103,8 +108,13 @@ class SFTFolder(Folder):
 
     def finish(self, model: Model) -> None:
         """Write the model at the end; there is nothing left to go on with."""
-        model.save(self.path)
-        shutil.rmtree(self.states, ignore_errors=True)
+        gathered = model.gather()
+
+        def write() -> None:
+            gathered.save(self.path)
+            shutil.rmtree(self.states, ignore_errors=True)
+
+        sharding.on_first(write)
 
     def write_after(self, rows: Sequence[Graded]) -> None:
         """Keep the verdicts of the model at the end."""
@@ -115,16 +125,20 @@ class Model(NamedTuple):
     """A policy on its way to disk."""
 
     config: ModelConfig
-    params: Any  # of the actor, on the devices or the host
+    params: Any  # of the actor
     tokenizer: Any
 
-    def save(self, folder: Path) -> None:
-        """A Hugging Face folder in bfloat16; LoRA's adapters are added to their base."""
+    def gather(self) -> Model:
+        """The same on this host; LoRA's adapters are added to their base."""
         config, params = self.config, self.params
         if config.lora_rank:
             params = lora.merge(config, params)
             config = dataclasses.replace(config, lora_rank=0)
-        weights.save_checkpoint(folder, config, sharding.to_host(params), "bfloat16")
+        return self._replace(config=config, params=sharding.to_host(params))
+
+    def save(self, folder: Path) -> None:
+        """A Hugging Face folder in bfloat16, of what `gather` returned."""
+        weights.save_checkpoint(folder, self.config, self.params, "bfloat16")
         self.tokenizer.save_pretrained(folder)
 
 

@@ -48,18 +48,23 @@ def make_programs(
     moments = sharding.param_shardings(mesh, moments)
     rows, whole = sharding.batch_sharding(mesh, 0), sharding.replicated(mesh)
     spread, on_mesh = sharding.layout(mesh), partial(sharding.on_mesh, mesh)
+    step = jax.jit(
+        on_mesh(partial(sft_step.step, config, spread, optimizer)),
+        in_shardings=(layout, moments, rows),
+        out_shardings=(layout, moments, whole),
+        donate_argnums=(0, 1),
+    )
+    score = jax.jit(
+        on_mesh(partial(sft_step.loss, config, spread)),
+        in_shardings=(layout, rows),
+        out_shardings=whole,
+    )
+    # jit itself does not split a host's arrays where there are several hosts
     return Programs(
-        step=jax.jit(
-            on_mesh(partial(sft_step.step, config, spread, optimizer)),
-            in_shardings=(layout, moments, rows),
-            out_shardings=(layout, moments, whole),
-            donate_argnums=(0, 1),
+        step=lambda params, state, batch: step(
+            params, state, sharding.to_devices(batch, rows)
         ),
-        score=jax.jit(
-            on_mesh(partial(sft_step.loss, config, spread)),
-            in_shardings=(layout, rows),
-            out_shardings=whole,
-        ),
+        score=lambda params, batch: score(params, sharding.to_devices(batch, rows)),
         init=jax.jit(
             lambda params: optimizer.init(lora.split(params)[0]),
             in_shardings=(layout,),
@@ -200,7 +205,7 @@ class Run:
     def find_end(self) -> bool:
         limit = self.config.sft.minutes * 60
         is_late = 0 < limit < time.monotonic() - self.start
-        return is_late or self.step >= self.num_steps
+        return self.step >= self.num_steps or (limit > 0 and sharding.decided(is_late))
 
     def due(self, every: int) -> bool:
         return every > 0 and (self.step % every == 0 or self.is_over)

@@ -275,6 +275,11 @@ def from_first(tree: Any) -> Any:
     return multihost_utils.broadcast_one_to_all(tree)
 
 
+def decided(yes: bool) -> bool:
+    """What process 0 says: a clock or a Ctrl-C must not part the hosts."""
+    return bool(from_first(np.asarray(yes)))
+
+
 def on_first(action: Callable[[], None]) -> None:
     """Let process 0 act, the others wait until it has: for files that all of them share."""
     if jax.process_index() == 0:

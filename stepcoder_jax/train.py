@@ -270,7 +270,7 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
     config = run.config
     first, last = int(run.state.step), config.run.total_steps
     shares: list[float] = []
-    stopped = interrupt.asked
+    stopped = sharding.decided(interrupt.asked)
     if stopped:
         run.save(best=False)
     with tqdm(total=last, initial=first, unit="it", dynamic_ncols=True) as bar:
@@ -295,7 +295,7 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
             if config.run.rollouts_every and done.step % config.run.rollouts_every == 0:
                 logger.write_rollouts(done.step, rollout_rows(done))
             # read once: a Ctrl-C during the save stops the next iteration
-            stopped = interrupt.asked
+            stopped = sharding.decided(interrupt.asked)
             if run.due(config.run.save_every) or stopped:
                 run.save(best=False)
             shares.append(metrics["cccs/stage0_share"])
@@ -359,10 +359,8 @@ def train(config: Config) -> int:
         if count and step == 0:
             graded = run.grade("test", count, "test before")
             sharding.on_first(lambda: run.folder.write_before(graded))
-        path = run.folder.path
-        if jax.process_index():  # the other hosts keep logs of their own
-            path = path / f"process_{jax.process_index()}"
-        with Logger(path, tensorboard=config.run.tensorboard, start_step=step) as logger:
+        events = config.run.tensorboard
+        with Logger(run.folder.log, tensorboard=events, start_step=step) as logger:
             shares = learn(run, logger, interrupt)
         if int(run.state.step) < config.run.total_steps:
             print(
