@@ -11,7 +11,7 @@ can call io_uring (see seccomp.py).
 
 Which pages: what two children that ran different programs both wrote to, by the bit of
 /proc/self/pagemap that tells a page of one process alone. Where there is no io_uring (some
-containers), no pagemap, or too little memory that may be locked (RLIMIT_MEMLOCK, about 2 MB
+containers), no pagemap, or too little memory that may be locked (RLIMIT_MEMLOCK, 2 to 3 MB
 for a worker), nothing is pinned, and pages are copied as ever.
 
 Sources: https://docs.kernel.org/core-api/pin_user_pages.html and `copy_present_page` in
@@ -93,7 +93,7 @@ def pin_hot_pages(
         ring = _keep(_open_ring(), place)
     except OSError:
         return 0
-    # kernels before 6.4 refuse all buffers for one in a mapping of a file
+    # older kernels refuse all buffers for one in a mapping of a file
     for with_files in (True, False):
         pages = _pages_in(hot, regions, with_files)
         if pages and _register(ring, _spans(pages)):
