@@ -21,16 +21,22 @@ def several_chunks(monkeypatch):
     monkeypatch.setattr(vocabulary, "CHUNK", 70)
 
 
-def make_steps(shape, num_micro_batches=1, **model):
+def make_config(num_micro_batches=1, optimizer="adamw", **model):
     config = kit.tiny_config()
     config.model = kit.tiny_model(**model)
+    config.ppo.actor.name = config.ppo.critic.name = optimizer
     config.ppo.num_micro_batches = num_micro_batches
     config.ppo.num_minibatches = 1
     # Adam divides a gradient near 0 by its own size: with a small eps, rounding in the
     # order of sums would come out as whole steps
     config.ppo.actor.eps = config.ppo.critic.eps = 1e-3
+    return config
+
+
+def make_steps(shape, **fields):
     devices = jax.devices()[: int(np.prod(shape))]
-    return Steps(config, sharding.make_mesh(MeshConfig(*shape), devices), (kit.EOS,))
+    mesh = sharding.make_mesh(MeshConfig(*shape), devices)
+    return Steps(make_config(**fields), mesh, (kit.EOS,))
 
 
 @functools.cache
@@ -81,6 +87,27 @@ def test_one_pass_on_a_mesh_equals_two_on_one_device():
     state, seen, _, _ = steps.learn(steps.init_state(actor), actor, *given)
     got = {"experience": seen, "actor": state.actor, "critic": state.critic}
     jax.tree.map(close, sharding.to_host(got), {name: expected[name] for name in got})
+
+
+@pytest.mark.slow  # two compilations each
+@pytest.mark.parametrize(
+    "fields", [{"lora_rank": 2}, {"optimizer": "adamw8bit"}], ids=["lora", "8bit"]
+)
+def test_what_saves_memory_learns_the_same_on_a_mesh(fields):
+    def learn(shape):
+        steps = make_steps(shape, **fields)
+        actor = steps.place_params(kit.tiny_params())
+        reference = steps.place_reference(actor)
+        given = (steps.init_state(actor), reference, *kit.rollout_batch())
+        state = steps.learn(*given)[0]
+        return sharding.to_host({"actor": state.actor, "critic": state.critic})
+
+    got, expected = learn((2, 2, 2)), learn((1, 1, 1))
+    jax.tree.map(close, got, expected)
+    start = ppo.init_state(make_config(**fields), kit.tiny_params()).actor
+    assert any(
+        map(np.any, jax.tree.leaves(jax.tree.map(np.not_equal, start, got["actor"])))
+    )
 
 
 @pytest.mark.parametrize("shape", MESHES)
