@@ -21,7 +21,8 @@ import numpy as np
 from stepcoder_jax import prompts, weights
 from stepcoder_jax.config import Config, ConfigError, ModelConfig
 from stepcoder_jax.models import lora, policy
-from stepcoder_jax.restore import restore
+from stepcoder_jax.restore import open_folder, restore
+from stepcoder_jax.sft_folder import SFTFolder
 
 
 def export_run(name: str, step: int | None, to: str, dtype: str) -> int:
@@ -33,12 +34,12 @@ def export_run(name: str, step: int | None, to: str, dtype: str) -> int:
     folder = Path(to)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--to: {folder} is not empty; give a new or an empty folder")
-    found = restore(name, step, before=False)
-    if found.critic is None:
+    if isinstance(open_folder(name), SFTFolder):
         raise ConfigError(
             f"RUN: {name} is an SFT run: it is a folder for transformers already, and so "
             f"are those in {name}/checkpoints"
         )
+    found = restore(name, step, before=False)
     config, tokenizer = found.config, found.tokenizer
     part = folder.with_name(folder.name + ".part")
     try:

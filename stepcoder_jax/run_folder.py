@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import platform
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -100,9 +101,15 @@ class Folder:
 
     def _start(self, config: Config) -> None:
         record = {"config": dataclasses.asdict(config), "versions": versions()}
+        self.make()
+        self.config_file.write_text(json.dumps(record, indent=1) + "\n")
+
+    def make(self) -> None:
+        """Make the folder where it is missing, and see that something can be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.config_file.write_text(json.dumps(record, indent=1) + "\n")
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
         except OSError as error:
             raise ConfigError(
                 f"run.folder: cannot write to {self.path} ({error.strerror}); choose "

@@ -9,3 +9,20 @@ os.environ["XLA_FLAGS"] = (
 # arrays of different rank must never be broadcast by accident
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # JAX_COMPILATION_CACHE_DIR, where set, makes a second run faster
+
+# Two processes end together when the files that take longest begin first.
+LONG = (
+    "train sft notebook grpo sharding ppo one_pass export restore sft_step coverage".split()
+)
+
+
+def pytest_configure(config):
+    """Files in their order, where pytest-xdist would begin with those of most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    """The long files first, each whole."""
+    places = {f"test_{name}": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(LONG)))

@@ -74,6 +74,7 @@ def test_an_arm_of_the_quickstart_differs_in_what_it_is_named_for(monkeypatch, a
     assert one == other
 
 
+@pytest.mark.slow  # a minute or two
 def test_two_iterations_on_genuine_apps_plus(tmp_path, monkeypatch):
     path = need_data("apps_plus/problems.json")
     monkeypatch.chdir(ROOT)

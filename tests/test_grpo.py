@@ -18,7 +18,7 @@ from stepcoder_jax.config import ConfigError, GRPOConfig, MeshConfig
 from stepcoder_jax.models import lora
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout
 from stepcoder_jax.steps import Steps
-from stepcoder_jax.vocabulary import TokenScores
+from stepcoder_jax.updates import Current
 
 GROUPS = np.array(
     [
@@ -127,17 +127,8 @@ def by_hand():
     return arrays[0], experience
 
 
-@pytest.fixture
-def parameters_are_logprobs(monkeypatch):
-    """A model whose parameters are its logprobs; its entropy is half of them."""
-    monkeypatch.setattr(grpo.policy, "completion_hidden", lambda _, trunk, *where: trunk)
-    monkeypatch.setattr(grpo.policy, "lm_head", lambda actor: None)
-    scores = lambda head, hidden, *_: TokenScores(hidden, 0.5 * hidden)  # noqa: E731
-    monkeypatch.setattr(grpo, "score_tokens", scores)
-
-
 @pytest.mark.parametrize(("average", "normaliser"), SHARES)
-def test_loss_and_gradient_by_hand(parameters_are_logprobs, average, normaliser):
+def test_loss_and_gradient_by_hand(average, normaliser):
     config = make_config(
         clip_high=0.28,
         kl_coef=0.1,
@@ -149,9 +140,10 @@ def test_loss_and_gradient_by_hand(parameters_are_logprobs, average, normaliser)
     number = grpo.divisor(config, experience)
 
     def loss(logprobs):
-        return grpo.grpo_loss({"trunk": logprobs}, {}, config, experience, number, 1)
+        current = Current(logprobs, 0.5 * logprobs, values=None, hidden=None)
+        return grpo.grpo_loss(config, current, experience, number)
 
-    (got, (sums, _)), gradient = jax.value_and_grad(loss, has_aux=True)(new)
+    (got, (sums, *_)), gradient = jax.value_and_grad(loss, has_aux=True)(new)
     shares = np.array(SHARES[average, normaliser])[:, None]
     entropy = np.where(KEPT, 0.5 * np.asarray(new), 0)
     expected = (SURROGATE + 0.1 * K3 - 0.2 * entropy) * shares
@@ -347,6 +339,7 @@ def on_mesh(shape):
     return sharding.to_host((looked, learned, state.actor))
 
 
+@pytest.mark.slow  # as in test_sharding.py
 def test_several_devices_do_what_one_does():
     def close(a, b):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

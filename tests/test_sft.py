@@ -165,7 +165,10 @@ def kill():
 LORA = ("--model.lora_rank", "2", "--evaluation.every", "0")
 
 
-@pytest.mark.parametrize("flags", ((), LORA), ids=("all", "lora"))
+@pytest.mark.parametrize(
+    "flags",
+    [pytest.param((), id="all"), pytest.param(LORA, id="lora", marks=pytest.mark.slow)],
+)
 def test_a_run_that_was_stopped_twice_is_the_uninterrupted_one(
     first, tmp_path, capsys, flags
 ):

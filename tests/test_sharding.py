@@ -12,7 +12,7 @@ from stepcoder_jax.models import policy
 from stepcoder_jax.pytrees import PromptBatch
 from stepcoder_jax.steps import Steps
 
-MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
+MESHES = [pytest.param((8, 1, 1), marks=pytest.mark.slow), (1, 8, 1), (2, 2, 2)]
 
 
 @pytest.fixture(autouse=True)

@@ -124,6 +124,7 @@ def test_ctrl_c_saves_and_the_resumed_run_is_the_uninterrupted_one(first, tmp_pa
     assert_same_run(first[0], folder)
 
 
+@pytest.mark.slow  # a whole run
 def test_another_seed_gives_another_run(first, tmp_path):
     assert run_train(tmp_path / "other", "--run.seed", "1", "--run.total_steps", "1") == 0
     assert rollouts_of(tmp_path / "other")["0.jsonl"] != rollouts_of(first[0])["0.jsonl"]
