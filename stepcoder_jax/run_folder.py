@@ -11,9 +11,9 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -92,24 +92,24 @@ class Folder:
                 )
 
     def check_new(self) -> None:
-        """Refuse a folder that holds anything."""
+        """Refuse a folder that holds anything, or that cannot be made; makes nothing."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise ConfigError(
                 f"run.folder: {self.path} is not empty; add --run.resume to go on with "
                 "the run in it, or choose another --run.folder"
             )
+        parent = next(path for path in self.path.absolute().parents if path.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ConfigError(
+                f"run.folder: cannot write to {self.path} ({parent} is no folder that may "
+                "be written to); choose another --run.folder"
+            )
 
     def _start(self, config: Config) -> None:
         record = {"config": dataclasses.asdict(config), "versions": versions()}
-        self.make()
-        self.config_file.write_text(json.dumps(record, indent=1) + "\n")
-
-    def make(self) -> None:
-        """Make the folder where it is missing, and see that something can be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.path):
-                pass
+            self.config_file.write_text(json.dumps(record, indent=1) + "\n")
         except OSError as error:
             raise ConfigError(
                 f"run.folder: cannot write to {self.path} ({error.strerror}); choose "

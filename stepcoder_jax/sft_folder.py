@@ -39,7 +39,6 @@ class SFTFolder(Folder):
         """Refuse a folder that cannot be begun in, or gone on in, before any work."""
         if not resume:
             self.check_new()
-            self.make()
             return
         self.read_config()
         if self.is_over:
