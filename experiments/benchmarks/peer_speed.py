@@ -13,8 +13,10 @@ Work       Random weights of a Qwen2 shape, float32, temperature 1, no truncatio
            step       sampling at fixed lengths, scoring by actor, reference and critic,
                       and one update of actor and of a critic of its own, reward constant
 Measures   Seconds between two starts of the same work, medians of --runs, the programs
-           taking turns, so that all see the same machine. What is compiled is compiled in
-           two rounds before. The bound is the time to read every weight once per token, at
+           taking turns, so that all see the same machine: a program is stopped (SIGSTOP)
+           while it is not its turn, since one that answers when its completions are drawn
+           goes on with its update then (tunix does, for 6 CPU seconds of B's 30), and that
+           belongs to its own next turn. What is compiled is compiled in two rounds before. The bound is the time to read every weight once per token, at
            the bandwidth that a sum over as many bytes has here.
 """
 
@@ -23,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -384,6 +387,7 @@ class Contestant:
             env=environment,
         )
         self.answer()  # it has started
+        self.process.send_signal(signal.SIGSTOP)
 
     def answer(self) -> dict:
         line = self.process.stdout.readline()
@@ -393,9 +397,13 @@ class Contestant:
         return json.loads(line)
 
     def run(self) -> dict:
+        """One turn: the others are stopped, so that none works in another's time."""
+        self.process.send_signal(signal.SIGCONT)
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
-        return self.answer()
+        answer = self.answer()
+        self.process.send_signal(signal.SIGSTOP)
+        return answer
 
     def close(self) -> None:
         self.process.kill()
