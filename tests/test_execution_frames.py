@@ -17,12 +17,12 @@ from stepcoder_jax.records import Mode, TestCase, Verdict
 
 
 def read(data: bytes):
-    """What read_frame makes of a pipe that holds `data` and is then closed."""
+    """What a Reader makes of a pipe that holds `data` and is then closed."""
     reader, writer = os.pipe()
     try:
         os.write(writer, data)
         os.close(writer)
-        return frames.read_frame(reader, time.monotonic() + 5)
+        return frames.Reader(reader).read(time.monotonic() + 5)
     finally:
         os.close(reader)
 

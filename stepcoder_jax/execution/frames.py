@@ -12,27 +12,64 @@ from typing import Any
 _PREFIX = struct.Struct("!II")
 MAX_HEADER = 1 << 20
 MAX_BODY = 1 << 30
+_AT_ONCE, _AT_MOST = 1 << 16, 1 << 20  # bytes of a read
 
 
 class FrameError(Exception):
     """The other side closed the pipe, fell silent, or sent what is not a frame."""
 
 
-def write_frame(fd: int, header: dict[str, Any], body: bytes = b"") -> None:
-    """Write one frame whole; BrokenPipeError when the reader is gone."""
+def pack(header: dict[str, Any], body: bytes = b"") -> bytes:
+    """One frame."""
     head = json.dumps(header).encode()
-    view = memoryview(_PREFIX.pack(len(head), len(body)) + head + body)
+    return _PREFIX.pack(len(head), len(body)) + head + body
+
+
+def send(fd: int, packed: bytes) -> None:
+    """Write frames whole; BrokenPipeError when the reader is gone."""
+    view = memoryview(packed)
     while view:
         view = view[os.write(fd, view) :]
 
 
-def read_frame(fd: int, deadline: float | None = None) -> tuple[dict[str, Any], bytes]:
-    """Read one frame; `deadline` is a time.monotonic() value, None waits for ever."""
-    head_size, body_size = _PREFIX.unpack(_read_exactly(fd, _PREFIX.size, deadline))
-    if head_size > MAX_HEADER or body_size > MAX_BODY:
-        raise FrameError(f"frame of {head_size} + {body_size} bytes is over the limit")
-    header = _parse_header(_read_exactly(fd, head_size, deadline))
-    return header, _read_exactly(fd, body_size, deadline)
+class Reader:
+    """Reads frames from a pipe of which it is the only reader.
+
+    It takes at once what is there, mostly a whole frame: three reads, each with a wait
+    before it, cost as much as all else that is done with a short one.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._left = b""  # of the next frame
+        self._poller = select.poll()
+        self._poller.register(fd, select.POLLIN)
+
+    def read(self, deadline: float | None = None) -> tuple[dict[str, Any], bytes]:
+        """One frame; `deadline` is a time.monotonic() value, None waits for ever."""
+        head_size, body_size = _PREFIX.unpack(self._take(_PREFIX.size, deadline))
+        if head_size > MAX_HEADER or body_size > MAX_BODY:
+            raise FrameError(f"frame of {head_size} + {body_size} bytes is over the limit")
+        header = _parse_header(self._take(head_size, deadline))
+        return header, self._take(body_size, deadline)
+
+    def _take(self, size: int, deadline: float | None) -> bytes:
+        parts, missing = [self._left], size - len(self._left)
+        while missing > 0:
+            if deadline is not None:
+                self._wait(deadline)
+            part = os.read(self.fd, min(max(missing, _AT_ONCE), _AT_MOST))
+            if not part:
+                raise FrameError("the pipe was closed")
+            parts.append(part)
+            missing -= len(part)
+        data = b"".join(parts)
+        self._left = data[size:]
+        return data[:size]
+
+    def _wait(self, deadline: float) -> None:
+        if not self._poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise FrameError("no answer in time")
 
 
 def _parse_header(data: bytes) -> dict[str, Any]:
@@ -43,23 +80,3 @@ def _parse_header(data: bytes) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise FrameError(f"the header is a {type(header).__name__}, not an object")
     return header
-
-
-def _read_exactly(fd: int, size: int, deadline: float | None) -> bytes:
-    parts: list[bytes] = []
-    while size:
-        if deadline is not None:
-            _wait_readable(fd, deadline)
-        part = os.read(fd, min(size, 1 << 20))
-        if not part:
-            raise FrameError("the pipe was closed")
-        parts.append(part)
-        size -= len(part)
-    return b"".join(parts)
-
-
-def _wait_readable(fd: int, deadline: float) -> None:
-    poller = select.poll()
-    poller.register(fd, select.POLLIN)
-    if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
-        raise FrameError("no answer in time")

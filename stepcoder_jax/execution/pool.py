@@ -16,7 +16,14 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Sequence
 
-from stepcoder_jax.execution import async_streams, cache, frames, streams, verdicts
+from stepcoder_jax.execution import (
+    affinity,
+    async_streams,
+    cache,
+    frames,
+    streams,
+    verdicts,
+)
 from stepcoder_jax.execution.dialogue import AnyWorker
 from stepcoder_jax.execution.metrics import PoolMetrics
 from stepcoder_jax.execution.settings import (
@@ -51,6 +58,7 @@ class Pool:
         self._cache: cache.ReportCache[Job] = cache.ReportCache(settings.cache_size)
         self._metrics = PoolMetrics()
         self._busy: set[int] = set()
+        self._processors = affinity.Processors()
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._workers: list[AnyWorker | None] = [None] * settings.worker_count
         self._closing = False
@@ -197,6 +205,7 @@ class Pool:
         for thread in self._threads:
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join()
+        self._processors.release()
         for job in _drain(self._jobs):
             job.ticket.deliver((job.index, RuntimeError("the pool was closed")))
 
@@ -258,6 +267,7 @@ class Pool:
         job.ticket.deliver((job.index, answer))
 
     def _make_worker(self, slot: int) -> AnyWorker:
+        self._processors.pin(slot)  # this thread, and what it starts
         return WorkerProcess(self.settings, slot)
 
     def _start_worker(self, slot: int) -> AnyWorker:

@@ -44,15 +44,17 @@ class WorkerProcess(dialogue.AnyWorker):
             os.close(check_out)
         assert self.process.stdin is not None and self.process.stdout is not None
         self.requests = self.process.stdin.fileno()
-        self.answers = self.process.stdout.fileno()
+        self.answers = frames.Reader(self.process.stdout.fileno())
+        self.checked = frames.Reader(self.check_answers)
+        self._program = b""  # its frame, which goes out with that of its first test
         self.hello = self._greet()
         self.level = canaries.level(self.hello["canaries"])
 
     def _greet(self) -> dict[str, Any]:
         try:
             memory = self.settings.memory_mb << 20
-            frames.write_frame(self.requests, {"kind": "hello", "memory": memory})
-            hello, _ = frames.read_frame(self.answers, time.monotonic() + _START_SECONDS)
+            frames.send(self.requests, frames.pack({"kind": "hello", "memory": memory}))
+            hello, _ = self.answers.read(time.monotonic() + _START_SECONDS)
         except (frames.FrameError, OSError) as error:
             raise SandboxError(
                 f"the judge's worker did not start ({error}): {self._last_words()}; set "
@@ -100,7 +102,7 @@ class WorkerProcess(dialogue.AnyWorker):
             "tests": len(problem.tests),
         }
         source = program.source.encode("utf-8", "surrogatepass")
-        frames.write_frame(self.requests, header, source)
+        self._program = frames.pack(header, source)
         return super().judge(program)
 
     def _run_test(self, program: Program, test: TestCase) -> tuple[TestResult, str]:
@@ -108,17 +110,19 @@ class WorkerProcess(dialogue.AnyWorker):
         limits = self._limits(problem.cpu_seconds)
         header = {"kind": "test", "limits": limits}
         inputs = dialogue.encode_inputs(test, problem.mode)
-        frames.write_frame(self.requests, header, inputs)
+        frames.send(self.requests, self._program + frames.pack(header, inputs))
+        self._program = b""
         if problem.mode is Mode.ASSERT_PROXY:
             check = {
                 "kind": "check",
                 "limits": limits,
                 "entry_point": problem.entry_point,
             }
-            frames.write_frame(self.checks, check, dialogue.encode_text(test.inputs))
+            code = dialogue.encode_text(test.inputs)
+            frames.send(self.checks, frames.pack(check, code))
         seen = verdicts.Seen.read(self.answers, limits)
         if problem.mode is Mode.ASSERT_PROXY:
-            checked = verdicts.Seen.read(self.check_answers, limits)
+            checked = verdicts.Seen.read(self.checked, limits)
             return verdicts.judge_check(seen, checked)
         return verdicts.judge_test(problem.mode, test, seen)
 

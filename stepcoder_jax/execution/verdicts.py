@@ -29,10 +29,10 @@ class Seen(NamedTuple):
     output: int  # the limit in bytes that stdout, stderr and the result had
 
     @classmethod
-    def read(cls, fd: int, limits: dict[str, Any]) -> Seen:
+    def read(cls, answers: frames.Reader, limits: dict[str, Any]) -> Seen:
         """Read a worker's answer to a test; FrameError when it does not come in time."""
         deadline = time.monotonic() + limits["wall"] + _GRACE_SECONDS
-        answer, body = frames.read_frame(fd, deadline)
+        answer, body = answers.read(deadline)
         parts, start = {}, 0
         for name, size in answer["parts"].items():
             parts[name] = body[start : start + size]

@@ -150,10 +150,11 @@ def _serve(process: Worker | Checker, coverage: str) -> None:
             gc.freeze()
             _pin_hot_pages(process.sandbox, coverage)
             process.sandbox.confine_worker()
+            requests = frames.Reader(CONTROL_IN)
             while True:
-                answer = process.answer(*frames.read_frame(CONTROL_IN))
+                answer = process.answer(*requests.read())
                 if answer is not None:
-                    frames.write_frame(CONTROL_OUT, *answer)
+                    frames.send(CONTROL_OUT, frames.pack(*answer))
         except (frames.FrameError, BrokenPipeError, children.TrainerGone):
             os._exit(0)
         except BaseException:
