@@ -9,10 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
+import sft_kit
 from run_kit import HERE, metrics_of, rollouts_of, saved
 
-from stepcoder_jax import sharding
+from stepcoder_jax import sharding, weights
+from stepcoder_jax.data import generated
 
 SCRIPT = Path(__file__).with_name("two_hosts.py")
 PLAIN = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
@@ -67,23 +71,52 @@ def test_a_host_that_cannot_be_placed_is_refused(monkeypatch, said):
         sharding.join_hosts()
 
 
-@pytest.mark.slow  # three runs, each with its own compilation
+def run_on_one_host(*command: str) -> str:
+    """The same on one process with two devices."""
+    two_devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    ended = subprocess.run(
+        [sys.executable, *command],
+        env=os.environ | PLAIN | two_devices,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return ended.stdout
+
+
+def assert_close(rows: list[dict], expected: list[dict]) -> None:
+    """Metrics of two hosts and of one: sums come in another order."""
+    for row, other in zip(rows, expected, strict=True):
+        assert row == pytest.approx(other, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.slow  # five runs, each with its own compilation
 def test_a_run_on_two_hosts_is_that_of_one_host_with_two_devices(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     command = ("-m", "stepcoder_jax", "train", HERE, "--run.folder")
-    subprocess.run(
-        [sys.executable, *command, str(one)],
-        env=os.environ | PLAIN | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
-        check=True,
-        capture_output=True,
-    )
+    run_on_one_host(*command, str(one))
     run_on_two_hosts(*command, str(two), "--run.total_steps", "2")
     run_on_two_hosts(*command, str(two), "--run.resume")
     assert rollouts_of(two) == rollouts_of(one)
-    for row, expected in zip(metrics_of(two), metrics_of(one), strict=True):
-        assert row == pytest.approx(expected, rel=1e-4, abs=1e-6)
-    printed = run_on_two_hosts(
-        "-m", "stepcoder_jax", "evaluate", str(two), "--split", "test"
-    )
-    assert "8 problems of test" in printed[0]
+    assert_close(metrics_of(two), metrics_of(one))
     assert saved(two, 4)[2]["step"] == 4
+    generated.write(generated.load("test")[:8], tmp_path / "problems.json")
+    measured = ("--problems", str(tmp_path / "problems.json"), "--samples", "4")
+    command = ("-m", "stepcoder_jax", "evaluate", str(two), *measured, "--out")
+    run_on_one_host(*command, str(tmp_path / "by_one"))
+    printed = run_on_two_hosts(*command, str(tmp_path / "by_two"))
+    assert "32 samples of 8 problems" in printed[0]
+    for name in ("samples.jsonl", "results.json"):
+        found = (tmp_path / "by_two" / name).read_text()
+        assert found == (tmp_path / "by_one" / name).read_text()
+
+
+@pytest.mark.slow  # two runs, each with its own compilation
+def test_fine_tuning_on_two_hosts_is_that_of_one_host_with_two_devices(tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    command = ("-m", "stepcoder_jax", "sft", sft_kit.HERE, "--run.folder")
+    run_on_one_host(*command, str(one))
+    run_on_two_hosts(*command, str(two))
+    assert_close(sft_kit.metrics_of(two), sft_kit.metrics_of(one))
+    found, expected = (weights.load_checkpoint(x, np.float32)[1] for x in (two, one))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), found, expected)
