@@ -45,7 +45,9 @@ def test_every_machine_has_the_same_test_split():
     assert hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16] == "351d52321ab3a134"
 
 
-@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize(
+    "split", [pytest.param(x, marks=[pytest.mark.slow] * (x == "sft")) for x in SPLITS]
+)
 def test_sizes(split):
     problems = problems_of(split)
     counts = collections.Counter(problem.difficulty for problem in problems)

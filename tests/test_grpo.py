@@ -263,6 +263,7 @@ def test_a_gradient_that_is_not_finite_is_counted():
     assert metrics["nonfinite"] >= 1
 
 
+@pytest.mark.slow  # the same lines of `updates` that test_ppo runs
 def test_micro_batches_trimmed_to_their_width_change_nothing():
     """A mean per sequence: weights are the rows' own, the divisor is the minibatch's."""
     state, plain, _, after, learned = iteration()

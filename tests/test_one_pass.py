@@ -43,7 +43,7 @@ CASES = {
 }
 
 
-SLOW = ("shared", "warm-up", "lora")  # two compilations each
+SLOW = ("grpo", "shared", "warm-up", "lora")  # two compilations each
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,7 @@ DIFFERENT = {
 }
 
 
+@pytest.mark.slow  # the shared hostile programs, above, take the same way
 def test_the_battery(pool, local):
     """Verdicts; the error of a program that attacks the judge depends on what it finds."""
     programs = [case.program for case in CASES]

@@ -93,9 +93,14 @@ def test_neither_batch_size_nor_order_changes_a_completion():
     "sizes",
     [
         {"num_slots": 3, "num_prompts": 1, "chunk": 4},
-        {"num_slots": 5, "num_prompts": 2, "chunk": 1},
         {"num_slots": 8, "num_prompts": 3, "chunk": 7},
-        {"num_slots": 24, "num_prompts": 4, "chunk": 16},
+        *(
+            pytest.param(sizes, marks=pytest.mark.slow)
+            for sizes in (
+                {"num_slots": 5, "num_prompts": 2, "chunk": 1},
+                {"num_slots": 24, "num_prompts": 4, "chunk": 16},
+            )
+        ),
     ],
 )
 def test_slots_chunks_and_refills_change_no_completion(sizes):

@@ -97,6 +97,7 @@ def test_nothing_is_compiled_after_the_second_iteration(first):
     assert per_row[1:] == [per_row[1]] * (STEPS - 1)
 
 
+@pytest.mark.slow  # a resumed run that is the whole one, to the bit, says the same
 def test_one_seed_gives_one_run(first, tmp_path):
     assert run_train(tmp_path / "second") == 0
     assert_same_run(first[0], tmp_path / "second")

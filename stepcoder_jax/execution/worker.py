@@ -16,6 +16,7 @@ standard library has at hand, not pathlib, not dataclasses (350 pages with inspe
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import mmap
@@ -26,7 +27,6 @@ import socket
 import sys
 import traceback
 import types
-from collections.abc import Callable
 from typing import Any
 
 from stepcoder_jax.execution import (
@@ -164,25 +164,32 @@ def _serve(process: Worker | Checker, coverage: str) -> None:
 
 
 def _pin_hot_pages(sandbox: Sandbox, coverage: str) -> None:
-    """Try two programs of our own, twice: the first time fills the worker's free lists."""
+    """Try programs of our own, twice: the first time fills the worker's free lists.
+
+    One of them is tried as a further test is run, compiled before: what only the compiler
+    writes to is not worth a copy at each fork.
+    """
     limits = Limits(_TRIAL_SECONDS, 4 * _TRIAL_SECONDS, 1 << 30, 1 << 20)
 
-    def make_trial(source: str) -> Callable[[Sandbox], object]:
-        job = child.Job(source, "stdin_main", "", b"", coverage, 1 << 20)
-
+    def try_program(job: child.Job, around: Sandbox) -> children.Answer:
         def inside(hits: mmap.mmap, head: int) -> None:
             child.run(job, types.ModuleType("unused"), hits, head)
 
-        return lambda around: children.run_child(
+        return children.run_child(
             around,
             limits,
             inside,
             given=_TRIAL_INPUT,
             open_channel=None,
-            map_size=tracer.map_size(source, coverage),
+            map_size=tracer.map_size(job.source, coverage),
         )
 
-    trials = [make_trial(source) for source in _TRIALS]
+    jobs = [
+        child.Job(source, "stdin_main", "", b"", coverage, 1 << 20) for source in _TRIALS
+    ]
+    _, parts = try_program(jobs[0]._replace(is_kept=True), sandbox)
+    jobs.append(jobs[0]._replace(compiled=child.split_head(parts["head"])[1]))
+    trials = [functools.partial(try_program, job) for job in jobs]
     for trial in trials:
         trial(sandbox)
     hot_pages.pin_hot_pages(sandbox, trials, _RING)
