@@ -276,6 +276,7 @@ def test_micro_batches_trimmed_to_their_width_change_nothing():
         np.testing.assert_allclose(metrics[name], learned[name], rtol=1e-4)
 
 
+@pytest.mark.slow  # test_lora does it with PPO
 def test_adapters_alone_are_trained():
     config = make_config()
     config.model.lora_rank = 4
@@ -359,6 +360,7 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow  # by the loop of `train`, as in test_train
 def test_a_resumed_run_is_the_uninterrupted_one(run, tmp_path):
     folder = tmp_path / "resumed"
     shutil.copytree(run, folder)

@@ -189,7 +189,13 @@ def test_every_canonical_solution_passes(genuine, genuine_reports):
     assert sum(report.passed for report in genuine_reports) >= 313  # 3 import numpy, scipy
 
 
-@pytest.mark.parametrize("name", INTERPRETERS[1:])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(x, marks=[pytest.mark.slow] * (x == "python3.13"))
+        for x in INTERPRETERS[1:]
+    ],
+)
 def test_every_interpreter_gives_the_same_statements(genuine, genuine_reports, name):
     reports = run_solutions(genuine, find_interpreter(name))
     compared = 0

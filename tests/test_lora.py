@@ -109,7 +109,9 @@ def iteration(shared_trunk):
     return state, metrics, after, learned, later
 
 
-@pytest.mark.parametrize("shared_trunk", [False, True])
+@pytest.mark.parametrize(
+    "shared_trunk", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_an_iteration_moves_the_adapters_alone(shared_trunk):
     state, metrics, after, learned, later = iteration(shared_trunk)
     assert metrics["kl"] == 0 and metrics["kl_sampled"] == 0  # the base is the reference

@@ -80,6 +80,7 @@ def close(a, b):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow  # test_one_pass has one device, and the above the mesh
 def test_one_pass_on_a_mesh_equals_two_on_one_device():
     expected, _ = run_iteration((1, 1, 1))
     steps = make_steps((2, 2, 2))
