@@ -10,7 +10,7 @@ import pytest
 from stepcoder_jax.execution import Pool, PoolSettings, affinity
 from stepcoder_jax.records import Mode, Problem, Program, TestCase
 
-ALLOWED = os.sched_getaffinity(0)
+ALLOWED = set(sorted(os.sched_getaffinity(0))[:2])  # few, whatever the machine has
 CLAIM = """
 import sys
 from stepcoder_jax.execution import affinity
@@ -21,6 +21,14 @@ for slot in range(int(sys.argv[2])):
 print(len(processors._claims), flush=True)
 sys.stdin.read()
 """
+
+
+@pytest.fixture(autouse=True)
+def few_processors():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, ALLOWED)
+    yield
+    os.sched_setaffinity(0, before)
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +99,7 @@ def test_a_processor_that_was_taken_away_is_no_error(monkeypatch):
     monkeypatch.setattr(os, "sched_setaffinity", refuse)
     processors = affinity.Processors()
     processors.pin(0)
+    assert set(processors._claims) == {0}  # and the claim holds
     processors.release()
 
 

@@ -6,8 +6,8 @@ PYTHON are sandbox interpreters (default: this one). Prints a Markdown row per i
 and program: seconds without coverage, and the ratios for statements and for expressions.
 Runs are interleaved, all on one processor. A ratio is that of the least CPU seconds of
 all rounds, since what a virtual machine's host takes away counts as the program's own; in
-brackets the median of the rounds' ratios. Wanted: at most 1.1 on Python 3.12 and newer, at
-most 2 on 3.11.
+brackets the median of the rounds' ratios: where the two differ, neither is to be trusted.
+Wanted: at most 1.1 on Python 3.12 and newer, at most 2 on 3.11.
 """
 
 from __future__ import annotations

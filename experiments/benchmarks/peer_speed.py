@@ -12,9 +12,8 @@ Work       Random weights of a Qwen2 shape, float32, temperature 1, no truncatio
                       that lengths differ (mean 32, cut at the limit)
            step       sampling at fixed lengths, scoring by actor, reference and critic,
                       and one update of actor and of a critic of its own, reward constant;
-                      on B all three go over two rows at a time, which changes no number:
-                      ours gains a fifth by it (a layer's activations then fit into the
-                      cache), the peers gain and lose nothing
+                      on B all three go over two rows at a time, which changes no number
+                      and is the fastest split for ours (experiments/LOG.md has others)
 Measures   Seconds between two starts of the same work, medians of --runs, the programs
            taking turns, so that all see the same machine: a program is stopped (SIGSTOP)
            while it is not its turn, since one that answers when its completions are drawn

@@ -35,8 +35,8 @@ def send(fd: int, packed: bytes) -> None:
 class Reader:
     """Reads frames from a pipe of which it is the only reader.
 
-    It takes at once what is there, mostly a whole frame: three reads, each with a wait
-    before it, cost as much as all else that is done with a short one.
+    It takes at once what is there, mostly a whole frame, and not its three parts by a wait
+    and a read each.
     """
 
     def __init__(self, fd: int) -> None:
