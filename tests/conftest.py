@@ -3,8 +3,11 @@
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Eight devices, so that meshes can be tested; and LLVM does not optimise, which takes longer
+# than what the tests run (test_notebook.py, whose commands are a user's, goes without).
 os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    os.environ.get("XLA_FLAGS", "")
+    + " --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 ).strip()
 # arrays of different rank must never be broadcast by accident
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
