@@ -138,7 +138,10 @@ def test_shared_hostile_programs(pool, local):
     there, here = pool.run(programs), local.run(programs)
     for row, far, near in zip(rows, there, here):
         assert far.verdict in row["verdicts"], (row["id"], far)
-        assert far.executed == near.executed, row["id"]
+        seen = sorted((far.executed, near.executed), key=len)
+        # cut off, the slower one may have come less far
+        assert seen[0] == seen[1] or "timeout" in row["verdicts"], row["id"]
+        assert seen[0] <= seen[1], row["id"]
 
 
 # Its title -> why another verdict than the local sandbox's is right there.
