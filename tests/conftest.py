@@ -3,7 +3,7 @@
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Eight devices, so that meshes can be tested; and LLVM does not optimise, which takes longer
+# Eight devices, so that meshes can be tested. LLVM does not optimise: that takes longer
 # than what the tests run (test_notebook.py, whose commands are a user's, goes without).
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
