@@ -15,10 +15,17 @@ import gc, json, sys
 sys.path.insert(0, sys.argv[1])
 from stepcoder_jax.execution import immortal
 def mine(): return 1
-counts = lambda: [sys.getrefcount(x) for x in (json, mine, mine.__code__, sys.path)]
-before = counts()
+deep = {"a": [(str(10**9), float("2.5"), b"%d" % 10**9)]}
+held = (json, mine, mine.__code__, sys.path, deep["a"][0][0], *deep["a"][0][1:])
+held += (dict.__dict__["fromkeys"], mine.__code__.co_linetable)
+counts = lambda: [sys.getrefcount(x) for x in held]
+def pages():
+    with open("/proc/self/smaps_rollup") as file:
+        return next(int(line.split()[1]) // 4 for line in file if "Anonymous:" in line)
+before, size = counts(), pages()
 done = immortal.make_immortal()
 assert bool(done) == immortal.supported()
+assert pages() < size + 100, (size, pages())
 print(all(now == 0xFFFFFFFF for now in counts()), before == counts())
 names = [str(n) for n in range(1000)]  # objects made later live and die as ever
 assert sys.getrefcount(names) == 2

@@ -38,17 +38,24 @@ def make_immortal() -> int:
     """
     if not supported():
         return 0
-    found: dict[int, object] = {}
+    # What has been seen is told by its count. A table of all objects would leave garbage, a
+    # fifth of the worker's memory, for each fork to copy.
     pending: list[object] = gc.get_objects()
+    made = sum(map(_make, pending))
     while pending:
-        fresh = {id(each): each for each in pending if id(each) not in found}
-        found |= fresh
-        pending = [each for owner in fresh.values() for each in _held_by(owner)]
-    ours = {id(found), id(sys._getframe())}
-    for address, each in found.items():
-        if address not in ours:
-            _count(each).value = _IMMORTAL
-    return len(found)
+        fresh = [each for each in _held_by(pending.pop()) if _make(each)]
+        made += len(fresh)
+        pending += fresh
+    return made
+
+
+def _make(each: object) -> bool:
+    """Make an object immortal; False for one that was."""
+    count = _count(each)
+    if count.value == _IMMORTAL:
+        return False
+    count.value = _IMMORTAL
+    return True
 
 
 def _held_by(owner: object) -> Iterable[object]:
