@@ -73,16 +73,17 @@ def test_verdicts_of_the_proxy(pool, name):
     assert not report.weak
 
 
-# Each tries to make the test code end well without the right values.
+# Each tries to make the test code end well without the right values. The secret is longer
+# than the digits of an address, which objects are printed with.
 CHEATS = {
     "own builtins": "abs = lambda x: 0\nlen = lambda x: 3\ndef f(x): return 7",
     "patched builtins": "import builtins\nbuiltins.abs = lambda x: 0\n"
     "builtins.AssertionError = Exception\ndef f(x): return 7",
-    "frames": "import sys, gc\ndef f(x):\n    needle = str(int('4216') + 1)\n"
+    "frames": "import sys, gc\ndef f(x):\n    needle = str(int('4217421741') + 1)\n"
     "    found = [o for o in gc.get_objects() if needle in str(o)[:9999]]\n"
     "    print('SEEN' if found else '')\n    return 7",
     "expected values on the input": "import sys\n"
-    "def f(x): print('SEEN' if '4217' in sys.stdin.read() else '')",
+    "def f(x): print('SEEN' if '4217421742' in sys.stdin.read() else '')",
     "forged answer": "import os\ndef f(x):\n    os.write(5, b'\\x00\\x00\\x00\\x02[]')\n"
     "    return 7",
     "forged length": "import os\ndef f(x):\n    os.write(5, b'\\xff' * 99)\n    return 7",
@@ -95,7 +96,10 @@ CHEATS = {
     "own result note": "import os\ndef f(x):\n    os.pwrite(3, b'passed\\n\\n0', 0)\n"
     "    os._exit(0)",
 }
-SECRET = "secret = 4217\ntry:\n    assert abs(f(1) - secret) < 1\nexcept ValueError: pass\n"
+SECRET = (
+    "secret = 4217421742\n"
+    "try:\n    assert abs(f(1) - secret) < 1\nexcept ValueError: pass\n"
+)
 
 
 @pytest.mark.parametrize("name", CHEATS)
