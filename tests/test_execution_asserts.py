@@ -73,8 +73,8 @@ def test_verdicts_of_the_proxy(pool, name):
     assert not report.weak
 
 
-# Each tries to make the test code end well without the right values. The secret is longer
-# than the digits of an address, which objects are printed with.
+# Each tries to make the test code end well without the right values. The secret is too
+# long to stand in an address, which objects are printed with, by chance.
 CHEATS = {
     "own builtins": "abs = lambda x: 0\nlen = lambda x: 3\ndef f(x): return 7",
     "patched builtins": "import builtins\nbuiltins.abs = lambda x: 0\n"

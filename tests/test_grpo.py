@@ -291,7 +291,8 @@ def test_adapters_alone_are_trained():
     looked, (after, _) = run(state, *kit.rollout_batch())
     jax.tree.map(np.testing.assert_array_equal, lora.strip(after.actor), kit.tiny_params())
     assert differs(lora.split(after.actor)[0], lora.split(state.actor)[0])
-    assert looked["kl"] == pytest.approx(0, abs=1e-6)  # the base is the reference
+    # the base is the reference, but for how the compiler rounds two programs
+    assert looked["kl"] == pytest.approx(0, abs=1e-7)
 
 
 def test_it_learns_a_bandit():

@@ -117,6 +117,10 @@ def test_reports_are_those_of_the_local_pool(pool, local, name):
     assert there.weak == (options is BESIDE)
 
 
+def is_endless(row):
+    return "timeout" in row["verdicts"] and "MemoryError" not in row["source"]
+
+
 def hostile_programs():
     rows = json.loads(need_data("hostile/programs.json").read_text())
     return rows, [
@@ -126,7 +130,8 @@ def hostile_programs():
             mode=Mode.CALL if row["mode"] == "call" else Mode.STDIN_MAIN,
             entry_point=row["entry_point"],
             name=row["id"],
-            cpu_seconds=0.5 if "timeout" in row["verdicts"] else 2.0,
+            # what fills its memory first needs time to come to the end of it
+            cpu_seconds=0.5 if is_endless(row) else 2.0,
         )
         for row in rows
     ]
@@ -138,10 +143,7 @@ def test_shared_hostile_programs(pool, local):
     there, here = pool.run(programs), local.run(programs)
     for row, far, near in zip(rows, there, here):
         assert far.verdict in row["verdicts"], (row["id"], far)
-        seen = sorted((far.executed, near.executed), key=len)
-        # cut off, the slower one may have come less far
-        assert seen[0] == seen[1] or "timeout" in row["verdicts"], row["id"]
-        assert seen[0] <= seen[1], row["id"]
+        assert far.executed == near.executed, row["id"]
 
 
 # Its title -> why another verdict than the local sandbox's is right there.
