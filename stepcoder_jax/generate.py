@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from stepcoder_jax import prompts, sharding
 from stepcoder_jax.config import Config, PromptConfig
 from stepcoder_jax.execution import Pool
+from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.pytrees import PromptBatch
 from stepcoder_jax.records import Program, Report, Task, Verdict
 from stepcoder_jax.slots import Completion, FindStop
@@ -67,8 +67,8 @@ def judge_stream(
 ) -> Judged:
     """Judge completions as they end, one for each task; row i of them continues task i.
 
-    The pool takes programs without limit, so that decoding never waits for it. A progress
-    bar counts verdicts, where there is a `label`.
+    The pool takes programs without limit, so that decoding never waits for it. Verdicts
+    are counted aloud where there is a `label`.
     """
     completions: list[Completion] = []
     programs: list[Program] = []
@@ -86,9 +86,7 @@ def judge_stream(
         last_token = time.perf_counter()
 
     reports: dict[int, Report] = {}
-    with tqdm(
-        total=len(tasks), desc=label, unit="program", leave=False, disable=not label
-    ) as bar:
+    with CountProgress(len(tasks), "program", label, is_quiet=not label) as bar:
         for place, report in coder.pool.stream(as_they_end(), window=len(tasks)):
             reports[place] = report
             bar.update()

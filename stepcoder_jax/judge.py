@@ -8,12 +8,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TextIO
 
-import tqdm
 import tyro
 
 from stepcoder_jax.config import ExecutionConfig
 from stepcoder_jax.data.problems import digest, read_any
 from stepcoder_jax.execution import PoolSettings, limits, open_pool
+from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.records import InputError, Problem, Program, Report, TestResult, Verdict
 
 _MOST_LISTED = 20
@@ -140,7 +140,7 @@ def write_limits(options: JudgeOptions) -> int:
         return _EXIT_BAD_INPUT
     with (
         open_pool(options.settings()) as pool,
-        tqdm.tqdm(total=len(problems), desc="CPU limits") as bar,
+        CountProgress(len(problems), "problem", "CPU limits") as bar,
     ):
         found = limits.measure_limits(pool, problems, bar.update)
     try:
@@ -172,7 +172,7 @@ def judge(
         return _EXIT_BAD_INPUT
     programs = [Program(problem, problem.solution, 0, ()) for problem in problems]
     reports: list[Report | None] = [None] * len(programs)
-    with open_pool(settings) as pool, tqdm.tqdm(total=len(programs), unit="program") as bar:
+    with open_pool(settings) as pool, CountProgress(len(programs), "program") as bar:
         for index, report in pool.stream(programs):
             reports[index] = report
             bar.update()

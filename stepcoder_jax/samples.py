@@ -19,8 +19,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
-from tqdm import tqdm
-
 from stepcoder_jax import outcomes
 from stepcoder_jax.data.mbpp import ID_PREFIX
 from stepcoder_jax.data.problems import read_any
@@ -40,6 +38,7 @@ from stepcoder_jax.judge import (
     with_limits,
 )
 from stepcoder_jax.outcomes import Outcome
+from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.records import InputError, Problem, Program, Report, Verdict
 from stepcoder_jax.taxonomy import bug_of
 
@@ -60,7 +59,7 @@ class Results:
     """The rows of results, written as they come, and what is kept of them."""
 
     file: TextIO
-    bar: Any  # tqdm
+    bar: CountProgress
     outcomes: list[Outcome] = dataclasses.field(default_factory=list)
 
     def keep(self, sample: Sample, report: Report) -> None:
@@ -91,7 +90,7 @@ def judge_samples(options: JudgeOptions) -> int:
     with (
         open_pool(settings) as pool,
         _create(path, options.force) as file,
-        tqdm(total=total, unit="sample") as bar,
+        CountProgress(total, "sample") as bar,
     ):
         results = Results(file, bar)
         samples = good_samples(options.path, problems)
@@ -100,7 +99,7 @@ def judge_samples(options: JudgeOptions) -> int:
                 judge_window(pool, window, results.keep)
         except KeyboardInterrupt:
             bar.close()
-            print(f"stopped: {bar.n} of {total} samples are judged, in {path}")
+            print(f"stopped: {bar.done} of {total} samples are judged, in {path}")
             return _EXIT_STOPPED
     print_summary(results.outcomes, len(problems), options.k)
     print(f"results: {path}")

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 from absl import logging as orbax_logging
-from tqdm import tqdm
 
 from stepcoder_jax import (
     raft,
@@ -33,6 +32,7 @@ from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.generate import Coder
 from stepcoder_jax.interrupt import Interrupt
 from stepcoder_jax.logger import METRICS, Logger
+from stepcoder_jax.progress import StepProgress, describe_update
 from stepcoder_jax.records import Problem
 from stepcoder_jax.sft_folder import SFTFolder
 from stepcoder_jax.sft_rows import Example
@@ -73,20 +73,18 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
     """Update until the last step or Ctrl-C, which saves what a resume needs."""
     settings = run.config
     groups = run.groups()
-    with tqdm(
-        total=run.num_steps, initial=run.step, unit="step", dynamic_ncols=True
-    ) as bar:
+    with StepProgress(run.num_steps, "update", first=run.step) as progress:
         while not run.is_over and not sharding.decided(interrupt.asked):
             epoch, group = next(groups)
             step, metrics = run.step, run.update(group)
             if run.due(settings.evaluation.every):
                 metrics |= run.validate()
-            logger.write(step, {"epoch": epoch, **metrics})
+            row = {"epoch": epoch, **metrics}
+            logger.write(step, row)
             if run.due(settings.run.save_every):
                 run.folder.save_model(run.step, run.model(), settings.run.keep, best=False)
                 run.save_state()
-            bar.update()
-            bar.set_postfix_str(f"epoch={epoch} loss={metrics['loss']:.4f}")
+            progress.update(describe_update(row))
     if not run.is_over:
         run.save_state()
 

@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from stepcoder_jax import hf_config, sharding, weights
 from stepcoder_jax.config import Config, ConfigError, DataConfig, ModelConfig
@@ -19,6 +18,7 @@ from stepcoder_jax.data import generated
 from stepcoder_jax.data.problems import digest, read_any
 from stepcoder_jax.execution import PoolSettings, limits, open_pool
 from stepcoder_jax.models import policy
+from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.records import Problem
 
 BUILTIN = "builtin"
@@ -186,11 +186,14 @@ def _known_limits(
 
 
 def _measure(problems: list[Problem], settings: PoolSettings) -> limits.Limits:
-    """Run reference solutions, with a bar, and name those that fail."""
+    """Run reference solutions, tell how far, and name those that fail."""
     if not problems:
         return {}
     plain = dataclasses.replace(settings, coverage="none", tests="early_exit")
-    with open_pool(plain) as pool, tqdm(total=len(problems), desc="CPU limits") as bar:
+    with (
+        open_pool(plain) as pool,
+        CountProgress(len(problems), "problem", "CPU limits") as bar,
+    ):
         found = limits.measure_limits(pool, problems, bar.update)
     failed = [name for name, seconds in found.items() if seconds is None]
     if failed:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from absl import logging as orbax_logging
-from tqdm import tqdm
 
 from stepcoder_jax import (
     cccs,
@@ -36,6 +35,7 @@ from stepcoder_jax.execution import Pool, PoolSettings, open_pool
 from stepcoder_jax.generate import Coder
 from stepcoder_jax.interrupt import Interrupt
 from stepcoder_jax.logger import Logger
+from stepcoder_jax.progress import StepProgress, describe_iteration
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout, TrainState
 from stepcoder_jax.records import Problem, Program, Report, Task
 from stepcoder_jax.run_folder import RunFolder, versions
@@ -273,7 +273,7 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
     stopped = sharding.decided(interrupt.asked)
     if stopped:
         run.save(best=False)
-    with tqdm(total=last, initial=first, unit="it", dynamic_ncols=True) as bar:
+    with StepProgress(last, "iteration", first=first) as progress:
         while int(run.state.step) < last and not stopped:
             start = time.perf_counter()
             run.state, run.curriculum, done = iterate(
@@ -281,7 +281,7 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
             )
             run.verdicts.update(str(judged.verdict) for judged in done.reports)
             if run.coder.pool.unsafe:
-                tqdm.write(run.coder.pool.banner, file=sys.stderr)
+                progress.write(run.coder.pool.banner)
             metrics = done.metrics
             if metrics.pop("nonfinite"):
                 raise FloatingPointError(
@@ -299,23 +299,8 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
             if run.due(config.run.save_every) or stopped:
                 run.save(best=False)
             shares.append(metrics["cccs/stage0_share"])
-            bar.update()
-            bar.set_postfix_str(progress(config, metrics))
+            progress.update(describe_iteration(metrics, config.batch_size))
     return shares
-
-
-def progress(config: Config, metrics: dict[str, Any]) -> str:
-    """The numbers that matter, for the progress bar."""
-    parts = " ".join(
-        f"{name}={metrics['seconds/' + name]:.1f}s"
-        for name in ("sample", "judge", "update")
-    )
-    return (
-        f"reward={metrics['reward']:+.2f} pass={metrics['pass_rate']:.2f} "
-        f"KL={float(metrics['kl']):.3f} stage0={metrics['cccs/stage0_share']:.2f} "
-        f"masked={metrics['fgo/masked']:.2f} "
-        f"rollouts/s={config.batch_size / metrics['seconds/iteration']:.0f} {parts}"
-    )
 
 
 def close(run: Run, shares: Sequence[float]) -> None:

@@ -9,9 +9,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from stepcoder_jax.execution import PoolSettings, open_pool
+from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.records import Problem, Program, Report
 
 _OTHER_SEED = 1  # the judge's own is 0
@@ -28,7 +27,7 @@ def run_solutions(
     settings = dataclasses.replace(settings, tests="run_all", cache_size=0)
     with (
         open_pool(settings) as pool,
-        tqdm(total=len(programs), desc=title, unit="solution") as bar,
+        CountProgress(len(programs), "solution", title) as bar,
     ):
         for index, report in pool.stream(programs):
             reports[index] = report
