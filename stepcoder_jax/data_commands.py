@@ -136,9 +136,13 @@ def generate(options: GenerateOptions) -> int:
     return _EXIT_GOOD
 
 
-def _read(path: str, strict: bool) -> tuple[list[Problem], list[str]]:
+def _read(
+    path: str, strict: bool, execution: ExecutionConfig
+) -> tuple[list[Problem], list[str]]:
     """As `read_any`; complaints are printed, and a file of bad rows alone is refused."""
-    problems, complaints = read_any(path, strict=strict)
+    problems, complaints = read_any(
+        path, strict=strict, settings=_settings(execution, "none")
+    )
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     if not problems:
@@ -154,7 +158,7 @@ def _settings(
 
 def show_stats(options: StatsOptions) -> int:
     """`stepcoder data stats`; returns the exit code."""
-    problems, complaints = _read(options.file, options.strict)
+    problems, complaints = _read(options.file, options.strict, options.execution)
     units: dict[str, stats.Measure] = {"characters": len}
     if options.tokenizer:
         units["tokens"] = _token_counter(options.tokenizer)
@@ -193,12 +197,14 @@ def check(options: CheckOptions) -> int:
     splits: dict[str, list[Problem]] = {}
     sources: dict[str, curation_report.Source] = {}
     for split, file in options.files().items():
-        problems, complaints = _read(file, options.strict)
+        problems, complaints = _read(file, options.strict, options.execution)
         splits[split] = problems
         sources[split] = curation_report.Source(
             file, digest(file), len(problems), tuple(complaints)
         )
-    against = {file: _read(file, options.strict)[0] for file in options.against}
+    against = {
+        file: _read(file, options.strict, options.execution)[0] for file in options.against
+    }
     settings = _settings(options.execution, "none")
     findings = find_all(splits, settings, options.drop, limits)
     shared, benchmarks = _look_for_benchmarks(splits["train"], against, limits)

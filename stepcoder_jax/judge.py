@@ -88,7 +88,9 @@ def judge_file(options: JudgeOptions) -> int:
             "--out, --force and --k are for results of samples; give --problems FILE as "
             "well"
         )
-    found, complaints = read_any(options.path, strict=options.strict)
+    found, complaints = read_any(
+        options.path, strict=options.strict, settings=options.settings()
+    )
     problems = [problem for problem in found if problem.solution]
     if len(problems) < len(found):
         print(
@@ -127,7 +129,9 @@ def write_limits(options: JudgeOptions) -> int:
 
     What was measured for other versions of the file stays beside it.
     """
-    problems, complaints = read_any(options.path, strict=options.strict)
+    problems, complaints = read_any(
+        options.path, strict=options.strict, settings=options.settings()
+    )
     path, known_as = limits.side_file(options.path), digest(options.path)
     if limits.read_limits(path, known_as) is not None and not options.force:
         raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stepcoder_jax.estimates import Estimate, estimate, pass_at_k
@@ -25,6 +25,7 @@ class Outcome(NamedTuple):
     bug: Bug | None = None
     truncated: bool = False  # ended by the length limit
     weak: bool = False  # graded within reach of the program: in no pass@k
+    metadata: Mapping[str, Any] = {}  # the problem's
 
 
 class Scores(NamedTuple):

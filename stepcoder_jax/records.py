@@ -75,6 +75,8 @@ class Problem:
     tests: tuple[TestCase, ...]
     difficulty: str
     cpu_seconds: float | None = None  # measured limit of one test; None: the default
+    # what a file of our own format says beside these, as JSON values
+    metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -133,7 +133,9 @@ def results_path(options: JudgeOptions) -> str:
 
 def read_index(options: JudgeOptions) -> tuple[dict[str, Problem], int]:
     """The problems by their ids, and the number of bad rows, which are printed."""
-    problems, complaints = read_any(options.problems, strict=options.strict)
+    problems, complaints = read_any(
+        options.problems, strict=options.strict, settings=options.settings()
+    )
     for complaint in complaints:
         print(complaint)
     if not problems:
@@ -233,12 +235,14 @@ def outcome_of(problem: Problem, report: Report, truncated: bool = False) -> Out
         bug_of(report, expected),
         truncated,
         report.weak,
+        problem.metadata,
     )
 
 
 def describe_outcome(outcome: Outcome) -> dict[str, Any]:
     """The fields of a row of results that `stepcoder compare` reads, beside `task_id`."""
-    return {
+    about = {"problem_metadata": dict(outcome.metadata)} if outcome.metadata else {}
+    return about | {
         "passed": outcome.verdict is Verdict.PASS,
         "result": str(outcome.verdict),
         "difficulty": outcome.difficulty,

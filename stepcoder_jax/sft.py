@@ -55,7 +55,7 @@ def judging(config: Config, tokenizer: Any, folder: SFTFolder) -> Iterator[Judgi
         return
 
     def find(split: Split, count: int) -> list[Problem]:
-        problems = sources.load_problems(config.data, split)[:count]
+        problems = sources.load_problems(config.data, split, config.execution)[:count]
         return sources.limit_cpu(problems, config, split, folder.limits_file)
 
     if config.evaluation.every and not sources.load_problems(config.data, "validation"):
@@ -107,7 +107,7 @@ def close(run: Run) -> None:
 def load_examples(config: Config, tokenizer: Any) -> tuple[list[Example], int]:
     """What is learnt, and in how many updates; says so on standard error."""
     settings = config.sft
-    problems = sources.load_pool(config.data, settings.split)
+    problems = sources.load_pool(config.data, settings.split, config.execution)
     if settings.samples:
         examples, told = raft.select(problems, tokenizer, config)
     else:

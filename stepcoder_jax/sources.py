@@ -13,7 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from stepcoder_jax import hf_config, sharding, weights
-from stepcoder_jax.config import Config, ConfigError, DataConfig, ModelConfig
+from stepcoder_jax.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    ExecutionConfig,
+    ModelConfig,
+)
 from stepcoder_jax.data import generated
 from stepcoder_jax.data.problems import digest, read_any
 from stepcoder_jax.execution import PoolSettings, limits, open_pool
@@ -113,18 +119,22 @@ def split_file(config: DataConfig, split: generated.Split) -> str:
     return paths.get(split, config.path)
 
 
-def load_problems(config: DataConfig, split: generated.Split) -> list[Problem]:
+def load_problems(
+    config: DataConfig, split: generated.Split, execution: ExecutionConfig | None = None
+) -> list[Problem]:
     """The problems of a split; complaints about bad rows go to standard error.
 
     The generated benchmark has all splits. Of files, `data.path` is the train split and
     `data.validation` and `data.test` are the others; a split without a file is empty.
+    Canonical solutions that must tell what is expected run as `execution` says.
     """
     if config.path == BUILTIN:
         return generated.load(split)
     path = split_file(config, split)
     if not path:
         return []
-    problems, complaints = read_any(path, strict=config.strict)
+    settings = PoolSettings(**vars(execution or ExecutionConfig()))
+    problems, complaints = read_any(path, strict=config.strict, settings=settings)
     for complaint in complaints:
         print(complaint, file=sys.stderr)
     if complaints:
@@ -134,9 +144,11 @@ def load_problems(config: DataConfig, split: generated.Split) -> list[Problem]:
     return problems
 
 
-def load_pool(config: DataConfig, split: generated.Split) -> list[Problem]:
+def load_pool(
+    config: DataConfig, split: generated.Split, execution: ExecutionConfig | None = None
+) -> list[Problem]:
     """The problems to learn from: the first `data.pool_size` of a split, or all of it."""
-    problems = load_problems(config, split)
+    problems = load_problems(config, split, execution)
     return problems[: config.pool_size] if config.pool_size else problems
 
 

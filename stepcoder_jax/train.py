@@ -187,7 +187,7 @@ class Run:
         mesh = sharding.make_mesh(config.mesh, jax.devices())
         self.config = config
         self.steps = Steps(config, mesh, (tokenizer.eos_token_id,))
-        self.problems = sources.load_pool(config.data, "train")
+        self.problems = sources.load_pool(config.data, "train", config.execution)
         self.curriculum = cccs.initial(self.problems, config.cccs)
         self.check_prompts(tokenizer)
         self.coder = Coder.make(config, self.steps, pool, tokenizer)
@@ -246,7 +246,8 @@ class Run:
 
     def grade(self, split: Split, count: int, label: str) -> list[Graded]:
         """Greedy verdicts on the first `count` problems of a split."""
-        problems = sources.load_problems(self.config.data, split)[:count]
+        config = self.config
+        problems = sources.load_problems(config.data, split, config.execution)[:count]
         problems = self.limit_cpu(problems, split)
         return grade(self.coder, self.state.actor, problems, label)
 

@@ -31,6 +31,7 @@ ODD = Problem(
     ),
     "hard",
     2.5,
+    {"source": ["é", {"a": None}]},
 )
 MAIN = Problem("m", "s", "", "x", None, Mode.STDIN_MAIN, (TestCase("", "\n"),), "easy")
 CODE = dataclasses.replace(

@@ -57,6 +57,20 @@ def test_rows_become_problems(tmp_path):
     assert second == Problem("m", "", "", "", None, Mode.STDIN_MAIN, tests, "unknown")
 
 
+def test_a_files_own_fields_are_kept(tmp_path, capsys):
+    about = {"source": {"url": "u"}, "ratings": [1, 2.5], "python": "é"}
+    path, copy = tmp_path / "file.jsonl", tmp_path / "copy.jsonl"
+    path.write_text(f"{json.dumps(ROW | about)}\n{json.dumps(MAIN)}\n")
+    problems, complaints = read_any(str(path), strict=True)
+    assert complaints == []
+    assert [problem.metadata for problem in problems] == [about, {}]
+    said = "kept as metadata, without a say in the verdict: python (1 rows), ratings (1"
+    assert said in capsys.readouterr().err
+    own.write(problems, copy)
+    assert read_any(str(copy), strict=True)[0] == problems
+    hash(dataclasses.replace(problems[1], metadata=about))  # dicts have none
+
+
 def test_all_modes_are_written_and_read(tmp_path):
     code = TestCase("assert f(1) == 2\n", None)
     base = dataclasses.replace(own.read_row(ROW), cpu_seconds=None)
@@ -168,7 +182,6 @@ BAD_ROWS = [
     (change(ROW, id=" "), "field id: expected text, got only blanks"),
     (change(ROW, statement=...), "field statement: expected str, but it is missing"),
     (change(ROW, solution=3), "field solution: expected str, got int 3"),
-    (change(ROW, extra=3), "field extra: unknown; there are cpu_seconds, difficulty"),
     (
         change(ROW, mode="calls"),
         'field mode: expected one of stdin_main, .*got str "calls"',

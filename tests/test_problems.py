@@ -52,9 +52,34 @@ def test_every_format_in_either_shape(tmp_path, name, shape):
 def test_other_files_are_refused_with_the_formats_named(tmp_path, text, got):
     path = tmp_path / "file"
     path.write_text(text)
-    formats = "expected an APPS.*HumanEval, MBPP or Live.*humaneval: entry_point, test\\)"
+    formats = "expected an APPS.*HumanEval.*MBPP.*or Live.*humaneval: entry_point, test\\)"
     with pytest.raises(DataError, match=f"{formats}.*got as {got}"):
         read_any(str(path), strict=False)
+
+
+TOLD = [
+    (MBPP_ROW, "challenge_test_list (1 rows); the benchmark itself does not run"),
+    ({**HUMANEVAL_ROW, "example_test": "x"}, "are not read, and judge nothing: example_te"),
+    ({**STDIN_ROW, "private_tests": [1], "tags": []}, "nothing: private_tests (1 rows)\n"),
+]
+
+
+@pytest.mark.parametrize(("row", "said"), TOLD)
+def test_fields_that_judge_nothing_are_told(tmp_path, capsys, row, said):
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps(row))
+    _, complaints = read_any(str(path), strict=True)
+    assert complaints == []
+    err = capsys.readouterr().err
+    assert err.startswith(f"{path}: ") and said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("row", [HUMANEVAL_ROW, SANITIZED, PLUS, OWN_ROW, APPS_ROW])
+def test_of_rows_whose_fields_are_known_nothing_is_told(tmp_path, capsys, row):
+    path = tmp_path / "file.jsonl"
+    path.write_text(json.dumps(row))
+    read_any(str(path), strict=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_digest_is_of_contents_and_of_a_folders_names(tmp_path):

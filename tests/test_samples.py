@@ -392,3 +392,18 @@ def test_canonical_solutions_as_samples(tmp_path, capsys):
     (tmp_path / "s.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert main(["judge", str(tmp_path / "s.jsonl"), "--problems", str(path)]) == 0
     assert "pass@1: 100.0 % (12 problems, 12 samples)" in capsys.readouterr().out
+
+
+def test_a_problems_own_fields_stand_in_its_rows(judge, tmp_path):
+    problem = {
+        "id": "mine",
+        "statement": "s",
+        "mode": "stdin_main",
+        "tests": [{"inputs": "", "expected": "1"}],
+        "source": "a book",
+    }
+    sample = {"task_id": "mine", "solution": "print(1)", "metadata": "the sample's"}
+    code, _, _ = judge([sample], problems=[problem])
+    (row,) = read(tmp_path / "samples_results.jsonl")
+    assert (code, row["passed"], row["metadata"]) == (0, True, "the sample's")
+    assert row["problem_metadata"] == {"source": "a book"}

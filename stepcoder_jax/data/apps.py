@@ -25,6 +25,10 @@ from stepcoder_jax.data.source import parse
 from stepcoder_jax.records import Mode, Problem, TestCase
 
 MARKS = {"input_output", "question"}  # fields that no other format has
+READ = {
+    "id", "problem_id", "question", "input_output", "solutions", "starter_code",
+    "difficulty", "url",
+}  # fmt: skip
 QUESTION = "question.txt"
 _FILES = {  # file of a problem's folder -> field of a row
     "input_output.json": "input_output",

@@ -68,6 +68,7 @@ class AppsPlus(tfds.core.GeneratorBasedBuilder):
         text = tfds.features.Text()
         features: dict[str, Any] = dict.fromkeys(_TEXTS, text)
         features |= {"entry_point": text, "mode": text, "cpu_seconds": np.float64}
+        features["metadata"] = text
         features["tests"] = tfds.features.Sequence({"inputs": text, "expected": text})
         return tfds.core.DatasetInfo(
             builder=self,
@@ -147,6 +148,7 @@ def to_example(problem: Problem) -> dict[str, Any]:
         "entry_point": problem.entry_point or "",
         "mode": str(problem.mode),
         "cpu_seconds": problem.cpu_seconds or 0.0,
+        "metadata": json.dumps(dict(problem.metadata)),
         "tests": [
             {name: json.dumps(value) for name, value in test.items()}
             for test in row["tests"]
@@ -168,13 +170,18 @@ def from_example(example: Mapping[str, Any]) -> Problem:
     """The problem of a row; to_example's inverse."""
     texts = {name: example[name].decode() for name in _TEXTS}
     tests = example["tests"]
-    row = texts | {
-        "entry_point": example["entry_point"].decode() or None,
-        "mode": Mode(example["mode"].decode()),
-        "cpu_seconds": float(example["cpu_seconds"]) or None,
-        "tests": [
-            {"inputs": json.loads(given), "expected": json.loads(wanted)}
-            for given, wanted in zip(tests["inputs"], tests["expected"])
-        ],
-    }
+    about = json.loads(example.get("metadata", b"{}"))  # older sets have none
+    row = (
+        about
+        | texts
+        | {
+            "entry_point": example["entry_point"].decode() or None,
+            "mode": Mode(example["mode"].decode()),
+            "cpu_seconds": float(example["cpu_seconds"]) or None,
+            "tests": [
+                {"inputs": json.loads(given), "expected": json.loads(wanted)}
+                for given, wanted in zip(tests["inputs"], tests["expected"])
+            ],
+        }
+    )
     return own.read_row(row)

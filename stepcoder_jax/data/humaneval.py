@@ -1,9 +1,10 @@
-"""Reader of HumanEval files, and of HumanEval+ ones with a `test` field (arXiv:2107.03374).
+"""Reader of HumanEval files, and of HumanEval+ ones of the hub (arXiv:2107.03374).
 
 The one test of a problem is the source of `check` as in the benchmark's own harness: the
 prompt, whose helper functions `check` may call, then `test`, then the call. The prompt also
 defines the function that the program is to write, as a stub, so its name is bound to the
-program's function again behind it.
+program's function again behind it. HumanEval+ as on the hub has its inputs and results in
+`test`, as EvalPlus releases it has none there: that is evalplus.py's.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from stepcoder_jax.data.source import parse
 from stepcoder_jax.records import Mode, Problem, TestCase
 
 MARKS = {"entry_point", "test"}  # fields that no other format has
+READ = {"task_id", "prompt", "entry_point", "canonical_solution", "test"}
 
 
 def read_problems(path: str, *, strict: bool) -> tuple[list[Problem], list[str]]:
@@ -33,12 +35,7 @@ def read_row(row: dict[str, Any], number: int) -> Problem:
     prompt, entry_point = require_text(row, "prompt"), require_text(row, "entry_point")
     if not entry_point.isidentifier():
         raise DataError(f"field entry_point: expected a name, got {entry_point!r}")
-    if "plus_input" in row and "test" not in row:
-        raise DataError(
-            "field test: missing, for this is EvalPlus's working form, whose expected "
-            "outputs are yet to be computed; take its HumanEvalPlus-OriginFmt.jsonl.gz, or "
-            "the files of evalplus/humanevalplus and evalplus/mbppplus on the hub"
-        )
+    rows.refuse_plus(row)
     test = require_text(row, "test")
     parse("prompt", prompt)
     parse("test", test)

@@ -21,6 +21,11 @@ from stepcoder_jax.data.rows import DataError, require, require_text, say
 from stepcoder_jax.records import Mode, Problem, TestCase
 
 MARKS = {"question_content", "public_test_cases"}  # fields that no other format has
+READ = {
+    "question_id", "question_content", "starter_code", "difficulty", "metadata",
+    "public_test_cases", "private_test_cases",
+    "question_title", "platform", "contest_id", "contest_date",
+}  # fmt: skip
 LARGEST = 1 << 30  # bytes of one problem's private tests, unpacked
 _FIELDS = {"input", "output", "testtype"}
 _MODES = {"stdin": Mode.STDIN_MAIN, "functional": Mode.CALL}

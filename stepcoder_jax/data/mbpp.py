@@ -22,6 +22,11 @@ from stepcoder_jax.data.source import parse
 from stepcoder_jax.records import Mode, Problem, TestCase
 
 MARKS = {"test_list", "test_setup_code", "test_imports"}  # fields no other format has
+READ = {
+    "task_id", "text", "prompt", "code", "test_list", "test", "test_setup_code",
+    "test_imports", "source_file",
+}  # fmt: skip
+CHALLENGE = "challenge_test_list"  # not run, as by the benchmark itself
 ID_PREFIX = "Mbpp/"
 
 
@@ -36,6 +41,7 @@ def read_problems(path: str, *, strict: bool) -> tuple[list[Problem], list[str]]
 def read_row(row: dict[str, Any], number: int) -> Problem:
     """The problem of one object; DataError naming the field that is wrong."""
     del number
+    rows.refuse_plus(row)
     text = require_text(row, "prompt" if "prompt" in row else "text")
     # Python reads "\r\n" as "\n", in string literals too.
     solution = require_text(row, "code").replace("\r\n", "\n")

@@ -17,13 +17,13 @@ One object per line (or a JSON list of them), UTF-8, gzipped or not:
 and the result; in the assert modes, the source of the test code, and null. A value that
 JSON has no word for (tuple, set, bytes, complex, a dict whose keys are not all text) is
 {"python": "(1, 2)"}: its Python literal, as an argument or result as a whole. NaN and the
-infinities stand as Python's `json` writes them. Fields of other names are refused.
+infinities stand as Python's `json` writes them. Fields of other names are the file's own:
+they are kept as `metadata` of the problem, and go where it goes.
 """
 
 from __future__ import annotations
 
 import ast
-import cmath
 import json
 import math
 from collections.abc import Iterable
@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from stepcoder_jax.data import rows
+from stepcoder_jax.data.literals import source_of
 from stepcoder_jax.data.rows import DataError, require, require_text, say
 from stepcoder_jax.records import Mode, Problem, TestCase
 
@@ -39,7 +40,7 @@ STDIN_MODES = (Mode.STDIN_MAIN, Mode.STDIN_FN)
 ASSERT_MODES = (Mode.ASSERT_PROXY, Mode.ASSERT_INPROC)
 LITERAL = "python"  # {"python": "(1, 2)"}
 UNKNOWN = "unknown"
-_FIELDS = {
+READ = {
     "id", "statement", "starter_code", "solution", "entry_point", "mode", "tests",
     "difficulty", "cpu_seconds",
 }  # fmt: skip
@@ -56,10 +57,6 @@ def read_problems(path: str, *, strict: bool) -> tuple[list[Problem], list[str]]
 def read_row(row: dict[str, Any], number: int = 0) -> Problem:
     """The problem of one object; DataError naming the field that is wrong."""
     del number
-    for field in row.keys() - _FIELDS:
-        raise DataError(
-            f"field {field}: unknown; there are {', '.join(sorted(_FIELDS))}; take it out"
-        )
     mode = _read_mode(require(row, "mode", str))
     tests = require(row, "tests", list)
     if not tests:
@@ -74,6 +71,7 @@ def read_row(row: dict[str, Any], number: int = 0) -> Problem:
         tests=tuple(_read_test(i, test, mode) for i, test in enumerate(tests)),
         difficulty=_optional(row, "difficulty", UNKNOWN),
         cpu_seconds=_read_cpu_seconds(row.get("cpu_seconds")),
+        metadata={name: value for name, value in row.items() if name not in READ},
     )
 
 
@@ -149,31 +147,7 @@ def load_value(place: str, value: Any) -> Any:
 
 def dump_value(value: Any) -> Any:
     """The Python value -> as it stands in a file; DataError for what no literal says."""
-    return value if _is_json(value) else {LITERAL: _literal(value)}
-
-
-def _literal(value: Any) -> str:
-    """The source of a value, the same in every process: sets are in order of their text."""
-    kind = type(value)
-    if kind is list:
-        return f"[{', '.join(map(_literal, value))}]"
-    if kind is tuple:
-        comma = "," if len(value) == 1 else ""
-        return f"({', '.join(map(_literal, value))}{comma})"
-    if kind is dict:
-        pairs = (f"{_literal(key)}: {_literal(item)}" for key, item in value.items())
-        return f"{{{', '.join(pairs)}}}"
-    if kind is set:
-        return f"{{{', '.join(sorted(map(_literal, value)))}}}" if value else "set()"
-    if kind in (float, complex) and not cmath.isfinite(value):
-        if kind is float and not math.isnan(value):
-            return "1e999" if value > 0 else "-1e999"
-    elif value is None or kind in (bool, int, float, complex, str, bytes):
-        return repr(value)
-    raise DataError(
-        "expected values of None, bool, int, float, complex, str, bytes, list, tuple, dict "
-        f"and set, and no NaN inside of others, got {kind.__name__} {str(value)[:40]}"
-    )
+    return value if _is_json(value) else {LITERAL: source_of(value)}
 
 
 def _is_json(value: Any) -> bool:
@@ -193,6 +167,7 @@ def to_row(problem: Problem) -> dict[str, Any]:
     except DataError as error:
         raise DataError(f"problem {problem.id}: tests: {error}") from None
     return {
+        **problem.metadata,
         "id": problem.id,
         "statement": problem.statement,
         "starter_code": problem.starter_code,

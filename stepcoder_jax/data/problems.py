@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
+import collections
 import hashlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Collection, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
-from stepcoder_jax.data import apps, apps_plus, humaneval, livecodebench, mbpp, own
+from stepcoder_jax.data import (
+    apps,
+    apps_plus,
+    evalplus,
+    humaneval,
+    livecodebench,
+    mbpp,
+    own,
+)
 from stepcoder_jax.data.rows import DataError, Row, collect, iter_rows, say
+from stepcoder_jax.execution import PoolSettings
 from stepcoder_jax.execution.limits import digest_file
 from stepcoder_jax.records import Problem
 
 WANTED = (
-    "an APPS+ v1, APPS, HumanEval, MBPP or LiveCodeBench file or problems as JSON lines of "
-    "our own"
+    "an APPS+ v1, APPS, HumanEval(+), MBPP(+) or LiveCodeBench file or problems as JSON "
+    "lines of our own"
 )
 FOLDERS = "a folder of APPS problems (.../train/0000) or FOLDER:SPLIT of a built data set"
 # HumanEval is last: MBPP+ has a field `test` and our own format has `entry_point` as well.
-_READERS: tuple[ModuleType, ...] = (apps_plus, apps, livecodebench, mbpp, own, humaneval)
+# EvalPlus's releases come before both: their rows have a `test` or an `entry_point` too.
+_READERS: tuple[ModuleType, ...] = (
+    apps_plus,
+    apps,
+    livecodebench,
+    evalplus,
+    mbpp,
+    own,
+    humaneval,
+)
 
 
-def read_any(path: str, *, strict: bool) -> tuple[list[Problem], list[str]]:
+def read_any(
+    path: str, *, strict: bool, settings: PoolSettings | None = None
+) -> tuple[list[Problem], list[str]]:
     """Read a file of a format that the fields of its rows tell, or a folder of problems.
 
     A folder is one of APPS, or with its split named ("FOLDER:train") one that `stepcoder
     data build` wrote. Returns the good rows' problems and one complaint per bad row.
     DataError for a file that cannot be read or is none of these and, when `strict`, for
-    the first bad row.
+    the first bad row. Where expected values are what canonical solutions return
+    (evalplus.py), those are run in a pool of `settings`.
     """
     built = split_built(path)
     if built is not None:
@@ -38,10 +61,41 @@ def read_any(path: str, *, strict: bool) -> tuple[list[Problem], list[str]]:
     if not Path(path).is_dir():
         rest = iter_rows(path, WANTED)
         reader, begun = _recognise(path, rest)
-        return collect(path, chain(begun, rest), reader.read_row, strict=strict)
+        unread: collections.Counter[str] = collections.Counter()
+        found = _count_unread(chain(begun, rest), reader.READ, unread)
+        if reader is evalplus:
+            settings = settings or PoolSettings()
+            read = evalplus.read_file(path, found, strict=strict, settings=settings)
+        else:
+            read = collect(path, found, reader.read_row, strict=strict)
+        if unread:
+            print(f"{path}: {_tell_unread(reader, unread)}", file=sys.stderr)
+        return read
     if apps.is_folder(Path(path)):
         return apps.read_folder(path, strict=strict)
     raise DataError(f"{path}: is a folder; expected {WANTED}, {FOLDERS}")
+
+
+def _count_unread(
+    rows: Iterable[Row], known: Collection[str], unread: collections.Counter[str]
+) -> Iterator[Row]:
+    """The rows; `unread` counts those that hold something in a field that is not known."""
+    for row in rows:
+        if isinstance(row.value, dict):
+            unread.update(
+                name for name, value in row.value.items() if name not in known and value
+            )
+        yield row
+
+
+def _tell_unread(reader: ModuleType, unread: collections.Counter[str]) -> str:
+    """One line on fields that judge nothing: tests among them must not go unnoticed."""
+    fields = ", ".join(f"{name} ({count} rows)" for name, count in sorted(unread.items()))
+    if reader is own:
+        return f"kept as metadata, without a say in the verdict: {fields}"
+    if reader is mbpp and mbpp.CHALLENGE in unread:
+        fields += "; the benchmark itself does not run the challenge tests"
+    return f"fields that are not read, and judge nothing: {fields}"
 
 
 def split_built(path: str) -> tuple[str, str] | None:

@@ -163,6 +163,15 @@ def require(row: dict[str, Any], field: str, kind: type) -> Any:
     return row[field]
 
 
+def refuse_plus(row: dict[str, Any]) -> None:
+    """DataError for a row of EvalPlus's releases among rows of the benchmark itself."""
+    if "plus_input" in row:
+        raise DataError(
+            "field plus_input: not of the format that this file begins with, whose tests "
+            "would be all that judges it; put the rows that have it in a file of their own"
+        )
+
+
 def require_text(row: dict[str, Any], field: str) -> str:
     """The field's text; DataError when it is missing, no text, or blank."""
     text: str = require(row, field, str)

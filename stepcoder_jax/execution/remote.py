@@ -96,7 +96,8 @@ class RemoteWorker(dialogue.AnyWorker):
             verdict = Verdict.TIMEOUT if ran.timed_out else Verdict.RUNTIME
             return self._lost(verdict, program, ran), ""
         limits = self._limits(program.problem.cpu_seconds)
-        left = verdicts.Seen(_answer(ran, parts, limits["cpu"]), parts, limits["output"])
+        answer, kept = _answer(ran, parts, limits["cpu"]), self.settings.text_kept
+        left = verdicts.Seen(answer, parts, limits["output"], kept)
         try:
             return verdicts.judge_test(program.problem.mode, test, left)
         except (verdicts.InfraError, ValueError, TypeError, KeyError, RecursionError):

@@ -11,6 +11,7 @@ from stepcoder_jax.records import InputError
 DEFAULT_MIN_LEVEL = 3
 _SMALLEST_MEMORY_MB = 64
 _REQUESTS = 16  # at a time, to a service
+TEXT_KEPT = 4096
 
 
 class SandboxError(InputError):
@@ -19,13 +20,14 @@ class SandboxError(InputError):
 
 @dataclasses.dataclass(frozen=True)
 class PoolSettings:
-    """How programs are run; the fields of config.ExecutionConfig, and two more.
+    """How programs are run; the fields of config.ExecutionConfig, and three more.
 
     The defaults stand here, and config takes them from here: the judge works without it.
     `python`, `min_level`, `allow_unsafe` and `without` are of the local backend alone.
     `min_level` 3 means 3, or 2 where the kernel has no Landlock (then with a banner).
     `cache_size` reports are kept and given again to the same source on the same tests.
     `without` leaves layers of the sandbox out, to show what each of them is good for.
+    `text_kept` is how many bytes of a test's output its result holds.
     `coverage` is what is noted of a run: nothing, statements, or also the expressions in
     them, which takes an interpreter of 3.12 or newer.
     """
@@ -43,6 +45,7 @@ class PoolSettings:
     cache_size: int = 4096  # 0: off
     without: tuple[str, ...] = ()
     coverage: Literal["none", "statement", "expression"] = "statement"
+    text_kept: int = TEXT_KEPT
 
     def __post_init__(self) -> None:
         if self.tests not in ("early_exit", "run_all"):

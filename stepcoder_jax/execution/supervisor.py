@@ -120,9 +120,10 @@ class WorkerProcess(dialogue.AnyWorker):
             }
             code = dialogue.encode_text(test.inputs)
             frames.send(self.checks, frames.pack(check, code))
-        seen = verdicts.Seen.read(self.answers, limits)
+        kept = self.settings.text_kept
+        seen = verdicts.Seen.read(self.answers, limits, kept)
         if problem.mode is Mode.ASSERT_PROXY:
-            checked = verdicts.Seen.read(self.checked, limits)
+            checked = verdicts.Seen.read(self.checked, limits, kept)
             return verdicts.judge_check(seen, checked)
         return verdicts.judge_test(problem.mode, test, seen)
 

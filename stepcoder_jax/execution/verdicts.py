@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from stepcoder_jax.execution import checker, child, frames, grading, tracer, values
+from stepcoder_jax.execution.settings import TEXT_KEPT
 from stepcoder_jax.records import Mode, Position, Report, TestCase, TestResult, Verdict
 
-_TEXT_CAP = 4096
 _GRACE_SECONDS = 30.0  # beyond a test's wall limit before the worker counts as dead
 _SIGXCPU, _SIGXFSZ, _SIGKILL = 24, 25, 9
 _CLASS_NAME = re.compile(r"\w{1,80}")
@@ -27,9 +27,10 @@ class Seen(NamedTuple):
     answer: dict[str, Any]
     parts: dict[str, bytes]
     output: int  # the limit in bytes that stdout, stderr and the result had
+    kept: int = TEXT_KEPT  # bytes of stdout and of stderr that the result holds
 
     @classmethod
-    def read(cls, answers: frames.Reader, limits: dict[str, Any]) -> Seen:
+    def read(cls, answers: frames.Reader, limits: dict[str, Any], kept: int) -> Seen:
         """Read a worker's answer to a test; FrameError when it does not come in time."""
         deadline = time.monotonic() + limits["wall"] + _GRACE_SECONDS
         answer, body = answers.read(deadline)
@@ -37,7 +38,7 @@ class Seen(NamedTuple):
         for name, size in answer["parts"].items():
             parts[name] = body[start : start + size]
             start += size
-        return cls(answer, parts, limits["output"])
+        return cls(answer, parts, limits["output"], kept)
 
     def require_sandbox(self) -> None:
         """InfraError when the child failed before anything untrusted ran in it."""
@@ -123,8 +124,8 @@ def _result(seen: Seen, verdict: Verdict, error: str, line: int | None) -> TestR
         cpu_seconds=answer["cpu"],
         wall_seconds=answer["wall"],
         memory_bytes=answer["memory"],
-        stdout=parts["out"][:_TEXT_CAP].decode("utf-8", "replace"),
-        stderr=parts["err"][-_TEXT_CAP:].decode("utf-8", "replace"),
+        stdout=parts["out"][: seen.kept].decode("utf-8", "replace"),
+        stderr=parts["err"][-seen.kept :].decode("utf-8", "replace"),
         executed=executed,
         expressions=expressions,
     )
