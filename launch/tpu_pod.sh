@@ -9,7 +9,7 @@ Run one stepcoder command on every host of a Cloud TPU slice.
 usage: launch/tpu_pod.sh --name NAME --zone ZONE [option ...] COMMAND [ARGUMENT ...]
 
   launch/tpu_pod.sh --name my-v5e --zone us-west4-a train experiments/quickstart.py \
-    --run.folder gs://my-bucket/run
+    --run.folder /nfs/runs/quickstart
 
   --name NAME       the TPU VM
   --zone ZONE       its zone
@@ -19,8 +19,9 @@ usage: launch/tpu_pod.sh --name NAME --zone ZONE [option ...] COMMAND [ARGUMENT 
   --dry-run         print exactly what would run, and stop
   --help            show this text
 
-Each host needs the same checkout, installed with the `tpu` extra. The folder of the run
-must be one that all hosts reach.
+Each host needs the same checkout, installed with the `tpu` extra, and the same files under
+the same paths. The folder of the run must be on a disk that all hosts have mounted (NFS,
+Filestore): URLs such as gs://... are refused.
 TEXT
 }
 

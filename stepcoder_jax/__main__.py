@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
+import errno
 import io
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -35,34 +34,14 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
 
 EXPERIMENT is a Python file with get_config(arg="") -> Config; every field of the config
 is a flag: `stepcoder train experiments/quickstart.py --help` lists them with defaults.
+`stepcoder COMMAND --help` has the flags of each command, `stepcoder --version` the version.
 """
 
-
-def load_experiment(name: str) -> Config:
-    """The config of `FILE.py` or `FILE.py:arg`."""
-    from stepcoder_jax.config import Config, ConfigError
-
-    path, _, arg = name.partition(":")
-    if not Path(path).is_file():
-        raise ConfigError(
-            f"EXPERIMENT: expected a Python file with get_config(), got {path!r}, which is "
-            "no file; the repository's are in experiments/"
-        )
-    spec = importlib.util.spec_from_file_location("experiment", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"EXPERIMENT: {path} is no Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(Path(path).parent))  # an experiment may import its parent
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.pop(0)
-    if not hasattr(module, "get_config"):
-        raise ConfigError(f"EXPERIMENT: {path} has no get_config(arg); add one")
-    config = module.get_config(arg)
-    if not isinstance(config, Config):
-        raise ConfigError(f"EXPERIMENT: get_config() of {path} must return a Config")
-    return config
+# What a file system says of a path that a user named: no fault of the program.
+_OF_THE_DISK = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -102,8 +81,11 @@ def unbox(text: str) -> str:
 def parse_config(command: str, argv: list[str]) -> Config:
     """EXPERIMENT and its overrides -> a validated Config."""
     from stepcoder_jax.config import Config, ConfigError
+    from stepcoder_jax.experiment import load_experiment
 
     if not argv or argv[0].startswith("-"):
+        if {"-h", "--help"} & set(argv):  # the flags with the config's own defaults
+            parse_flags(Config, ["--help"], f"stepcoder {command} EXPERIMENT", Config())
         raise ConfigError(
             f"EXPERIMENT: expected a Python file first, as in `stepcoder {command} "
             "experiments/quickstart.py`"
@@ -114,16 +96,35 @@ def parse_config(command: str, argv: list[str]) -> Config:
     return config
 
 
+def prepare(command: str, argv: list[str]) -> Config:
+    """As `parse_config`; its files are looked at, and then JAX starts."""
+    from stepcoder_jax import preflight
+
+    config = parse_config(command, argv)
+    preflight.check_config(config)
+    start_devices()
+    return config
+
+
+def start_devices() -> None:
+    """Load JAX, and refuse a machine without the devices that were asked for."""
+    from stepcoder_jax import sharding
+
+    sharding.join_hosts()
+
+
 def run_train(argv: list[str]) -> int:
+    config = prepare("train", argv)
     from stepcoder_jax import train
 
-    return train.train(parse_config("train", argv))
+    return train.train(config)
 
 
 def run_sft(argv: list[str]) -> int:
+    config = prepare("sft", argv)
     from stepcoder_jax import sft
 
-    return sft.run(parse_config("sft", argv))
+    return sft.run(config)
 
 
 def run_parser(command: str, splits: tuple[str, ...], split: str) -> Parser:
@@ -169,6 +170,7 @@ def run_evaluate(argv: list[str]) -> int:
         "sample) and samples.jsonl (task_id and completion, for other graders)",
     )
     given = parser.parse_args(argv)
+    start_devices()
     from stepcoder_jax import measure
 
     return measure.evaluate_run(measure.Wanted(**vars(given)))
@@ -178,6 +180,7 @@ def run_sample(argv: list[str]) -> int:
     parser = run_parser("sample", ("train", "validation", "test"), "validation")
     parser.add_argument("--problems", type=int, default=4)
     given = parser.parse_args(argv)
+    start_devices()
     from stepcoder_jax import restore
 
     return restore.sample_run(
@@ -196,6 +199,7 @@ def run_export(argv: list[str]) -> int:
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights"
     )
     given = parser.parse_args(argv)
+    start_devices()
     from stepcoder_jax import export
 
     return export.export_run(given.run, given.step, given.to, given.dtype)
@@ -256,9 +260,18 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
 }
 
 
+def print_version() -> None:
+    from importlib.metadata import version
+
+    print(f"stepcoder {version('stepcoder_jax')}")
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; bad input is one line on standard error and exit code 2."""
     argv = sys.argv[1:] if argv is None else argv
+    if argv == ["--version"]:
+        print_version()
+        return 0
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0 if argv else 2
@@ -268,12 +281,19 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    from stepcoder_jax.preflight import refuse_urls
     from stepcoder_jax.records import InputError
 
     try:
+        refuse_urls(argv[1:])
         return COMMANDS[argv[0]](argv[1:])
     except InputError as error:
         print(f"stepcoder {argv[0]}: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK or error.filename is None:
+            raise
+        print(f"stepcoder {argv[0]}: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"stepcoder {argv[0]}: stopped at once; nothing was saved", file=sys.stderr)

@@ -10,8 +10,12 @@ which works without this file.
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import functools
+import re
 from collections.abc import Iterator
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, ClassVar, Literal, Self
 
 from stepcoder_jax.execution.settings import PoolSettings
 from stepcoder_jax.records import InputError
@@ -21,8 +25,52 @@ class ConfigError(InputError):
     """A field has a value that cannot work; the message names the field and the mend."""
 
 
+# Fields that name files, folders or programs of this machine.
+PATHS = (
+    *("run.folder", "run.compilation_cache", "model.checkpoint", "model.tokenizer"),
+    *("data.path", "data.validation", "data.test", "sft.samples", "execution.python"),
+)
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is `scheme://...`, which as a path makes a folder named `scheme:`."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
+
+
+class Section:
+    """A dataclass with no other attributes than its fields: a misspelt one is refused.
+
+    Raises ConfigError, with the nearest name, where it is made and where it is assigned to.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+    def __new__(cls, *values: Any, **named: Any) -> Self:
+        for name in named:
+            cls._require(name)
+        return super().__new__(cls)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._require(name)
+        kind = globals().get(str(self.__dataclass_fields__[name].type))
+        if isinstance(kind, type) and not isinstance(value, kind):
+            raise ConfigError(
+                f"{type(self).__name__}.{name}: expected a {kind.__name__}, got {value!r}"
+            )
+        super().__setattr__(name, value)
+
+    @classmethod
+    def _require(cls, name: str) -> None:
+        known = cls.__dataclass_fields__
+        if name in known:
+            return
+        near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
+        meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}"
+        raise ConfigError(f"{cls.__name__} has no field {name!r}; {meant}")
+
+
 @dataclasses.dataclass
-class ModelConfig:
+class ModelConfig(Section):
     """A decoder; the family and the shape come from `checkpoint` when that is set."""
 
     checkpoint: str = ""  # Hugging Face folder, "builtin", or "" for random weights
@@ -61,7 +109,7 @@ class ModelConfig:
 
 
 @dataclasses.dataclass
-class PromptConfig:
+class PromptConfig(Section):
     """How a problem is put before the model."""
 
     template: Literal["deepseek", "plain", "chat"] = "deepseek"  # chat: the tokenizer's own
@@ -70,7 +118,7 @@ class PromptConfig:
 
 
 @dataclasses.dataclass
-class SamplingConfig:
+class SamplingConfig(Section):
     """Rollouts: n per problem by nucleus sampling (paper: 16, 0.8, 0.9, 1024)."""
 
     problems_per_step: int = 16
@@ -85,7 +133,7 @@ class SamplingConfig:
 
 
 @dataclasses.dataclass
-class OptimizerConfig:
+class OptimizerConfig(Section):
     """AdamW with global-norm clipping and linear warm-up (authors' later release)."""
 
     # bytes of state per parameter: 8, 2, nearly none (b1, b2 and eps are then not read)
@@ -100,7 +148,7 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass
-class PPOConfig:
+class PPOConfig(Section):
     """Clipped PPO with a token-level KL penalty in the reward.
 
     Fields that have nothing to do with a critic, with clipping or with KL (epochs to
@@ -130,7 +178,7 @@ class PPOConfig:
 
 
 @dataclasses.dataclass
-class GRPOConfig:
+class GRPOConfig(Section):
     """The group's rewards in place of a critic; read with `algorithm` grpo alone.
 
     The defaults are GRPO's (arXiv:2402.03300; its clip is not given). DAPO
@@ -146,7 +194,7 @@ class GRPOConfig:
 
 
 @dataclasses.dataclass
-class CCCSConfig:
+class CCCSConfig(Section):
     """Curriculum of code completion subtasks (section 3.1, Algorithm 1)."""
 
     enabled: bool = True
@@ -156,7 +204,7 @@ class CCCSConfig:
 
 
 @dataclasses.dataclass
-class FGOConfig:
+class FGOConfig(Section):
     """Fine-grained optimisation: which completion tokens the policy loss keeps."""
 
     mask: Literal["executed", "random", "inverse", "none"] = "executed"
@@ -165,7 +213,7 @@ class FGOConfig:
 
 
 @dataclasses.dataclass
-class RewardConfig:
+class RewardConfig(Section):
     """Outcome rewards by verdict class (eq. 3)."""
 
     passed: float = 1.0
@@ -175,7 +223,7 @@ class RewardConfig:
 
 
 @dataclasses.dataclass
-class ExecutionConfig:
+class ExecutionConfig(Section):
     """The judge's pool: sandboxed workers on this machine, or a service elsewhere.
 
     The defaults are PoolSettings' own.
@@ -200,7 +248,7 @@ class ExecutionConfig:
 
 
 @dataclasses.dataclass
-class DataConfig:
+class DataConfig(Section):
     """Where problems come from."""
 
     path: str = "builtin"  # the generated benchmark, or a problem file to train on
@@ -211,7 +259,7 @@ class DataConfig:
 
 
 @dataclasses.dataclass
-class MeshConfig:
+class MeshConfig(Section):
     """Devices along each axis; -1 takes what is left."""
 
     data: int = -1
@@ -220,7 +268,7 @@ class MeshConfig:
 
 
 @dataclasses.dataclass
-class EvaluationConfig:
+class EvaluationConfig(Section):
     """Greedy pass@1; test is read only before and after a run."""
 
     every: int = 0  # iterations (of SFT: updates) between validation runs; 0: never
@@ -230,7 +278,7 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass
-class SFTConfig:
+class SFTConfig(Section):
     """Supervised fine-tuning: linear warm-up, then linear decay to zero.
 
     The paper's (section 4.2): 3 epochs, 64 examples per update, 2e-5, warm-up over 0.3
@@ -253,7 +301,7 @@ class SFTConfig:
 
 
 @dataclasses.dataclass
-class RunConfig:
+class RunConfig(Section):
     """One run and its folder."""
 
     folder: str = "runs/run"
@@ -268,7 +316,7 @@ class RunConfig:
 
 
 @dataclasses.dataclass
-class Config:
+class Config(Section):
     """A whole run."""
 
     algorithm: Literal["ppo", "grpo"] = "ppo"  # grpo: no critic; see grpo.py
@@ -294,29 +342,44 @@ class Config:
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any]) -> Config:
-        """The config that `dataclasses.asdict` made `tree` from, back through JSON."""
+        """The config that `dataclasses.asdict` made `tree` from, back through JSON.
+
+        Raises ConfigError for a field that this version does not have.
+        """
         return _build(cls, tree)
 
     def validate(self) -> None:
         """Raise ConfigError for the first field whose value cannot work."""
-        for name, holds, expected in _rules(self):
+        for name, holds, expected in chain(_path_rules(self), _rules(self)):
             if not holds:
-                value: Any = self
-                for part in name.split("."):
-                    value = getattr(value, part)
                 raise ConfigError(
-                    f"{name}: expected {expected}, got {value!r}; set --{name}"
+                    f"{name}: expected {expected}, got {_look_up(self, name)!r}; set "
+                    f"--{name}"
                 )
 
 
-def _build(cls: type, tree: dict[str, Any]) -> Any:
+def _look_up(config: Config, name: str) -> Any:
+    """The value of the field with this dotted name."""
+    return functools.reduce(getattr, name.split("."), config)
+
+
+def _build(cls: type[Section], tree: dict[str, Any]) -> Any:
     default = cls()
     for name, value in tree.items():
-        old = getattr(default, name)  # AttributeError: a field of another version
-        if dataclasses.is_dataclass(old):
+        cls._require(name)  # it may be a field of another version
+        old = getattr(default, name)
+        if isinstance(old, Section):
             value = _build(type(old), value)
         setattr(default, name, tuple(value) if isinstance(old, tuple) else value)
     return default
+
+
+def _path_rules(config: Config) -> Iterator[tuple[str, bool, str]]:
+    """As `_rules`, of the fields in PATHS."""
+    for name in PATHS:
+        value = _look_up(config, name)
+        texts = value if isinstance(value, tuple) else (value,)
+        yield name, not any(map(is_url, texts)), "a path of this machine, and no URL"
 
 
 def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:

@@ -7,7 +7,9 @@ import sys
 
 import jax
 
+from stepcoder_jax import sharding
 from stepcoder_jax.execution import Pool, PoolSettings, SandboxError
+from stepcoder_jax.records import InputError
 from stepcoder_jax.run_folder import versions
 
 _NEWER = ("python3.11", "python3.12", "python3.13", "python3.14")
@@ -52,11 +54,20 @@ def details(pool: Pool) -> list[str]:
 
 
 def doctor() -> int:
-    """Print versions, devices, and the isolation measured for each interpreter found."""
+    """Print versions, devices, and the isolation measured for each interpreter found.
+
+    Returns the exit code: 2 where the devices that were asked for are not there.
+    """
     print(
         "versions   " + ", ".join(f"{name} {found}" for name, found in versions().items())
     )
-    print("devices    " + ", ".join(str(device) for device in jax.devices()))
+    code = 0
+    try:
+        sharding.require_devices()
+        print("devices    " + ", ".join(str(device) for device in jax.devices()))
+    except InputError as error:
+        print(f"devices    none: {error}")
+        code = 2
     last: list[str] = []
     for name in interpreters():
         try:
@@ -68,4 +79,4 @@ def doctor() -> int:
             continue
         print("\n".join(lines) if lines != last else "  as above")
         last = lines
-    return 0
+    return code

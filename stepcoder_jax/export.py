@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from stepcoder_jax import prompts, weights
+from stepcoder_jax import preflight, prompts, weights
 from stepcoder_jax.config import Config, ConfigError, ModelConfig
 from stepcoder_jax.models import lora, policy
 from stepcoder_jax.restore import open_folder, restore
@@ -32,8 +32,7 @@ def export_run(name: str, step: int | None, to: str, dtype: str) -> int:
     is whole.
     """
     folder = Path(to)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"--to: {folder} is not empty; give a new or an empty folder")
+    preflight.require_new_folder("--to", folder)
     if isinstance(open_folder(name), SFTFolder):
         raise ConfigError(
             f"RUN: {name} is an SFT run: it is a folder for transformers already, and so "

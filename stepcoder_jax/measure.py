@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TextIO
 
 import jax
 
-from stepcoder_jax import outcomes, sharding
+from stepcoder_jax import outcomes, preflight, sharding
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated import Split
 from stepcoder_jax.drawing import Truncation
@@ -196,9 +196,8 @@ def completion_of(program: Program) -> str:
 
 def check_out(out: str) -> None:
     """ConfigError unless results can go there without overwriting anything."""
-    folder = Path(out)
-    if out and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"--out: {out} is not empty; give a new or an empty folder")
+    if out:
+        preflight.require_new_folder("--out", out)
 
 
 @contextlib.contextmanager

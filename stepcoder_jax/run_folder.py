@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import json
-import os
 import platform
 import shutil
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from stepcoder_jax import checkpoint, sources
+from stepcoder_jax import checkpoint, preflight, sources
 from stepcoder_jax.cccs import CurriculumState
 from stepcoder_jax.checkpoint import Saved
 from stepcoder_jax.config import Config, ConfigError
@@ -93,17 +92,7 @@ class Folder:
 
     def check_new(self) -> None:
         """Refuse a folder that holds anything, or that cannot be made; makes nothing."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise ConfigError(
-                f"run.folder: {self.path} is not empty; add --run.resume to go on with "
-                "the run in it, or choose another --run.folder"
-            )
-        parent = next(path for path in self.path.absolute().parents if path.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ConfigError(
-                f"run.folder: cannot write to {self.path} ({parent} is no folder that may "
-                "be written to); choose another --run.folder"
-            )
+        preflight.require_new_folder("run.folder", self.path, preflight.NEW_RUN)
 
     def _start(self, config: Config) -> None:
         record = {"config": dataclasses.asdict(config), "versions": versions()}

@@ -62,19 +62,54 @@ def join_hosts() -> None:
 
     "1" leaves it to JAX to find the others, which it can on Cloud TPU slices and under
     Slurm; elsewhere the address of process 0, their number and this one's index say it.
+    Raises ShardingError where that fails, and for a machine without the devices asked for.
     """
     said = os.environ.get(HOSTS_VARIABLE, "")
-    if not said or jax.distributed.is_initialized():
-        return
-    if said == "1":
-        jax.distributed.initialize()
-        return
-    address, *numbers = said.split(",")
-    if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
+    if said and not jax.distributed.is_initialized():
+        address, *numbers = said.split(",")
+        is_told = len(numbers) == 2 and all(number.isdecimal() for number in numbers)
+        if said != "1" and not is_told:
+            raise ShardingError(
+                f"{HOSTS_VARIABLE}: expected 1 or ADDRESS:PORT,PROCESSES,INDEX, got "
+                f"{said!r}"
+            )
+        try:
+            if is_told:
+                jax.distributed.initialize(address, int(numbers[0]), int(numbers[1]))
+            else:
+                jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise ShardingError(
+                f"{HOSTS_VARIABLE}={said}: the hosts do not find each other "
+                f"({first_line(error)})"
+            ) from error
+    require_devices()
+
+
+def require_devices() -> None:
+    """Refuse a machine without the kind of device that JAX_PLATFORMS names first.
+
+    JAX itself ends in a traceback, or goes on with the next kind without a word.
+    """
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    mend = "install its driver and the extra of it (gpu, tpu), or set JAX_PLATFORMS=cpu"
+    try:
+        found = jax.default_backend()
+    except (RuntimeError, AssertionError) as error:  # the latter without its plug-in
         raise ShardingError(
-            f"{HOSTS_VARIABLE}: expected 1 or ADDRESS:PORT,PROCESSES,INDEX, got {said!r}"
+            f"JAX_PLATFORMS={asked}: JAX finds no such device ({first_line(error)}); {mend}"
+        ) from error
+    first = asked.split(",")[0].strip()
+    if first and {"cuda": "gpu", "rocm": "gpu"}.get(first, first) != found:
+        raise ShardingError(
+            f"JAX_PLATFORMS={asked}: JAX finds no {first} device and would run on {found}; "
+            f"{mend}"
         )
-    jax.distributed.initialize(address, int(numbers[0]), int(numbers[1]))
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, or else its kind."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def mesh_sizes(config: MeshConfig, count: int) -> tuple[int, ...]:

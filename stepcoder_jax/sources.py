@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stepcoder_jax import hf_config, sharding, weights
+from stepcoder_jax import hf_config, hf_folder, sharding, weights
 from stepcoder_jax.config import (
     Config,
     ConfigError,
@@ -45,11 +45,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
             "model.checkpoint is empty; set --model.tokenizer"
         )
     folder = checkpoint_folder(name)
-    if not (folder / "tokenizer.json").is_file():
-        raise ConfigError(
-            f"model.tokenizer: no tokenizer.json in {folder}; give a folder with the files "
-            "of a Hugging Face fast tokenizer"
-        )
+    hf_folder.require_tokenizer("model.tokenizer", folder)
     # it would ask for PyTorch, which nothing here needs
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer

@@ -21,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from stepcoder_jax import hf_config
+from stepcoder_jax import hf_config, hf_folder
 from stepcoder_jax.config import ModelConfig
 from stepcoder_jax.hf_config import WeightsError
 from stepcoder_jax.models import policy
@@ -94,11 +94,7 @@ class Reader:
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.folder = folder
         self.files: dict[str, Any] = {}  # tensor -> its open file
-        for path in _files(folder):
-            if not path.is_file():
-                raise WeightsError(
-                    f"{path}: no such file; expected the model's safetensors"
-                )
+        for path in hf_folder.find_weights(folder):
             try:
                 file = stack.enter_context(safe_open(path, framework="numpy"))
                 self.files |= dict.fromkeys(file.keys(), file)
@@ -141,19 +137,6 @@ class Reader:
         else:
             parts = [tensor[index].astype(dtype) for tensor in tensors]
         return np.stack(parts) if "{}" in place.name else np.ascontiguousarray(parts[0])
-
-
-def _files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return [folder / "model.safetensors"]
-    try:
-        names = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{index}: not an index of safetensors files ({error!r})"
-        ) from None
-    return [folder / name for name in sorted(names)]
 
 
 def load_checkpoint(

@@ -9,8 +9,9 @@ import numpy as np
 
 from stepcoder_jax import config as c
 from stepcoder_jax import train, weights
-from stepcoder_jax.__main__ import load_experiment, main
+from stepcoder_jax.__main__ import main
 from stepcoder_jax.execution import PoolSettings, open_pool
+from stepcoder_jax.experiment import load_experiment
 from stepcoder_jax.logger import read_metrics
 
 STEPS = 6

@@ -1,9 +1,11 @@
 """Bad input: one line naming the place and the mend, exit code 2, nothing overwritten."""
 
 import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from run_kit import HERE, get_config
@@ -107,6 +109,57 @@ def test_commands(capsys):
     has(refuse(capsys, "trian"), "trian", "train", "sample")
     for name in COMMANDS:
         assert f"stepcoder {name}" in USAGE
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"stepcoder \d+\.\d+\S*\n", capsys.readouterr().out)
+
+
+WORDS = ["train", "sft", "evaluate", "sample", "export", "judge", "compare", "doctor"]
+WORDS += ["data", "data generate", "data stats", "data check", "data build"]
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize("command", [*WORDS, f"train {HERE}", f"sft {HERE}"])
+def test_help_everywhere(capsys, command, flag):
+    with pytest.raises(SystemExit) as stop:
+        main([*command.split(), flag])
+    said = capsys.readouterr()
+    assert stop.value.code == 0 and said.err == ""
+    assert f"stepcoder {command.split()[0]}" in said.out
+    if command.split()[0] in ("train", "sft"):
+        assert "--cccs.threshold" in said.out
+
+
+URL = "gs://bucket/x"
+PLACES = [
+    *(f"train {URL}", f"sft {URL}", f"evaluate {URL}", f"sample {URL}", f"judge {URL}"),
+    *(f"export {URL} --to x", f"compare a {URL}", f"data generate {URL}"),
+    *(f"data stats {URL}", f"data check {URL}", f"data build {URL} --train x"),
+    *(f"train {HERE} --run.folder {URL}", f"train {HERE} --data.path={URL}"),
+    f"train {HERE} --model.checkpoint {URL}",
+    *(f"evaluate x --problems {URL}", f"evaluate x --out {URL}", f"export x --to {URL}"),
+    *(f"judge x --problems {URL}", f"judge x --problems y --out {URL}"),
+    *(f"compare a b --out {URL}", f"data stats x --tokenizer {URL}"),
+    *(f"data check x --against a {URL}", f"data build x --report {URL}"),
+]
+
+
+@pytest.mark.parametrize("command", PLACES)
+def test_a_url_is_no_path(capsys, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    line = refuse(capsys, *command.split())
+    has(line, f"got the URL '{URL}'", "a path of this machine")
+    flags = re.findall(r"--[a-z.]+(?==| gs| a gs)", command)
+    has(line, f"{flags[-1] if flags else 'argument'}: expected")
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_address_of_a_service_is_a_url(capsys, tmp_path):
+    flags = ["--execution.backend", "http", "--execution.url", "http://localhost:1"]
+    line = refuse(capsys, "judge", tmp_path / "nowhere.json", *flags)
+    has(line, "nowhere.json: cannot be read")
 
 
 def test_experiments(capsys, tmp_path):
@@ -243,6 +296,56 @@ def test_help_is_true(capsys, command):
         assert flag in text, flag
     if target:
         assert "--cccs.threshold" in text and "--model.checkpoint" in text
+
+
+# JAX_PLATFORMS on a machine that has processors alone -> what the line must name.
+PLATFORMS = {
+    "cuda": ["JAX_PLATFORMS=cuda:", "no such device"],
+    "cuda,cpu": ["JAX_PLATFORMS=cuda,cpu:", "no cuda device", "would run on cpu"],
+    "nonsense": ["JAX_PLATFORMS=nonsense:", "no such device", "nonsense"],
+}
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_platform_that_is_not_there(tmp_path, platform):
+    """In a process of its own, since JAX looks once."""
+    command = [sys.executable, "-m", "stepcoder_jax", "train", HERE, "--run.folder", "run"]
+    env = {**os.environ, "JAX_PLATFORMS": platform, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    line = done.stderr.splitlines()[-1]  # libraries of an accelerator may say more above
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    has(line, "stepcoder train: ", *PLATFORMS[platform], "JAX_PLATFORMS=cpu")
+    assert not any(tmp_path.iterdir())
+
+
+CHEAP = {
+    "typo": ["train", HERE, "--run.seeed", "1"],
+    "file": ["train", HERE, "--data.path", "nowhere.json"],
+    "model": ["sft", HERE, "--model.checkpoint", "nowhere"],
+    "url": ["evaluate", "gs://x"],
+    "flag": ["sample", "nowhere", "--stepp", "1"],
+}
+
+
+def test_cheap_checks_come_before_jax_is_loaded(tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(HERE).parent)!r})\n"
+        "from stepcoder_jax.__main__ import main\n"
+        f"codes = [main(argv) for argv in {list(CHEAP.values())!r}]\n"
+        "print(codes, sorted({'jax', 'flax', 'transformers'} & set(sys.modules)))"
+    )
+    experiment = tmp_path / "mine.py"
+    experiment.write_text(
+        "from stepcoder_jax.config import Config\ndef get_config(arg=''): return Config()\n"
+    )
+    code = code.replace(repr(HERE), repr(str(experiment)))  # HERE itself imports JAX
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[2, 2, 2, 2, 2] []\n", done.stderr
+    assert done.stderr.count("\n") == 5
 
 
 def test_doctor_names_versions_devices_and_isolation(capsys):

@@ -1,11 +1,15 @@
 """The config: the paper's values are the defaults, and bad values name their field."""
 
+import copy
 import dataclasses
 import json
+import pickle
+import typing
 
 import pytest
 
-from stepcoder_jax.config import Config, ConfigError
+from stepcoder_jax import config as c
+from stepcoder_jax.config import PATHS, Config, ConfigError
 
 
 def test_the_defaults_are_the_papers():
@@ -102,3 +106,70 @@ def test_batch_size():
     config = Config()
     config.sampling.problems_per_step, config.sampling.rollouts_per_problem = 3, 5
     assert config.batch_size == 15
+
+
+def test_an_unknown_attribute_is_refused_with_the_nearest_name():
+    config = Config()
+    with pytest.raises(ConfigError, match=r"RunConfig has no field 'total_step'; did you "):
+        config.run.total_step = 5
+    with pytest.raises(ConfigError, match=r"did you mean learning_rate\?"):
+        config.ppo.actor.learningrate = 1e-3
+    with pytest.raises(ConfigError, match=r"Config has no field 'batch_size'"):
+        config.batch_size = 5
+    with pytest.raises(
+        ConfigError, match=r"CCCSConfig has no field 'zzz'; it has enabled,"
+    ):
+        config.cccs.zzz = 1
+    with pytest.raises(ConfigError, match=r"did you mean total_steps\?"):
+        c.RunConfig(total_step=5)
+    with pytest.raises(ConfigError, match=r"RunConfig has no field 'total_step'"):
+        Config.from_dict({"run": {"total_step": 5}})
+    assert config == Config()
+
+
+@pytest.mark.parametrize("value", [5, "x", c.SFTConfig(), {}])
+def test_a_section_takes_only_its_own_kind(value):
+    config = Config()
+    with pytest.raises(ConfigError, match=r"Config.run: expected a RunConfig, got "):
+        config.run = value
+    with pytest.raises(ConfigError, match=r"PPOConfig.actor: expected a OptimizerConfig"):
+        config.ppo.actor = value
+    with pytest.raises(ConfigError, match=r"expected a RunConfig"):
+        Config(run=value)
+
+
+def test_sections_copy_pickle_and_replace_as_dataclasses_do():
+    config = working()
+    config.run.total_steps = 7
+    for twin in (
+        copy.deepcopy(config),
+        pickle.loads(pickle.dumps(config)),
+        dataclasses.replace(config),
+    ):
+        assert twin == config
+    assert dataclasses.replace(config.run, seed=3) == c.RunConfig(total_steps=7, seed=3)
+
+
+def texts_of(kind: type, prefix: str = "") -> dict[str, typing.Any]:
+    """Dotted name -> default of the fields that hold free text."""
+    found: dict[str, typing.Any] = {}
+    hints = typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        if dataclasses.is_dataclass(hints[field.name]):
+            found |= texts_of(hints[field.name], f"{prefix}{field.name}.")
+        elif hints[field.name] in (str, tuple[str, ...]):
+            found[prefix + field.name] = hints[field.name]
+    return found
+
+
+def test_a_url_is_refused_in_every_field_that_holds_a_path():
+    texts = texts_of(Config)
+    assert set(PATHS) == texts.keys() - {"prompt.fence", "execution.url"}
+    for name in PATHS:
+        config = working()
+        section, field = name.split(".")
+        url = "gs://bucket/run"
+        value = url if texts[name] is str else ("samples.jsonl", url)
+        setattr(getattr(config, section), field, value)
+        with pytest.raises(ConfigError, match=rf"{name}: expected a path .* no URL, got "):
+            config.validate()

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from execution_kit import need_data
 
-from stepcoder_jax.__main__ import load_experiment, main, parse_config
+from stepcoder_jax.__main__ import main, parse_config
+from stepcoder_jax.experiment import load_experiment
 from stepcoder_jax.logger import read_metrics
 
 ROOT = Path(__file__).parent.parent

@@ -1,12 +1,16 @@
 """The launchers: dry runs print what a real run executes; errors say the mend."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from stepcoder_jax.__main__ import parse_config
+from stepcoder_jax.preflight import refuse_urls
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))
@@ -125,6 +129,22 @@ def test_a_missing_program_is_named(script, missing, before, told, fakes):
     shown = run(script, *before, "train", env=fakes)
     assert shown.returncode == 2 and told in shown.stderr
     assert run(script, *before, "--dry-run", "train", env=fakes).returncode == 0
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_the_examples_of_the_help_are_commands_that_work(script, fakes, tmp_path):
+    """Each example's dry run, and its stepcoder command up to the start of JAX."""
+    shown = run(script, "--help", env=fakes).stdout.replace("\\\n", " ")
+    examples = re.findall(rf"^  launch/{script.name} (.+)$", shown, re.MULTILINE)
+    assert examples
+    for example in examples:
+        words = shlex.split(example)
+        dry = run(script, "--dry-run", *words, env=fakes)
+        assert dry.returncode == 0, dry.stderr
+        command = words[words.index("train") :]
+        refuse_urls(command)
+        config = parse_config("train", [str(LAUNCH.parent / command[1]), *command[2:]])
+        assert config.run.folder
 
 
 def test_gpu_script_runs_the_real_program():

@@ -24,7 +24,7 @@ LEARNING |= {"vocabulary", "optimizers", "quantized_adam", "sft_step"}
 FEEDBACK = {"cccs", "prompts", "fgo", "rewards", "sft_rows"}
 PICTURES = {"logger", "report", "summary"}
 SCORES = {"estimates", "taxonomy", "outcomes"}
-DEVICE = {"sharding", "hf_config", "weights", "checkpoint", "steps"}
+DEVICE = {"sharding", "hf_config", "hf_folder", "weights", "checkpoint", "steps"}
 ARRAYS = {"jax", "flax", "optax", "numpy"}
 
 

@@ -12,8 +12,9 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from stepcoder_jax import sharding
-from stepcoder_jax.__main__ import load_experiment, parse_config
+from stepcoder_jax.__main__ import parse_config
 from stepcoder_jax.config import ConfigError
+from stepcoder_jax.experiment import load_experiment
 from stepcoder_jax.models import policy
 from stepcoder_jax.steps import ALGORITHMS
 

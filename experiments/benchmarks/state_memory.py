@@ -37,9 +37,9 @@ import numpy as np
 from jax.sharding import AbstractMesh
 
 from stepcoder_jax import sampling, sharding
-from stepcoder_jax.__main__ import load_experiment
 from stepcoder_jax.config import Config, ModelConfig
 from stepcoder_jax.drawing import Truncation
+from stepcoder_jax.experiment import load_experiment
 from stepcoder_jax.models import decoding, lora, policy
 from stepcoder_jax.pytrees import Experience
 from stepcoder_jax.steps import ALGORITHMS, Steps
