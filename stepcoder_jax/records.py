@@ -112,7 +112,10 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class TestResult:
-    """What one test saw. `error` is an exception class name; `line` is 1-based."""
+    """What one test saw. `line` is 1-based.
+
+    `error` is an exception's class, of a TIMEOUT "CPU time" or "wall time": which ran out.
+    """
 
     __test__ = False
 

@@ -161,6 +161,7 @@ def test_a_timeout_settles_the_rest_and_keeps_its_coverage(pool):
     source = "x = 1\nwhile True:\n    x += 1\nprint(x)\n"
     report = judge(pool, source, ("", ""), ("", ""), cpu_seconds=0.2)
     assert [t.verdict for t in report.tests] == [Verdict.TIMEOUT, Verdict.NOT_RUN]
+    assert report.tests[0].error == "CPU time"
     assert report.executed == {(1, 0), (2, 0), (3, 4)}
     assert report.tests[0].cpu_seconds < 1.5
 
@@ -168,7 +169,7 @@ def test_a_timeout_settles_the_rest_and_keeps_its_coverage(pool):
 def test_sleeping_is_bounded_by_the_wall_limit(one_pool):
     started = time.monotonic()
     report = judge(one_pool, "import time\ntime.sleep(60)", ("", ""), cpu_seconds=0.1)
-    assert report.verdict is Verdict.TIMEOUT
+    assert (report.verdict, report.tests[0].error) == (Verdict.TIMEOUT, "wall time")
     assert time.monotonic() - started < 10
 
 
@@ -187,6 +188,82 @@ def test_a_full_file_ends_the_program_even_where_it_catches_errors(pool):
     source += "except OSError: pass\nwhile True: pass\n"
     report = judge(pool, source, ("", ""))
     assert report.verdict is Verdict.OUTPUT
+
+
+NO_MEMORY = {
+    "map": ("import mmap\nmmap.mmap(-1, 8 << 30)\n", "OSError"),
+    "array": ("x = bytearray(8 << 30)\n", "MemoryError"),
+    "in a thread, raised again": (
+        "from concurrent.futures import ThreadPoolExecutor as E\n"
+        "with E() as e: e.submit(bytes, 8 << 30).result()\n",
+        "MemoryError",
+    ),
+    "in a task": (
+        "import asyncio, mmap\nasync def f(): mmap.mmap(-1, 8 << 30)\n"
+        "async def g():\n    async with asyncio.TaskGroup() as t: t.create_task(f())\n"
+        "asyncio.run(g())\n",
+        "ExceptionGroup",
+    ),
+    "at the exit": (
+        "import sys\nclass F(list):\n    closed = False\n"
+        "    def flush(s): raise MemoryError\nsys.stdout = F()\n",
+        "MemoryError",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NO_MEMORY)
+def test_what_fails_for_memory_is_said_to(pool, name):
+    source, error = NO_MEMORY[name]
+    report = judge(pool, source, ("", "3\n"))
+    assert (report.verdict, report.tests[0].error) == (Verdict.MEMORY, error)
+
+
+def test_other_errors_of_the_system_are_no_want_of_memory(pool):
+    report = judge(pool, "import errno\nraise OSError(errno.ENOSPC, '')\n", ("", "3\n"))
+    assert (report.verdict, report.tests[0].error) == (Verdict.RUNTIME, "OSError")
+
+
+ENDLESS = {
+    "raised limit": "def f(n): return f(n + 1)\nf(0)\n",
+    "raised limit, with another error": "def f(n):\n    try: return f(n + 1)\n"
+    "    except RecursionError: raise ValueError\nf(0)\n",
+    "through C": "def f(n): return sorted([n], key=f)\nf(0)\n",
+    "in its text": "class A:\n    def __repr__(s): return repr(s)\nrepr(A())\n",
+    "by an iterator": "def f():\n    yield from f()\nlist(f())\n",
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_endless_recursion_is_an_error_of_the_program(pool, name):
+    source = f"import sys\nsys.setrecursionlimit(10**9)\n{ENDLESS[name]}"
+    report = judge(pool, source, ("", "3\n"), cpu_seconds=6.0)
+    assert report.verdict is Verdict.RUNTIME, report
+    errors = ("RecursionError", "ValueError", "signal 11")  # 3.11: the C stack overflows
+    assert report.tests[0].error in errors, report
+
+
+def test_endless_recursion_in_a_thread_ends_the_thread_alone(pool):
+    source = "import sys, threading\nsys.setrecursionlimit(10**6)\n"
+    source += "def f(n): return f(n + 1)\nt = threading.Thread(target=f, args=(0,))\n"
+    source += "t.start(); t.join()\nprint(3)\n"
+    assert judge(pool, source, ("", "3\n"), cpu_seconds=6.0).passed
+
+
+def test_the_recursion_limit_is_what_the_memory_holds(pool):
+    source = "import sys\nfor n in 10**5, 10**9:\n    sys.setrecursionlimit(n)\n"
+    source += "    print(sys.getrecursionlimit())\n"
+    assert judge(pool, source, ("", "100000\n1048576\n")).passed  # 512 MB of frames
+    for limit in ("1e9", "10**12", "0"):
+        source = f"import sys\nsys.setrecursionlimit({limit})\n"
+        error = judge(pool, source, ("", "")).tests[0].error
+        assert error in ("TypeError", "OverflowError", "ValueError")
+
+
+def test_a_program_has_one_processor(pool):
+    source = "import os, multiprocessing as m\nprint(os.cpu_count(), m.cpu_count())\n"
+    source += "print(getattr(os, 'process_cpu_count', os.cpu_count)())\n"
+    assert judge(pool, source, ("", "1 1\n1\n")).passed
 
 
 def test_threads_reserve_what_is_usual(pool):

@@ -7,15 +7,14 @@ word goes through `head`, which is closed before any line of the program runs.
 
 from __future__ import annotations
 
-import _thread
 import atexit
 import builtins
 import contextlib
+import errno
 import io
 import json
 import mmap
 import os
-import signal
 import struct
 import sys
 import traceback
@@ -24,6 +23,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from stepcoder_jax.execution import channel, values
+from stepcoder_jax.execution.defaults import innermost
 from stepcoder_jax.execution.tracer import Instrumented
 
 RESULT_FD = 3
@@ -32,13 +32,10 @@ EXIT_OK, EXIT_ERROR, EXIT_MEMORY = 0, 1, 94
 IN_SANDBOX, COMPILED, KEPT, REFUSED = b"S", b"C", b"K", b"E"
 _KEPT_LENGTH = struct.Struct("=I")
 _PYTHON_RECURSION_LIMIT = 1000
-# As under the usual `ulimit -s`: by default each thread reserves the main thread's limit,
-# and two of them more than all the memory there is.
-_THREAD_STACK_BYTES = 8 << 20
 _STREAMS = ((0, "r"), (1, "w"), (2, "w"))
 # Made by the worker: to copy it, a child counts a reference to each of its 150 objects.
 _PRISTINE = dict(builtins.__dict__)
-_TRACEBACK_FRAMES = -8  # the innermost ones
+_TRACEBACK_FRAMES = 8  # the innermost ones
 
 MODULES = """
 import bisect, collections, copy, datetime, functools, heapq, io, itertools, json, math
@@ -109,17 +106,11 @@ def _make_module(name: str, source: str) -> types.ModuleType:
     return module
 
 
-def set_process_defaults() -> None:
-    """What the processes of programs inherit, set once for all of them."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # a full file ends the program
-    _thread.stack_size(_THREAD_STACK_BYTES)
-
-
 def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None:
     """Run one test and leave the process; never returns.
 
     The standard streams must stand, as `open_standard_streams` makes them, and
-    `set_process_defaults` must have been called.
+    `defaults.set_all` must have been called.
     """
     os.write(head, IN_SANDBOX)
     try:
@@ -281,24 +272,34 @@ def _leave_result(data: bytes) -> None:
 
 def _leave_note(error: BaseException) -> None:
     """Write the error's class and line for the report, its traceback to stderr; exit."""
+    status = EXIT_ERROR
     try:
+        status = EXIT_MEMORY if _ran_out(error) else EXIT_ERROR
         os.ftruncate(RESULT_FD, 0)
         note = f"{type(error).__name__}\n{_program_line(error)}"
         os.pwrite(RESULT_FD, note.encode("utf-8", "replace")[:400], 0)
         _flush_streams()
         own = error.with_traceback(_program_frames(error))
-        trace = traceback.format_exception(own, limit=_TRACEBACK_FRAMES, chain=False)
+        trace = traceback.format_exception(own, chain=False)
         os.write(2, "".join(trace)[-4000:].encode("utf-8", "replace"))
     finally:
-        os._exit(EXIT_ERROR)
+        os._exit(status)
+
+
+def _ran_out(error: BaseException) -> bool:
+    """Whether it says that there was no memory; a group, whether one in it says so."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_ran_out, error.exceptions))
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return refused or isinstance(error, MemoryError)
 
 
 def _program_frames(error: BaseException) -> types.TracebackType | None:
-    """The error's traceback from the program's outermost frame on."""
+    """The innermost of the error's frames from the program's outermost one on."""
     trace = error.__traceback__
     while trace is not None and trace.tb_frame.f_code.co_filename != "<program>":
         trace = trace.tb_next
-    return trace
+    return innermost(trace, _TRACEBACK_FRAMES)
 
 
 def _program_line(error: BaseException) -> int:

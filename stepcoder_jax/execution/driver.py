@@ -18,7 +18,7 @@ import os
 import resource
 from typing import Any
 
-from stepcoder_jax.execution import child, tracer
+from stepcoder_jax.execution import child, defaults, tracer
 
 ANSWERS = ("out", "err", "result", "head")  # on descriptors 1 to 4
 HITS = "hits"
@@ -49,7 +49,7 @@ def main(token: str) -> None:
     os.write(said, token.encode())
     os.close(said)
     child.open_standard_streams()
-    child.set_process_defaults()
+    defaults.set_all()
     child.run(test, prelude, hits, len(ANSWERS))
 
 

@@ -107,9 +107,10 @@ class RemoteWorker(dialogue.AnyWorker):
         """The result of a test whose record is lost: all of the program counts as run."""
         self._has_lost = True
         covers = self.settings.coverage != "none"
+        timed_out = verdict is Verdict.TIMEOUT
         return TestResult(
             verdict,
-            error="" if verdict is Verdict.TIMEOUT else "LostRecord",
+            error=verdicts.limit_name(is_wall=True) if timed_out else "LostRecord",
             wall_seconds=ran.seconds,
             executed=_every_statement(program.source) if covers else frozenset(),
         )

@@ -135,11 +135,12 @@ def _broken(seen: Seen) -> Judgement | None:
     """How a child broke off; None when it ended by itself with code 0."""
     answer, code = seen.answer, seen.answer["exit"]
     if answer["killed"] or code == -_SIGXCPU:
-        return Verdict.TIMEOUT, "", None
+        return Verdict.TIMEOUT, limit_name(answer["killed"] == "wall"), None
     if code == -_SIGXFSZ or answer["largest"] >= seen.output:
         return Verdict.OUTPUT, "", None
     if code == child.EXIT_MEMORY:
-        return Verdict.MEMORY, "MemoryError", None
+        note = seen.parts["result"]  # without one there was no memory for it either
+        return Verdict.MEMORY, *(_read_note(note) if note else ("MemoryError", None))
     if code == -_SIGKILL:  # not ours: the kernel ran out of memory
         return Verdict.MEMORY, "", None
     if code < 0:
@@ -148,6 +149,11 @@ def _broken(seen: Seen) -> Judgement | None:
         error, line = _read_note(seen.parts["result"])
         return (Verdict.MEMORY if error == "MemoryError" else Verdict.RUNTIME), error, line
     return None
+
+
+def limit_name(is_wall: bool) -> str:
+    """What a TIMEOUT has in the place of an error's class: the time that ran out."""
+    return "wall time" if is_wall else "CPU time"
 
 
 def _pass_if(matches: bool) -> Judgement:

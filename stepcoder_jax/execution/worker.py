@@ -34,6 +34,7 @@ from stepcoder_jax.execution import (
     checker,
     child,
     children,
+    defaults,
     frames,
     hot_pages,
     immortal,
@@ -143,7 +144,7 @@ def _serve(process: Worker | Checker, coverage: str) -> None:
         try:
             files = children.make_files()
             child.open_standard_streams()
-            child.set_process_defaults()
+            defaults.set_all()
             os.closerange(0, len(files))
             gc.collect()
             immortal.make_immortal()

@@ -101,7 +101,7 @@ CRASHES = (
            "print(3, flush=True)\nraise E\n", (RUNTIME, "pass")),
     script("nested text", "the compiler's own limit", "1" + "+1" * 200_000, COMPILE),
     script("map of 8 GB", "above the limit of memory",
-           "import mmap\nmmap.mmap(-1, 8 << 30)\nprint(3)\n", RUNTIME, error="OSError"),
+           "import mmap\nmmap.mmap(-1, 8 << 30)\nprint(3)\n", MEMORY, error="OSError"),
     script("65 descriptors", "above the limit of files",
            "import os\nfor _ in range(65): os.dup(0)\nprint(3)\n", RUNTIME, error="OSError"),
     script("patched, then raised", "the exit status is the judge's",

@@ -198,6 +198,17 @@ LIBRARY = (
     script("executor", "threads are allowed",
            "from concurrent.futures import ThreadPoolExecutor as E\n"
            "with E() as e: print(sum(e.map(int, '12')))\n"),
+    script("pool of threads", "it has no processes, and no locks between any",
+           "from multiprocessing.pool import ThreadPool as P\n"
+           "with P() as p: print(sum(p.map(int, '12')))\n"),
+    script("dummy processes", "they are threads",
+           "from multiprocessing.dummy import Pool, Process, Queue\nq = Queue()\n"
+           "with Pool(4) as p: q.put(sum(p.imap_unordered(int, '12')))\n"
+           "x = Process(target=lambda: print(q.get()))\nx.start(); x.join()\n"),
+    script("locks between processes", "one process can have them too",
+           "import multiprocessing as m\nq, e, s = m.Queue(), m.Event(), m.Semaphore(2)\n"
+           "with m.Lock(), m.RLock(), s, m.Condition(): q.put(3)\ne.set()\n"
+           "print(q.get() if e.wait(1) else 0)\n"),
     script("eight threads at once", "each has a stack of the usual size",
            "import threading as t\nb = t.Barrier(9)\n"
            "for _ in range(8): t.Thread(target=b.wait).start()\nb.wait()\nprint(3)\n"),
