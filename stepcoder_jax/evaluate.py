@@ -9,7 +9,7 @@ import numpy as np
 
 from stepcoder_jax import cccs
 from stepcoder_jax.generate import Coder, complete_greedily
-from stepcoder_jax.records import Problem, Task, Verdict
+from stepcoder_jax.records import Problem, Task, Verdict, order_difficulties
 from stepcoder_jax.summary import Graded
 
 
@@ -43,7 +43,7 @@ def pass_rate(rows: Sequence[Graded]) -> float:
 def scores(rows: Sequence[Graded], prefix: str) -> dict[str, float]:
     """Metrics: pass@1 overall and by difficulty, and the share that compiles."""
     numbers = {f"{prefix}/pass@1": pass_rate(rows)}
-    for difficulty in dict.fromkeys(row.difficulty for row in rows):
+    for difficulty in order_difficulties(row.difficulty for row in rows):
         chosen = [row for row in rows if row.difficulty == difficulty]
         numbers[f"{prefix}/pass@1_{difficulty}"] = pass_rate(chosen)
     compiled = [row.verdict is not Verdict.COMPILE for row in rows]

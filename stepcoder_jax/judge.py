@@ -14,7 +14,15 @@ from stepcoder_jax.config import ExecutionConfig
 from stepcoder_jax.data.problems import digest, read_any
 from stepcoder_jax.execution import PoolSettings, limits, open_pool
 from stepcoder_jax.progress import CountProgress
-from stepcoder_jax.records import InputError, Problem, Program, Report, TestResult, Verdict
+from stepcoder_jax.records import (
+    InputError,
+    Problem,
+    Program,
+    Report,
+    TestResult,
+    Verdict,
+    order_difficulties,
+)
 
 _MOST_LISTED = 20
 _EXIT_PASS, _EXIT_FAILED, _EXIT_BAD_INPUT = 0, 1, 2
@@ -226,7 +234,8 @@ def format_table(counts: Counts) -> str:
     total: collections.Counter[Verdict] = sum(counts.values(), collections.Counter())
     columns = [verdict for verdict in Verdict if total[verdict]]
     rows = [["difficulty", *map(str, columns), "all"]]
-    for name, row in [*sorted(counts.items()), ("all", total)]:
+    ordered = [(name, counts[name]) for name in order_difficulties(counts)]
+    for name, row in [*ordered, ("all", total)]:
         rows.append([name, *(str(row[v]) for v in columns), str(row.total())])
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join(

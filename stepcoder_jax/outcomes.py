@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stepcoder_jax.estimates import Estimate, estimate, pass_at_k
-from stepcoder_jax.records import InputError, Verdict
+from stepcoder_jax.records import InputError, Verdict, order_difficulties
 from stepcoder_jax.taxonomy import Bug, Share, share_of
 
 USUAL_KS = (1, 5, 10, 100)
@@ -90,12 +90,13 @@ def problem_scores(outcomes: Iterable[Outcome], k: int) -> dict[str, float]:
 
 
 def groups(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
-    """Outcomes by difficulty, as they come, and all of them last."""
+    """Outcomes by difficulty, from easy to hard, and all of them last."""
     found: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         found.setdefault(outcome.difficulty, []).append(outcome)
+    ordered = {name: found[name] for name in order_difficulties(found)}
     # one difficulty alone would say the same thing twice
-    return (found if len(found) > 1 else {}) | {ALL: list(outcomes)}
+    return (ordered if len(found) > 1 else {}) | {ALL: list(outcomes)}
 
 
 def score(outcomes: Sequence[Outcome], ks: Sequence[int], seed: int = 0) -> Scores:

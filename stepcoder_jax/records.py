@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 Span = tuple[int, int]
@@ -46,6 +46,27 @@ class Verdict(enum.StrEnum):
     COMPILE = "compile"
     INFRA = "infra"  # our own machinery failed: never scored as the program's
     NOT_RUN = "not_run"  # an earlier test already settled the verdict
+
+
+# Those of APPS, and of LiveCodeBench.
+_EASY_TO_HARD = ("introductory", "interview", "competition", "easy", "medium", "hard")
+
+
+def order_difficulties(names: Iterable[str]) -> list[str]:
+    """Each name once, in the order in which difficulties are listed everywhere.
+
+    Known ones from easy to hard, then numbers by their size, then others by the alphabet;
+    "unknown" is last.
+    """
+
+    def place(name: str) -> tuple[int, int, str]:
+        if name in _EASY_TO_HARD:
+            return 0, _EASY_TO_HARD.index(name), name
+        if name.isdecimal():
+            return 1, int(name), name
+        return (3 if name == "unknown" else 2), 0, name
+
+    return sorted(set(names), key=place)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stepcoder_jax.records import Verdict
+from stepcoder_jax.records import Verdict, order_difficulties
 
 
 class Graded(NamedTuple):
@@ -28,7 +28,8 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     middle = share + z * z / (2 * total)
     reach = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
-    return (middle - reach) / scale, (middle + reach) / scale
+    # rounding may leave the unit interval by 1e-17, which prints as -0.0
+    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
 
 
 def paired_difference(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float]:
@@ -74,7 +75,7 @@ def score_rows(before: Sequence[Graded], after: Sequence[Graded]) -> list[tuple[
         for row in before
         if row.problem in later and row.verdict is not Verdict.INFRA
     ]
-    groups = [*dict.fromkeys(old.difficulty for old, _ in pairs), "all"]
+    groups = [*order_difficulties(old.difficulty for old, _ in pairs), "all"]
     table: list[tuple[str, ...]] = []
     for group in groups:
         chosen = [pair for pair in pairs if group in (pair[0].difficulty, "all")]

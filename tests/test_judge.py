@@ -47,9 +47,9 @@ def test_failures_are_counted_and_listed():
     lines = text.splitlines()
     assert [line.split() for line in lines[:5]] == [
         ["difficulty", "pass", "wrong", "runtime", "compile", "all"],
-        ["competition", "0", "0", "0", "1", "1"],
-        ["interview", "0", "1", "1", "0", "2"],
         ["introductory", "1", "0", "0", "0", "1"],
+        ["interview", "0", "1", "1", "0", "2"],
+        ["competition", "0", "0", "0", "1", "1"],
         ["all", "1", "1", "1", "1", "4"],
     ]
     assert "wrong: wrong in test 1" in lines

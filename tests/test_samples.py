@@ -91,8 +91,8 @@ def test_every_sample_has_a_row_in_its_place(judge, tmp_path):
     assert code == 0
     assert [line.split() for line in lines[:4]] == [
         ["difficulty", "pass", "wrong", "runtime", "compile", "all"],
-        ["competition", "0", "0", "1", "1", "2"],
         ["interview", "2", "1", "0", "0", "3"],
+        ["competition", "0", "0", "1", "1", "2"],
         ["all", "2", "1", "1", "1", "5"],
     ]
     counted = [[row[name] for name in COUNTED] for row in rows]

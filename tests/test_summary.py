@@ -25,6 +25,14 @@ def test_wilson_by_hand():
     assert low == pytest.approx(0.0, abs=1e-12) and 0.1 < high < 0.2
 
 
+def test_intervals_stay_between_0_and_1():
+    for total in range(1, 60):
+        assert 0 <= summary.wilson(0, total)[0] < 1e-9
+        assert 1 - 1e-9 < summary.wilson(total, total)[1] <= 1
+    assert "-0.0" not in summary.share_text([False] * 5)
+    assert "100.0 [56.6, 100.0]" in summary.share_text([True] * 5)
+
+
 def test_paired_difference_by_hand():
     # Changes 1, 0, 0, 1: mean 0.5, unbiased variance 1/3, half 1.96 sqrt(1/3 / 4).
     change, half = summary.paired_difference([0, 0, 1, 0], [1, 0, 1, 1])

@@ -11,7 +11,7 @@ from typing import Any
 from stepcoder_jax.cccs import conditionals, num_stages
 from stepcoder_jax.data.curation import body
 from stepcoder_jax.fgo import has_no_code, parse
-from stepcoder_jax.records import Problem, Report
+from stepcoder_jax.records import Problem, Report, order_difficulties
 
 Measure = Callable[[str], int]
 
@@ -28,7 +28,8 @@ def describe(
     groups: dict[str, list[Problem]] = collections.defaultdict(list)
     for problem in problems:
         groups[problem.difficulty].append(problem)
-    whole = {**dict(sorted(groups.items())), "all": list(problems)}
+    ordered = {name: groups[name] for name in order_difficulties(groups)}
+    whole = {**ordered, "all": list(problems)}
     return {name: _describe(group, units) for name, group in whole.items()}
 
 
@@ -100,6 +101,7 @@ def describe_coverage(
         share = coverage(problem.solution, report) if report.passed else None
         if share is not None:
             shares[problem.difficulty].append(share)
+    shares = {name: shares[name] for name in order_difficulties(shares)}
     whole = {**shares, "all": [share for group in shares.values() for share in group]}
     return {
         name: {
