@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from stepcoder_jax import fgo as masks
 from stepcoder_jax.config import FGOConfig, RewardConfig
-from stepcoder_jax.fgo import executed_tokens
 from stepcoder_jax.pytrees import Feedback
 from stepcoder_jax.records import Program, Report, Verdict
 
@@ -61,11 +61,13 @@ def feedback(
     fgo: FGOConfig,
     seed: int,
     step: int,
-) -> Feedback:
-    """Return what running the programs said about each token of the batch.
+) -> tuple[Feedback, dict[str, float]]:
+    """Return what running the programs said about each token of the batch, and metrics.
 
     `mask` is bool[B, T] of the rollout; `executed` is a subset of it. (seed, step, row)
-    settle the draws of `fgo.mask="random"`.
+    settle the draws of `fgo.mask="random"`. The metrics are FGO's of itself, before its
+    controls: `fgo/uncertain`, programs of which all is kept since nobody can tell, and
+    `fgo/dropped_but_ran`, the share of dropped tokens that ran by the judge's record: 0.
     """
     mask = np.asarray(mask)
     if not len(programs) == len(reports) == mask.shape[0]:
@@ -75,12 +77,19 @@ def feedback(
         )
     rewards = np.zeros(mask.shape, np.float32)
     executed = np.zeros(mask.shape, bool)
+    labels = [masks.label(*pair, fgo) for pair in zip(programs, reports)]
+    dropped = sum(int((~label.kept).sum()) for label in labels)
+    numbers = {
+        "fgo/uncertain": float(sum(label.is_uncertain for label in labels)),
+        "fgo/dropped_but_ran": sum(label.dropped_but_ran for label in labels)
+        / max(1, dropped),
+    }
     for row, (program, report) in enumerate(zip(programs, reports)):
         rewards[row] = token_rewards(report, mask[row], reward)
-        kept = executed_tokens(program, report, fgo, (seed, step, row))
+        kept = masks.control(labels[row], program, report, fgo, (seed, step, row))
         executed[row, : len(kept)] = kept
     valid = np.array([report.is_valid for report in reports], bool)
-    return Feedback(rewards, executed & mask, valid)
+    return Feedback(rewards, executed & mask, valid), numbers
 
 
 def metrics(

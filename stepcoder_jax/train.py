@@ -95,7 +95,7 @@ def iterate(
     columns = config.sampling.max_completion_length
     rollout = slots.collect(batch, columns, judged.completions)
     with watch.part("feedback"):
-        feedback = rewards.feedback(
+        feedback, labelling = rewards.feedback(
             programs,
             reports,
             rollout.mask,
@@ -114,6 +114,7 @@ def iterate(
     metrics = {
         **judge_metrics(coder.pool),
         **rewards.metrics(reports, rollout.mask, feedback),
+        **labelling,
         **cccs.metrics(curriculum, tasks),
         **(critic_metrics(looked.pop("rows"), reports) if "rows" in looked else {}),
         **looked,

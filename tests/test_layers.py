@@ -17,11 +17,11 @@ from stepcoder_jax import config
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "stepcoder_jax"
 
-LEAVES = {"records", "pytrees", "config"}
+LEAVES = {"records", "pytrees", "config", "syntax"}
 LEARNING = {"models", "drawing", "sampling", "slots"}
 LEARNING |= {"advantages", "losses", "batching", "updates", "ppo", "grpo"}
 LEARNING |= {"vocabulary", "optimizers", "quantized_adam", "sft_step"}
-FEEDBACK = {"cccs", "prompts", "fgo", "rewards", "sft_rows"}
+FEEDBACK = {"cccs", "prompts", "fgo", "painting", "evidence", "rewards", "sft_rows"}
 PICTURES = {"logger", "report", "summary"}
 SCORES = {"estimates", "taxonomy", "outcomes"}
 DEVICE = {"sharding", "hf_config", "hf_folder", "weights", "checkpoint", "steps"}
@@ -44,7 +44,7 @@ LAYERS = {
     "config": Layer({"config"}, {"records", "execution"}, set()),
     "learning": Layer(LEARNING, LEARNING | {"pytrees", "config"}, ARRAYS),
     "feedback": Layer(FEEDBACK, FEEDBACK | LEAVES, {"numpy"}),
-    "execution": Layer({"execution"}, {"execution", "records"}, set()),
+    "execution": Layer({"execution"}, {"execution", "records", "syntax"}, set()),
     "pictures": Layer(PICTURES, PICTURES | LEAVES, {"numpy", "matplotlib", "tensorboardX"}),
     "scores": Layer(SCORES, SCORES | {"records"}, {"numpy"}),
     "device": Layer(

@@ -39,7 +39,7 @@ def test_a_weak_pass_earns_nothing_and_takes_part_in_nothing():
     assert rewards.outcome_reward(weak, REWARD) == 0.0
     programs, reports, mask = batch()
     reports[1] = weak
-    found = rewards.feedback(
+    found, _ = rewards.feedback(
         programs, reports, mask, reward=REWARD, fgo=FGOConfig(), seed=0, step=0
     )
     assert found.valid.tolist() == [True, False, False, True]
@@ -84,7 +84,10 @@ def batch():
 
 def feedback(fgo=FGOConfig()):  # noqa: B008 - read only
     programs, reports, mask = batch()
-    return rewards.feedback(programs, reports, mask, reward=REWARD, fgo=fgo, seed=0, step=0)
+    found, _ = rewards.feedback(
+        programs, reports, mask, reward=REWARD, fgo=fgo, seed=0, step=0
+    )
+    return found
 
 
 def test_feedback_of_a_batch():
@@ -110,7 +113,7 @@ def test_executed_is_a_subset_of_the_mask(mask):
 def test_executed_never_leaves_the_mask():
     programs, reports, _ = batch()
     mask = np.array([[True, False, False, False]])
-    found = rewards.feedback(
+    found, _ = rewards.feedback(
         programs[2:3],
         reports[2:3],
         mask,
@@ -146,3 +149,30 @@ def test_metrics_count_valid_rows_only():
         rewards.Feedback(np.zeros((1, 4), np.float32), mask[:1], np.array([False])),
     )
     assert only == {"verdict/infra": 1.0}
+
+
+def metrics_of_labels(reports, sources):
+    programs = [
+        Program(PROBLEM, source, 0, ((0, len(source.encode())),)) for source in sources
+    ]
+    mask = np.ones((len(sources), 1), bool)
+    _, numbers = rewards.feedback(
+        programs, reports, mask, reward=REWARD, fgo=FGOConfig(), seed=0, step=0
+    )
+    return numbers
+
+
+def test_programs_that_nobody_can_label_are_counted():
+    deep, ran = f"x = {'-' * 600}1\n", report(Verdict.PASS, {(1, 0)})
+    numbers = metrics_of_labels([ran] * 3, ["a = (\n", "a = 1\n", deep])
+    assert numbers == {"fgo/uncertain": 2.0, "fgo/dropped_but_ran": 0.0}
+
+
+def test_a_token_that_ran_and_is_dropped_is_counted(monkeypatch):
+    def wrong(source, report):
+        return np.zeros(len(source.encode()), bool)
+
+    monkeypatch.setattr("stepcoder_jax.fgo.label_bytes", wrong)
+    told = [report(Verdict.WRONG, {(1, 0)}), report(Verdict.WRONG)]
+    numbers = metrics_of_labels(told, ["a = 1\n", "b = 2\n"])
+    assert numbers == {"fgo/uncertain": 0.0, "fgo/dropped_but_ran": 0.5}

@@ -272,7 +272,7 @@ def test_feedback_of_the_real_judge_on_completions_written_by_hand():
     assert [program.source for program in programs] == [head + text for text in BY_HAND]
     with Pool(make_settings(workers=1)) as pool:
         reports = pool.run(programs)
-    feedback = rewards.feedback(
+    feedback, _ = rewards.feedback(
         programs,
         reports,
         rollout.mask,

@@ -10,8 +10,8 @@ from typing import Any
 
 from stepcoder_jax.cccs import conditionals, num_stages
 from stepcoder_jax.data.curation import body
-from stepcoder_jax.fgo import has_no_code, parse
 from stepcoder_jax.records import Problem, Report, order_difficulties
+from stepcoder_jax.syntax import has_no_code, parse
 
 Measure = Callable[[str], int]
 

@@ -19,6 +19,7 @@ import sys
 from collections.abc import AsyncIterable, Iterable, Sequence
 from typing import Any
 
+from stepcoder_jax import syntax
 from stepcoder_jax.execution import canaries, dialogue, driver, verdicts
 from stepcoder_jax.execution.pool import Pool
 from stepcoder_jax.execution.service import Ran, Service
@@ -248,11 +249,9 @@ def _answer(ran: Ran, parts: dict[str, bytes], cpu: float) -> dict[str, Any]:
 
 
 def _every_statement(source: str) -> frozenset[tuple[int, int]]:
-    """Where the statements begin; none where this interpreter cannot parse the source."""
-    try:
-        nodes = list(ast.walk(ast.parse(source)))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return frozenset()
+    """Where the statements begin; none where nobody can tell (`syntax.parse`)."""
+    tree = syntax.parse(source)
+    nodes = () if tree is None else ast.walk(tree)
     return frozenset(
         (node.lineno, node.col_offset) for node in nodes if isinstance(node, ast.stmt)
     )
