@@ -26,11 +26,17 @@ ATTACKS_WITHOUT_TRACE = (
     "pidfd",
     "outlive the worker",
     "signals by files",
+    "flock",
+    "large pipe",
+    "a hundred timers",
 )
 CASES_WITHOUT_TRACE = (
     "popen",
     "slow down itself",
     "chain to a core",
+    "seventy threads at once",
+    "lock on the library",
+    "pool of threads",
     "command line of the worker",
     "seals",
     "map of 8 GB",
@@ -59,8 +65,12 @@ FLIPS = {
         "signals by files",
         "slow down itself",
         "chain to a core",
+        "flock",
+        "large pipe",
+        "seventy threads at once",
+        "lock on the library",
     },
-    "rlimits": {"map of 8 GB", "65 descriptors"},
+    "rlimits": {"map of 8 GB", "65 descriptors", "a hundred timers"},
     "uid": set(),  # what these two hold, the others hold too: second walls, see below
     "namespaces": set(),
 }

@@ -1,7 +1,9 @@
 """Programs that attack the judge, run only in the sandbox; what each layer holds."""
 
 import collections
+import fcntl
 import os
+import time
 
 import pytest
 from execution_kit import (
@@ -62,6 +64,37 @@ ATTACKS = {
     "namespaces": "assert libc.unshare(0x10000000) == 0",
     "outlive the worker": "assert libc.prctl(1, 0, 0, 0, 0) == 0",
     "signals by files": "import fcntl; fcntl.fcntl(1, 8, os.getppid())",
+    "signals at each change": "import fcntl; fcntl.ioctl(os.pipe()[0], 0x5452, b'1234')",
+    "lease": "import fcntl; fcntl.fcntl(os.open(os.__file__, 0), 1024, 0)",
+    "lease of an own file": "import fcntl; fcntl.fcntl(0, 1024, 2)",
+    "notice of a folder": "import fcntl; x = os.open(os.path.dirname(os.__file__), 0)\n"
+    "fcntl.fcntl(x, 1026, 1)",
+    "watch": "assert libc.inotify_init() >= 0",
+    "flock": "import fcntl; fcntl.flock(os.open(os.__file__, 0), 6)",
+    "flock of a device": "import fcntl; fcntl.flock(os.open('/dev/null', 0), 6)",
+    "read lock": "import fcntl; fcntl.lockf(os.open(os.__file__, 0), 5)",
+    "open file lock": "import fcntl, struct\n"
+    "fcntl.fcntl(os.open(os.__file__, 0), 37, struct.pack('hhqqi4x', 0, 0, 0, 0, 0))",
+    "hint on a file": "import fcntl; x = os.open(os.__file__, 0)\n"
+    "fcntl.fcntl(x, 1036, b'5' + b'\\0' * 7)",
+    "pages of a file": "os.posix_fadvise(os.open(os.__file__, 0), 0, 0, 4)",
+    "pages of a map": "import mmap; m = mmap.mmap(os.open(os.__file__, 0), 0, prot=1)\n"
+    "m.madvise(21)",
+    "large pipe": "import fcntl; fcntl.fcntl(os.pipe()[1], 1031, 1 << 20)",
+    "large socket": "import socket; socket.socketpair()[0].setsockopt(1, 7, 1 << 20)",
+    "flags of a file": "import fcntl; x = os.open(os.__file__, 0)\n"
+    "fcntl.ioctl(x, 0x80086601, b'1' * 8)",
+    "to be looked into": "assert libc.prctl(4, 1, 0, 0, 0) == 0",
+    "a core for itself": "assert libc.prctl(62, 1, 0, 0, 0) == 0",
+    "kernel's requests": "assert libc.syscall(206, 9, ctypes.byref(ctypes.c_long(0))) == 0",
+    "all processors interrupted": "assert libc.syscall(324, 2, 0, 0) == 0",
+    "memory that stays": "x = ctypes.create_string_buffer(1 << 20)\n"
+    "assert libc.mlock(x, 1 << 20) == 0",
+    "a hundred timers": "t = ctypes.c_long(0)\n"
+    "for _ in range(100): assert libc.timer_create(1, None, ctypes.byref(t)) == 0",
+    "a thread with files of its own": "assert libc.syscall(56, 0x10B00, 0, 0, 0, 0) >= 0",
+    "calls of newer kernels": "assert libc.syscall(457, 0, 0, 0, 0) >= 0 or "
+    "ctypes.get_errno() != 38",
     "become root": "os.setuid(0) or os.chroot('/')",
     "io_uring": "assert libc.syscall(425, 1, ctypes.create_string_buffer(120)) >= 0",
     "leave the seccomp table": "assert libc.syscall(0x40000000 + 39) > 0",
@@ -86,6 +119,15 @@ INNOCENT = {
     "stack limit": "import resource as r\n"
     "r.setrlimit(r.RLIMIT_STACK, (2**28, r.getrlimit(r.RLIMIT_STACK)[1]))\nprint(3)",
     "lazy imports": "import decimal, fractions, zlib, array, queue, hashlib\nprint(3)",
+    "commands for own files": "import fcntl, mmap, os, socket, termios\n"
+    "r, w = os.pipe(); os.set_inheritable(r, True); os.set_blocking(r, False)\n"
+    "assert fcntl.fcntl(r, fcntl.F_GETFL) & os.O_NONBLOCK and not os.isatty(r)\n"
+    "os.write(w, b'3'); assert fcntl.ioctl(r, termios.FIONREAD, b'0' * 4)[0] == 1\n"
+    "m = mmap.mmap(-1, 9); m.madvise(mmap.MADV_DONTNEED); m.flush(); os.fsync(1)\n"
+    "a, b = socket.socketpair(); a.settimeout(1); a.sendall(b'3')\n"
+    "print(b.recv(1).decode())",
+    "a name for a thread": "import ctypes\n"
+    "print(3 if ctypes.CDLL(None).prctl(15, b'name', 0, 0, 0) == 0 else 0)",
     "read own input again": "import os\nos.read(0, 1); os.lseek(0, 0, 0)\nprint(input())",
 }
 
@@ -94,6 +136,24 @@ INNOCENT = {
 def test_innocent_programs_are_not_held(pool, name):
     report = judge(pool, INNOCENT[name] + "\n", ("3\n", "3\n"))
     assert report.passed, report
+
+
+def test_locks_of_a_program_keep_nobody_waiting():
+    """While it has tried to lock a file of the interpreter and runs on."""
+    source = "import fcntl, os, time\nfd = os.open(os.__file__, os.O_RDONLY)\n"
+    source += "try: fcntl.flock(fd, fcntl.LOCK_EX)\nexcept OSError: pass\n"
+    source += "try: fcntl.lockf(fd, fcntl.LOCK_SH)\nexcept OSError: pass\n"
+    source += "time.sleep(0.2)\nprint(3)\n"
+    got = []
+    with Pool(make_settings(workers=1)) as pool, open(os.__file__, "rb") as file:
+        asked = pool.stream([make_program(source, ("", "3\n"))] * 2)
+        reports = [next(asked)]  # the second runs meanwhile
+        for _ in range(10):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            got.append(fcntl.flock(file, fcntl.LOCK_UN))
+            time.sleep(0.01)
+        reports += asked
+    assert all(report.passed for _, report in reports) and len(got) == 10
 
 
 CHEATS = {
@@ -193,8 +253,11 @@ HELD_BY = {
         "pidfd",
         "outlive the worker",
         "signals by files",
+        "flock",
+        "large pipe",
+        "all processors interrupted",
     ),
-    "rlimits": (),
+    "rlimits": ("a hundred timers",),
 }
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from stepcoder_jax.execution import child
+from stepcoder_jax.execution import child, tasks
 from stepcoder_jax.execution.channel import CHANNEL_FD
 from stepcoder_jax.execution.sandbox import Sandbox
 
@@ -72,7 +72,7 @@ def run_child(
         if pid == 0:
             _become_child(sandbox, limits, inside, hits, len(files))
         os.closerange(CHANNEL_FD, len(files))  # so that the other side sees the child's end
-        answer = _wait(pid, started, limits)
+        answer = _wait(pid, started, limits, sandbox.listener)
         return _collect(answer, hits, limits)
     finally:
         hits.close()
@@ -124,9 +124,9 @@ def _cpu_seconds(pid: int) -> float:
         return 0.0  # already gone; the wait status will say
 
 
-def _wait(pid: int, started: float, limits: Limits) -> dict[str, Any]:
+def _wait(pid: int, started: float, limits: Limits, listener: int) -> dict[str, Any]:
     """Wait for the child within its limits; kill where needed, then always reap."""
-    killed = _watch(pid, started, limits)
+    killed = _watch(pid, started, limits, listener)
     # The leader is not reaped yet, so its group id cannot have been given to others.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
@@ -144,12 +144,18 @@ def _wait(pid: int, started: float, limits: Limits) -> dict[str, Any]:
     }
 
 
-def _watch(pid: int, started: float, limits: Limits) -> str:
-    """Return "" when the child ended by itself, else which limit it broke."""
+def _watch(pid: int, started: float, limits: Limits, listener: int) -> str:
+    """Return "" when the child ended by itself, else which limit it broke.
+
+    Meanwhile its threads are granted, where it asks for them on `listener`.
+    """
     pidfd = os.pidfd_open(pid)
     poller = select.poll()
     poller.register(pidfd, select.POLLIN)
     poller.register(CONTROL_IN, 0)  # reports only that the trainer hung up
+    if listener >= 0:
+        poller.register(listener, select.POLLIN)
+    granted = 0
     try:
         left = limits.cpu
         while True:
@@ -162,6 +168,8 @@ def _watch(pid: int, started: float, limits: Limits) -> str:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
                 raise TrainerGone
+            if listener in events:
+                granted = tasks.answer(listener, pid, granted)
             left = limits.cpu - _cpu_seconds(pid)
             if left <= 0:
                 return "cpu"

@@ -23,11 +23,22 @@ LAYERS = ("landlock", "seccomp", "rlimits", "uid", "namespaces")
 STACK_BYTES = 256 << 20  # soft limit of the main thread's stack
 _MAX_FILES = 64
 _FIRST_UID = 64_200
-_OF_EACH_TEST = (resource.RLIMIT_CPU, resource.RLIMIT_FSIZE, resource.RLIMIT_AS)
+# Of files, a worker keeps its own limit: that of the sender bounds the descriptors that all
+# of a user's processes have under way to others.
+_OF_EACH_TEST = (
+    resource.RLIMIT_CPU,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_AS,
+    resource.RLIMIT_NOFILE,
+)
+# Signals and timers that wait are counted per user: so many of one program.
+_MAX_PENDING = 64
 _NO_CEILING = sys.maxsize
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_SECCOMP = {"x86_64": 317, "aarch64": 277}
+_SET_MODE_FILTER, _NEW_LISTENER = 1, 8
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -72,6 +83,19 @@ class _Filter:
             self.words[word] = pid
         _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self.address)
 
+    def install_with_listener(self) -> int:
+        """As `install`; the descriptor that the questions come to, -1 where there is none.
+
+        It cannot be had on old kernels, and where another listener is there already: then
+        nothing is installed.
+        """
+        flags = (_SET_MODE_FILTER, _NEW_LISTENER)
+        return int(_seccomp(_SECCOMP[_MACHINE], *flags, self.address))
+
+
+_seccomp = ctypes.CDLL(None, use_errno=True).syscall
+_seccomp.argtypes = (ctypes.c_long, ctypes.c_uint, ctypes.c_uint, ctypes.c_void_p)
+
 
 def _prctl(option: int, first: int = 0, second: int = 0) -> None:
     if _raw_prctl(option, first, second, 0, 0) != 0:
@@ -106,6 +130,7 @@ class Sandbox:
         self.ruleset = -1
         self.landlock_abi = 0
         self.filters: list[_Filter] = []
+        self.listener = -1  # of this worker: who starts a thread asks there
         self.limits: dict[int, int] = {}
         self.ceilings: list[tuple[int, int]] = []
 
@@ -123,24 +148,37 @@ class Sandbox:
                 self.ruleset = landlock.create_ruleset(readable)
         if "seccomp" not in self.without and seccomp.supported():
             self.filters = [
-                _Filter(seccomp.worker_filter(), []),
+                _Filter(seccomp.worker_filter(asks_for_threads=False), []),
                 _Filter(*seccomp.child_filter()),
             ]
         if "rlimits" not in self.without:
-            self.limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: _MAX_FILES}
+            nothing = (
+                resource.RLIMIT_CORE,
+                resource.RLIMIT_MEMLOCK,
+                resource.RLIMIT_MSGQUEUE,
+            )
+            self.limits = dict.fromkeys(nothing, 0)
+            self.limits[resource.RLIMIT_SIGPENDING] = _MAX_PENDING
             self.ceilings = [(which, _ceiling(which)) for which in _OF_EACH_TEST]
         if "uid" not in self.without and os.geteuid() == 0:
             self._prepare_identity()
 
-    def confine_worker(self) -> None:
+    def confine_worker(self, listener: int) -> None:
         """Put on the worker what its children need not put on each for itself.
 
         All that it leaves to them is what the worker needs itself: to fork, to signal its
-        children, and what differs from test to test. The worker keeps the descriptors
-        that it has, but gets no number above the limit of files any more.
+        children, and what differs from test to test. The questions of children that
+        start threads will come to the descriptor `listener`, where that can be had.
         """
         if self.filters:
-            self.filters.pop(0).install()
+            plain = self.filters.pop(0)
+            asking = _Filter(seccomp.worker_filter(asks_for_threads=True), [])
+            opened = asking.install_with_listener()
+            if opened < 0:
+                plain.install()
+            else:
+                self.listener = os.dup2(opened, listener, inheritable=False)
+                os.close(opened)
         _limit_all(self.limits)
         self.limits = {}
 
@@ -185,9 +223,10 @@ class Sandbox:
             identity = "root's"
         kernel = f"ABI {self.landlock_abi}" if self.landlock_abi else "not in this kernel"
         machine = _MACHINE
+        tasks = "" if self.listener >= 0 else ", threads not counted"
         return {
             "landlock": kernel,
-            "seccomp": f"{machine} table" if self.filters else f"no table for {machine}",
+            "seccomp": f"{machine} table{tasks}" if self.filters else f"no {machine} table",
             "rlimits": "address space, file size, files, core, CPU",
             "uid": identity,
             "namespaces": "network, IPC" if self.has_namespaces else "not allowed here",
@@ -206,7 +245,7 @@ class Sandbox:
         die_with_parent()  # after the change of uid, which clears it
         if self.limits:  # of a child of a worker that has not put them on itself
             _limit_all(self.limits)
-        values = (cpu_seconds, output_bytes, memory_bytes)
+        values = (cpu_seconds, output_bytes, memory_bytes, _MAX_FILES)
         for (which, ceiling), value in zip(self.ceilings, values):
             _set_limit(which, min(value, ceiling))
         if self.ruleset >= 0:

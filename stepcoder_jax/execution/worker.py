@@ -43,6 +43,7 @@ from stepcoder_jax.execution import (
 from stepcoder_jax.execution.children import CONTROL_IN, CONTROL_OUT, LAST_FD, Limits
 from stepcoder_jax.execution.sandbox import STACK_BYTES, Layout, Sandbox, die_with_parent
 
+_LISTENER = 247  # on which children ask for their threads
 _RING = 248  # what pins the pages that children write to
 _PARTNER = 249  # the socket between the two processes of a worker
 _RULESET, _STDERR = 252, LAST_FD
@@ -150,7 +151,7 @@ def _serve(process: Worker | Checker, coverage: str) -> None:
             immortal.make_immortal()
             gc.freeze()
             _pin_hot_pages(process.sandbox, coverage)
-            process.sandbox.confine_worker()
+            process.sandbox.confine_worker(_LISTENER)
             requests = frames.Reader(CONTROL_IN)
             while True:
                 answer = process.answer(*requests.read())

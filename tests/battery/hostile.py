@@ -39,6 +39,16 @@ PROCESSES = (
     script("main thread leaves", "the other one goes on", "import ctypes, threading\n"
            "def f():\n    while True: pass\nprint(3, flush=True)\n"
            "threading.Thread(target=f).start()\nctypes.CDLL(None).syscall(60, 0)\n", TIMEOUT),
+    script("seventy threads at once", "a program has 64", "import threading as t\n"
+           "t.stack_size(1 << 16)\ne = t.Event()\ntry:\n"
+           "    for _ in range(70): t.Thread(target=e.wait).start()\n"
+           "finally: e.set()\nprint(3)\n", RUNTIME, error="RuntimeError"),
+    script("threads without end", "a program has 64", "import threading, time\n"
+           "while True: threading.Thread(target=time.sleep, args=(9,), daemon=True).start()\n",
+           RUNTIME, error="RuntimeError"),
+    script("threads that do not give up", "time ends", "import threading, time\n"
+           "threading.stack_size(1 << 16)\nwhile True:\n    try: threading.Thread(target=time.sleep, args=(9,)).start()\n"
+           "    except RuntimeError: pass\n", TIMEOUT),
     script("slow down the worker", "it is the same user's",
            "import os\nos.setpriority(os.PRIO_PROCESS, os.getppid(), 5)\nprint(3)\n", RUNTIME,
            error="PermissionError"),
@@ -73,6 +83,12 @@ FILES = (
            "import os\nos.ftruncate(1, 10**12)\n", OUTPUT),
     script("seals", "the judge can still read", "import fcntl\nprint(3, flush=True)\n"
            "fcntl.fcntl(1, 1033, 15)\n", RUNTIME, error="PermissionError"),
+    script("lease on the library", "others would wait to open it", "import fcntl, os\n"
+           "fcntl.fcntl(os.open(os.__file__, 0), fcntl.F_SETLEASE, fcntl.F_RDLCK)\nprint(3)\n",
+           RUNTIME, error="PermissionError"),
+    script("lock on the library", "others would wait for it", "import fcntl, os\n"
+           "fcntl.flock(os.open(os.__file__, 0), fcntl.LOCK_EX)\nprint(3)\n", RUNTIME,
+           error="PermissionError"),
     script("descriptor of the result", "a script returns nothing",
            "import os\nos.write(3, b'3\\n')\n", HELD),
     script("expected output in memory", "it is not there",
