@@ -26,6 +26,13 @@ def masked_mean(x: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array
     return masked_sum(x, mask) / jnp.maximum(1, jnp.sum(mask))
 
 
+def have_spread(rewards: Float[Array, " B"], valid: Bool[Array, " B"]) -> Bool[Array, ""]:
+    """Whether the rewards of valid rows differ by more than rounding."""
+    high = jnp.max(jnp.where(valid, rewards, -jnp.inf))
+    low = jnp.min(jnp.where(valid, rewards, jnp.inf))
+    return high - low > SMALLEST_SPREAD
+
+
 def token_rewards(
     outcome: Float[Array, "B T"],
     logprobs: Float[Array, "B T"],

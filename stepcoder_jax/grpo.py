@@ -32,6 +32,7 @@ from stepcoder_jax.updates import (
     adapter_keys,
     choose_reference,
     counted_mask,
+    mean_or_nan,
     optimizer_step,
     policy_metrics,
     ratio_metrics,
@@ -103,7 +104,7 @@ def group_advantages(
     metrics = {
         "grpo/equal_groups": jnp.sum(~differs, dtype=jnp.int32),
         "grpo/equal_share": jnp.mean(~differs, dtype=jnp.float32),
-        "grpo/group_std": adv.masked_mean(std, differs),
+        "grpo/group_std": mean_or_nan(std, differs),
     }
     return advantages.reshape(-1), metrics
 

@@ -40,8 +40,9 @@ def log_ratio(
 def k3(log_ratio: Float[Array, "B T"]) -> Float[Array, "B T"]:
     """Per token, an estimate of KL(pi || other) from samples of pi: never negative.
 
-    k3 = other / pi - 1 - log(other / pi), with log_ratio = log(pi / other). Source:
-    joschu.net/blog/kl-approx.html; arXiv:2402.03300, eq. 4.
+    k3 = other / pi - 1 - log(other / pi), with log_ratio = log(pi / other): `pi` must be
+    the policy that drew the tokens. Source: joschu.net/blog/kl-approx.html;
+    arXiv:2402.03300, eq. 4.
     """
     return jnp.expm1(-log_ratio) + log_ratio
 

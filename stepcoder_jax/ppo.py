@@ -29,6 +29,7 @@ from stepcoder_jax.updates import (
     adapter_keys,
     choose_reference,
     counted_mask,
+    mean_or_nan,
     optimizer_step,
     policy_metrics,
     ratio_metrics,
@@ -47,13 +48,17 @@ if TYPE_CHECKING:
 
 
 class ValueMoments(NamedTuple):
-    """Sums per row from which the critic's explained variance of any group follows."""
+    """Moments per row, centred before they are squared, that any group of rows can join.
 
-    count: Any  # f32[B]
-    returns: Any  # f32[B]
-    squared_returns: Any  # f32[B]
-    errors: Any  # f32[B], returns - values
-    squared_errors: Any  # f32[B]
+    Sums of squares alone would not do: of values near 1 with a spread of 1e-4, float32
+    leaves nothing of their difference.
+    """
+
+    count: Any  # f32[B], completion tokens of the row
+    returns: Any  # f32[B], their mean
+    returns_m2: Any  # f32[B], sum of squared distances from that mean
+    errors: Any  # f32[B], mean of values - returns
+    errors_m2: Any  # f32[B], sum of squared distances from that mean
 
 
 class Updated(NamedTuple):
@@ -86,23 +91,47 @@ def init_state(config: Config, actor: Params) -> TrainState:
 def explained_variance(moments: ValueMoments) -> jax.Array:
     """1 - Var(returns - values) / Var(returns) over the rows given; 0 without spread.
 
-    Takes jax or numpy arrays f32[B]: select the rows of a verdict first, if you like.
+    Spread below 1e-6 of the numbers' size is float32's rounding. Takes jax or numpy arrays
+    f32[B].
     """
-    count, *sums = (x.sum() for x in moments)
-    count = jnp.maximum(1.0, count)
-    mean, square, error, squared_error = (x / count for x in sums)
-    variance = square - mean**2
-    unexplained = squared_error - error**2
-    return jnp.where(
-        variance > 1e-12, 1.0 - unexplained / jnp.maximum(variance, 1e-12), 0.0
-    )
+    mean, m2 = join_moments(moments.count, moments.returns, moments.returns_m2)
+    bias, unexplained = join_moments(moments.count, moments.errors, moments.errors_m2)
+    size = jnp.maximum(1.0, jnp.maximum(jnp.abs(mean), jnp.abs(bias)))
+    least = moments.count.sum() * (adv.SMALLEST_SPREAD * size) ** 2
+    return jnp.where(m2 > least, 1.0 - unexplained / jnp.maximum(m2, least), 0.0)
+
+
+def join_moments(count: Any, means: Any, m2: Any) -> tuple[jax.Array, jax.Array]:
+    """Mean and sum of squared distances from it, of rows f32[B] together.
+
+    Source: Chan, Golub, LeVeque 1979, eq. 2.1, for any number of parts.
+    """
+    total = jnp.maximum(1.0, count.sum())
+    mean = (count * means).sum() / total
+    return mean, m2.sum() + (count * (means - mean) ** 2).sum()
+
+
+def value_errors(moments: ValueMoments) -> tuple[jax.Array, jax.Array]:
+    """Bias and RMSE of the values of the rows given: mean(values - returns) and
+    sqrt(mean((values - returns)^2)); nan of none.
+    """
+    total = moments.count.sum()
+    bias, m2 = join_moments(moments.count, moments.errors, moments.errors_m2)
+    none = total == 0
+    rmse = jnp.sqrt(m2 / jnp.maximum(1.0, total) + bias**2)
+    return jnp.where(none, jnp.nan, bias), jnp.where(none, jnp.nan, rmse)
 
 
 def value_moments(values: jax.Array, returns: jax.Array, mask: jax.Array) -> ValueMoments:
-    """Sums over the mask of each row, of values and returns f32[B, T]."""
-    errors = returns - values
-    terms = (jnp.ones_like(values), returns, returns**2, errors, errors**2)
-    return ValueMoments(*(jnp.sum(jnp.where(mask, x, 0.0), axis=1) for x in terms))
+    """Moments over the mask of each row, of values and returns f32[B, T]."""
+    count = jnp.sum(mask, axis=1, dtype=jnp.float32)
+
+    def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        mean = jnp.sum(jnp.where(mask, x, 0.0), axis=1) / jnp.maximum(1.0, count)
+        squares = jnp.where(mask, (x - mean[:, None]) ** 2, 0.0)
+        return mean, jnp.sum(squares, axis=1)
+
+    return ValueMoments(count, *moments(returns), *moments(values - returns))
 
 
 def begin(
@@ -163,6 +192,8 @@ def make_experience(
     experience = complete(config, begun, outcome, scores)
     if config.ppo.whiten_advantages:
         white = adv.whiten(experience.advantages, experience.loss_mask)
+        differ = adv.have_spread(outcome.sum(axis=1), feedback.valid)
+        white = jnp.where(differ, white, experience.advantages)
         experience = experience._replace(advantages=white)
     return experience, scale, experience_metrics(experience, rollout, scores.kl, scale)
 
@@ -174,8 +205,8 @@ def experience_metrics(
     mask = experience.mask
     rows = value_moments(experience.old_values, experience.returns, mask)
     return policy_metrics(experience, rollout, kl) | {
-        "value": adv.masked_mean(experience.old_values, mask),
-        "return": adv.masked_mean(experience.returns, mask),
+        "value": mean_or_nan(experience.old_values, mask),
+        "return": mean_or_nan(experience.returns, mask),
         "explained_variance": explained_variance(rows),
         "rows": rows,
         "reward_std": adv.reward_divisor(scale),

@@ -15,6 +15,7 @@ import optax
 
 from stepcoder_jax.batching import Layout
 from stepcoder_jax.models import lora, policy
+from stepcoder_jax.optimizers import decay_weights
 from stepcoder_jax.pytrees import TextBatch
 from stepcoder_jax.vocabulary import Scoring, score_tokens
 
@@ -86,28 +87,33 @@ def step(
 
 
 def make_schedule(config: SFTConfig, num_steps: int) -> optax.Schedule:
-    """The rate of update 0, 1, ...: linear warm-up from 0, then linear decay to 0.
+    """The rate of update 0, 1, ..., n - 1: linear warm-up, then linear decay; never 0.
 
+    rate(i) = peak min((i + 1) / w, (n - i) / (n - w + 1)), w = max(1, warmup_fraction n):
+    peak / w first, the peak at update w - 1, and what would be update n has a rate of 0.
     The paper's (section 4.2): 2e-5, warm-up over 0.3 of its 3 epochs.
     """
     warmup = max(1, int(config.warmup_fraction * num_steps))
-    return optax.join_schedules(
-        [
-            optax.linear_schedule(0.0, config.learning_rate, warmup),
-            optax.linear_schedule(config.learning_rate, 0.0, max(1, num_steps - warmup)),
-        ],
-        [warmup],
-    )
+
+    def rate(count: jax.typing.ArrayLike) -> jax.Array:
+        rises = (jnp.asarray(count) + 1) / warmup
+        falls = jnp.maximum(0, num_steps - count) / max(1, num_steps - warmup + 1)
+        return config.learning_rate * jnp.minimum(rises, falls)
+
+    return rate
 
 
 def make_optimizer(config: SFTConfig, num_steps: int) -> optax.GradientTransformation:
     """AdamW on gradients clipped to a global norm of 1, at `make_schedule`'s rate.
 
     The paper names no optimizer; betas and clipping are those of its authors' later
-    release.
+    release. Decay acts on what `optimizers.decay_weights` says.
     """
-    schedule = make_schedule(config, num_steps)
     return optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.adamw(schedule, b1=0.9, b2=0.95, weight_decay=config.weight_decay),
+        optax.chain(
+            optax.scale_by_adam(b1=0.9, b2=0.95),
+            decay_weights(config.weight_decay),
+            optax.scale_by_learning_rate(make_schedule(config, num_steps)),
+        ),
     )

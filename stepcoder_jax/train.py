@@ -18,7 +18,7 @@ from stepcoder_jax import (
     cccs,
     checkpoint,
     generate,
-    ppo,
+    iteration_metrics,
     prompts,
     report,
     rewards,
@@ -112,11 +112,15 @@ def iterate(
         )
         looked, kept, learnt = sharding.to_host((looked, experience, learnt))
     metrics = {
-        **judge_metrics(coder.pool),
+        **iteration_metrics.of_judge(coder.pool),
         **rewards.metrics(reports, rollout.mask, feedback),
         **labelling,
         **cccs.metrics(curriculum, tasks),
-        **(critic_metrics(looked.pop("rows"), reports) if "rows" in looked else {}),
+        **(
+            iteration_metrics.of_critic(looked.pop("rows"), reports)
+            if "rows" in looked
+            else {}
+        ),
         **looked,
         **learnt,
         **watch.seconds,
@@ -126,27 +130,6 @@ def iterate(
     curriculum = cccs.advance(curriculum, tasks, reports, config.cccs)
     done = Iteration(step, tasks, programs, reports, rollout, feedback, kept, metrics)
     return state, curriculum, done
-
-
-def judge_metrics(pool: Pool) -> dict[str, float]:
-    """What the pool counted in this iteration, and how well it holds programs in."""
-    counted = {
-        f"judge/{name}": number
-        for name, number in pool.metrics().items()
-        if name not in ("queue", "busy")  # nothing is under way now
-    }
-    return counted | {"judge/level": pool.level, "judge/unsafe": int(pool.unsafe)}
-
-
-def critic_metrics(rows: ppo.ValueMoments, reports: Sequence[Report]) -> dict[str, Any]:
-    """Explained variance of the critic over the programs of each verdict."""
-    verdicts = np.array([str(report.verdict) for report in reports])
-    return {
-        f"explained_variance/{verdict}": ppo.explained_variance(
-            ppo.ValueMoments(*(np.asarray(x)[verdicts == verdict] for x in rows))
-        )
-        for verdict in sorted(set(verdicts) - {"infra"})
-    }
 
 
 def rollout_rows(done: Iteration) -> Iterator[dict[str, Any]]:

@@ -203,22 +203,30 @@ def score_rollout(
     return masked._replace(kl=scores.kl)
 
 
+def mean_or_nan(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Mean of x where mask is True, for the log; nan for an empty mask, where 0 would be a
+    number that nobody measured.
+    """
+    return jnp.where(jnp.any(mask), adv.masked_mean(x, mask), jnp.nan)
+
+
 def policy_metrics(experience: Experience, rollout: Rollout, kl: jax.Array) -> Metrics:
     """Means over the batch, before any update; kl f32[B, T] is exact, per token."""
     mask, loss_mask = experience.mask, experience.loss_mask
     mismatch = jnp.abs(rollout.logprobs - experience.old_logprobs)
+    sampled = experience.old_logprobs - experience.ref_logprobs
     return {
-        "kl": adv.masked_mean(kl, mask),
-        "kl_executed": adv.masked_mean(kl, loss_mask),
-        "kl_unexecuted": adv.masked_mean(kl, mask & ~loss_mask),
-        "kl_sampled": adv.masked_mean(
-            experience.old_logprobs - experience.ref_logprobs, mask
+        "kl": mean_or_nan(kl, mask),
+        "kl_executed": mean_or_nan(kl, loss_mask),
+        "kl_unexecuted": mean_or_nan(kl, mask & ~loss_mask),
+        "kl_sampled": mean_or_nan(sampled, mask),
+        "masked_fraction": mean_or_nan((~loss_mask).astype(jnp.float32), mask),
+        "kept_mass": mean_or_nan(rollout.kept_mass, mask),
+        "logprob_mismatch": mean_or_nan(mismatch, mask),
+        "logprob_mismatch_max": jnp.where(
+            jnp.any(mask), jnp.max(jnp.where(mask, mismatch, 0.0)), jnp.nan
         ),
-        "masked_fraction": adv.masked_mean((~loss_mask).astype(jnp.float32), mask),
-        "kept_mass": adv.masked_mean(rollout.kept_mass, mask),
-        "logprob_mismatch": adv.masked_mean(mismatch, mask),
-        "logprob_mismatch_max": jnp.max(jnp.where(mask, mismatch, 0.0)),
-        "advantage": adv.masked_mean(experience.advantages, loss_mask),
+        "advantage": mean_or_nan(experience.advantages, loss_mask),
         "truncated_fraction": jnp.mean(rollout.truncated, dtype=jnp.float32),
         "completion_length": jnp.mean(rollout.length - rollout.prompt_length),
     }
@@ -269,11 +277,15 @@ def accumulate_gradients(
 
 
 def ratio_metrics(log_ratio: jax.Array, mask: jax.Array) -> Logged:
-    """What log(pi / pi_old) f32[B, T] says of an update's size, as `Logged`."""
-    sums = {"approx_kl": losses.sum_over(losses.k3(log_ratio), mask)}
+    """What r = log(pi / pi_old) f32[B, T] says of an update's size, as `Logged`.
+
+    approx_kl sums exp(r) - 1 - r: k3 of KL(pi_old || pi), since pi_old drew the tokens.
+    Without a token in the mask ratio_max is 0 and ratio_min infinite.
+    """
+    sums = {"approx_kl": losses.sum_over(losses.k3(-log_ratio), mask)}
     extremes = {
-        "ratio_max": jnp.exp(log_ratio.max()),
-        "ratio_min": jnp.exp(log_ratio.min()),
+        "ratio_max": jnp.exp(jnp.max(jnp.where(mask, log_ratio, -jnp.inf))),
+        "ratio_min": jnp.exp(jnp.min(jnp.where(mask, log_ratio, jnp.inf))),
     }
     return Logged(sums, extremes)
 
@@ -325,20 +337,29 @@ def stack_one(metrics: Metrics) -> Metrics:
 
 
 def step_metrics(stacked: Metrics) -> Metrics:
-    """Metrics of an iteration from those of its updates, stacked on axis 0."""
+    """Metrics of an iteration from those of its updates, stacked on axis 0.
+
+    nan where no token of a mask was there to be counted.
+    """
     means = {
-        name: x.total.sum() / jnp.maximum(1.0, x.count.sum())
+        name: jnp.where(x.count.sum() > 0, x.total.sum() / x.count.sum(), jnp.nan)
         for name, x in stacked.items()
         if isinstance(x, losses.MaskedSum)
     }
     norms = {name: x.mean() for name, x in stacked.items() if name.endswith("_grad_norm")}
+    high, low = stacked["ratio_max"], stacked["ratio_min"]
+
+    def known(ratio: jax.Array, of: jax.Array) -> jax.Array:
+        return jnp.where(of > 0, ratio, jnp.nan)  # the maximum over no token is 0
+
     return (
         means
         | norms
         | {
-            "ratio_max_first": stacked["ratio_max"][0],
-            "ratio_min_first": stacked["ratio_min"][0],
-            "ratio_max": stacked["ratio_max"].max(),
+            "ratio_max_first": known(high[0], high[0]),
+            "ratio_min_first": known(low[0], high[0]),
+            "ratio_max": known(high.max(), high.max()),
+            "ratio_min": known(low.min(), high.max()),
             "nonfinite": jnp.sum(stacked["nonfinite"], dtype=jnp.int32),
         }
     )

@@ -26,6 +26,25 @@ def test_the_rate_warms_up_linearly(name):
     np.testing.assert_allclose(sizes, [0.25, 0.5, 0.75, 1, 1, 1], rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["adamw", "adamw8bit", "adafactor"])
+def test_decay_leaves_norms_biases_and_the_embedding_alone(name):
+    """Where the gradient is 0, decay alone moves: by rate * decay * x."""
+    config = OptimizerConfig(name, learning_rate=0.5, weight_decay=0.1)
+    optimizer = optimizers.make_optimizer(config)
+    layer = {"kernel": jnp.full((2, 64, 64), 3.0), "bias": jnp.full((2, 64), 3.0)}
+    adapters = {"lora_a": jnp.full((2, 64, 4), 3.0), "lora_b": jnp.full((2, 4, 64), 3.0)}
+    params = {
+        "embed_tokens": {"embedding": jnp.full((96, 64), 3.0)},
+        "layers": {"up_proj": layer | adapters, "norm": {"scale": jnp.full((2, 64), 3.0)}},
+        "value_head": {"kernel": jnp.full((64, 1), 3.0), "bias": jnp.full(1, 3.0)},
+    }
+    gradient = jax.tree.map(jnp.zeros_like, params)
+    changes, _ = optimizer.update(gradient, optimizer.init(params), params)
+    for path, change in jax.tree_util.tree_leaves_with_path(changes):
+        decays = path[-1].key in ("kernel", "lora_a", "lora_b")
+        np.testing.assert_allclose(change, -0.15 if decays else 0.0, rtol=1e-5)
+
+
 def regression():
     """Least squares, inputs of very different sizes: 64 x 128 weights, no exact fit."""
     keys = jax.random.split(jax.random.key(0), 3)

@@ -110,8 +110,83 @@ def test_experience_equals_its_parts():
     explained = 1 - errors.var() / got.returns[mask].var()
     np.testing.assert_allclose(metrics["explained_variance"], explained, rtol=1e-3)
     some = ppo.ValueMoments(*(x[:8] for x in metrics["rows"]))
-    few = errors[: mask[:8].sum()].var() / got.returns[:8][mask[:8]].var()
+    errors = errors[: mask[:8].sum()]
+    few = errors.var() / got.returns[:8][mask[:8]].var()
     np.testing.assert_allclose(ppo.explained_variance(some), 1 - few, rtol=1e-3)
+    bias, rmse = ppo.value_errors(some)
+    np.testing.assert_allclose(bias, -errors.mean(), rtol=1e-4)
+    np.testing.assert_allclose(rmse, np.sqrt(np.mean(errors**2)), rtol=1e-4)
+
+
+def moments_of(values, returns, mask):
+    return ppo.value_moments(*(jnp.asarray(x) for x in (values, returns, mask)))
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 37.7, 1e4])
+def test_returns_that_are_all_equal_leave_nothing_to_explain(size):
+    rng = np.random.default_rng(0)
+    values = size * rng.normal(size=(64, 300)).astype(np.float32)
+    mask = rng.random(values.shape) < 0.7
+    # as gae makes them: advantages + values, so equal but for the rounding
+    returns = (np.float32(size) - values) + values
+    assert ppo.explained_variance(moments_of(values, returns, mask)) == 0
+    bias, rmse = ppo.value_errors(moments_of(values, returns, mask))
+    errors = (values.astype(float) - returns)[mask]
+    np.testing.assert_allclose(bias, errors.mean(), rtol=1e-4)
+    np.testing.assert_allclose(rmse, np.sqrt(np.mean(errors**2)), rtol=1e-4)
+
+
+def test_a_small_spread_about_a_large_mean_is_measured():
+    """Rows of means of their own, near 100: sums of squares would leave only rounding."""
+    rng = np.random.default_rng(0)
+    shape, mask = (32, 200), rng.random((32, 200)) < 0.8
+    signal = rng.normal(size=shape) + rng.normal(size=(32, 1))
+    returns = (100 + 0.02 * signal).astype(np.float32)
+    values = (100 + 0.01 * signal + 0.005 * rng.normal(size=shape)).astype(np.float32)
+    exact, wanted = values.astype(float)[mask], returns.astype(float)[mask]
+    expected = 1 - (wanted - exact).var() / wanted.var()
+    assert 0.5 < expected < 0.9
+    moments = moments_of(values, returns, mask)
+    np.testing.assert_allclose(ppo.explained_variance(moments), expected, rtol=1e-3)
+
+
+def test_nothing_to_count_has_no_bias_and_explains_nothing():
+    zeros = np.zeros((4, 5), np.float32)
+    moments = moments_of(zeros + 1, zeros, zeros > 0)
+    assert ppo.explained_variance(moments) == 0
+    assert all(np.isnan(x) for x in ppo.value_errors(moments))
+
+
+def test_approx_kl_is_that_of_samples_of_the_old_policy():
+    """Two tokens by hand: E_old[new / old - 1 - log(new / old)]; others do not count."""
+    old, new = np.log([0.5, 0.25]), np.log([0.75, 0.125])
+    # 1.5 - 1 - log 1.5 = 0.094535, 0.5 - 1 - log 0.5 = 0.193147; their mean
+    log_ratio = jnp.asarray([[*(new - old), 3.0]])
+    logged = updates.ratio_metrics(log_ratio, jnp.asarray([[True, True, False]]))
+    total, count = logged.sums["approx_kl"]
+    assert count == 2 and total / count == pytest.approx(0.143841, abs=1e-5)
+    assert logged.extremes["ratio_max"] == pytest.approx(1.5)
+    assert logged.extremes["ratio_min"] == pytest.approx(0.5)
+    # the estimate is unbiased: over all tokens of a small vocabulary it is KL(old || new)
+    old, new = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.3, 0.5])
+    terms = updates.losses.k3(-jnp.log(new / old)[None])[0]
+    assert np.sum(old * terms) == pytest.approx(np.sum(old * np.log(old / new)), rel=1e-5)
+
+
+def test_whitening_needs_rewards_that_differ():
+    """Equal outcome rewards: what the critic's noise leaves is not blown up to 1."""
+    _, make, _ = programs(whiten_advantages=True, kl_coef=0.0)
+    rollout, feedback = kit.rollout_batch()
+    state = make_state(make_config())
+    white, *_ = make(state, rollout, feedback)
+    spread = np.asarray(white.advantages)[np.asarray(white.loss_mask)].std()
+    assert spread == pytest.approx(1, abs=0.02)
+    equal = np.where(feedback.rewards != 0, np.float32(-1), np.float32(0))
+    equal[3] *= 0.5  # not a valid row
+    same, *_ = make(state, rollout, feedback._replace(rewards=equal))
+    _, plain, _ = programs(kl_coef=0.0)
+    unscaled, *_ = plain(state, rollout, feedback._replace(rewards=equal))
+    np.testing.assert_array_equal(same.advantages, unscaled.advantages)
 
 
 def test_the_ratio_is_1_at_the_first_minibatch_and_not_later():

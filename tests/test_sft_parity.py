@@ -62,15 +62,24 @@ def torch_loss(model, examples):
 
 def train_torch(model, groups, settings):
     """The loop that everybody would write; the loss of each update, and its norm."""
+    linear = [m.weight for m in model.modules() if isinstance(m, torch.nn.Linear)]
+    known = {id(weight) for weight in linear}
+    other = [weight for weight in model.parameters() if id(weight) not in known]
     optimizer = torch.optim.AdamW(
-        model.parameters(),
+        [
+            {"params": linear, "weight_decay": settings.weight_decay},
+            {"params": other, "weight_decay": 0.0},
+        ],
         lr=settings.learning_rate,
         betas=(0.9, 0.95),
         eps=1e-8,
-        weight_decay=settings.weight_decay,
     )
-    schedule = transformers.get_linear_schedule_with_warmup(
-        optimizer, int(settings.warmup_fraction * len(groups)), len(groups)
+    updates, warmup = len(groups), int(settings.warmup_fraction * len(groups))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda i: (
+            (i + 1) / warmup if i < warmup else (updates - i) / (updates - warmup + 1)
+        ),
     )
     losses, norms = [], []
     for group in groups:

@@ -46,8 +46,8 @@ def test_the_loss_is_the_mean_over_completion_tokens():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-6), split, whole)
 
 
-def test_the_schedule_warms_up_and_decays_to_zero():
-    """On a gradient of 1, AdamW moves by the rate: 0 first, the peak at 2 of 10, 0 last."""
+def test_the_schedule_warms_up_and_decays_and_is_never_0():
+    """On a gradient of 1, AdamW moves by the rate: the peak at update 1 of 10, 1/9 last."""
     settings = SFTConfig(learning_rate=1.0, warmup_fraction=0.2, weight_decay=0.0)
     optimizer = sft_step.make_optimizer(settings, 10)
     params = jnp.zeros(1)
@@ -55,10 +55,38 @@ def test_the_schedule_warms_up_and_decays_to_zero():
     for _ in range(11):
         update, state = optimizer.update(jnp.ones(1), state, params)
         moves.append(-float(update[0]))
-    expected = [0.0, 0.5, 1.0, *(1 - i / 8 for i in range(1, 9))]
+    expected = [0.5, *(i / 9 for i in range(9, -1, -1))]
     np.testing.assert_allclose(moves, expected, atol=1e-4)
     schedule = sft_step.make_schedule(settings, 10)
     np.testing.assert_allclose([schedule(i) for i in range(11)], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 17])
+def test_every_update_of_a_run_has_a_rate_and_one_of_them_the_peak(num_steps, fraction):
+    settings = SFTConfig(learning_rate=0.5, warmup_fraction=fraction)
+    schedule = sft_step.make_schedule(settings, num_steps)
+    rates = [float(schedule(i)) for i in range(num_steps)]
+    assert min(rates) >= 0.5 / num_steps - 1e-6 and max(rates) == 0.5
+
+
+def test_weight_decay_leaves_norms_biases_and_the_embedding_alone():
+    config = Config(model=kit.tiny_model(family="starcoder2", tie_embeddings=False))
+    params = policy.init_params(config.model, jax.random.key(1))
+    params = jax.tree.map(lambda x: x + 1.0, params)
+    optimizer = sft_step.make_optimizer(SFTConfig(learning_rate=1.0, weight_decay=0.1), 1)
+    changes, _ = optimizer.update(
+        jax.tree.map(jnp.zeros_like, params), optimizer.init(params), params
+    )
+    moved = set()
+    for path, change in jax.tree_util.tree_leaves_with_path(changes):
+        if np.any(change):
+            moved.add(path[-1].key)
+    assert moved == {"kernel"}
+    names = {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(changes)}
+    assert names == {"kernel", "bias", "scale", "embedding"}
+    head = changes["lm_head"]["kernel"]
+    np.testing.assert_allclose(head, -0.1 * params["lm_head"]["kernel"], rtol=1e-6)
 
 
 FAMILIES = {
