@@ -228,7 +228,7 @@ class Sandbox:
         return {
             "landlock": kernel,
             "seccomp": f"{machine} table{tasks}" if self.filters else f"no {machine} table",
-            "rlimits": "address space, file size, files, core, CPU",
+            "rlimits": "address space, file size, files, core, CPU, pending signals",
             "uid": identity,
             "namespaces": "network, IPC" if self.has_namespaces else "not allowed here",
             **off,
