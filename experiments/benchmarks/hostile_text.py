@@ -2,11 +2,11 @@
 
 python experiments/benchmarks/hostile_text.py [--large BYTES] [--all]
 
-Prints a Markdown row per function: CPU milliseconds of this thread for 10 kB and for 40 kB of
-the text that is the slowest for it, the ratio, and the text. Linear work has a ratio of 4; a
-text beyond a limit (syntax.MAX_LINE ...) costs nothing more. Texts repeat a unit of digits,
-signs, dots, quotes, `#`, `:`, brackets and line ends up to their size; programs are units
-that parse. Expected: under 50 ms per 10 kB, ratios of 8 at most.
+Prints a Markdown row per function: CPU milliseconds of this thread for 10 kB and for 40 kB
+of the text that is the slowest for it, the ratio, and the text. Linear work has a ratio of
+4; a text beyond a limit (syntax.MAX_LINE ...) costs nothing more. Texts repeat a unit of
+digits, signs, dots, quotes, `#`, `:`, brackets and line ends up to their size; programs are
+units that parse. Expected: about 50 ms per 10 kB at most, ratios of 8 at most.
 """
 
 from __future__ import annotations
