@@ -1,6 +1,7 @@
 """Outcome rewards by verdict, on the last token, and the feedback of a batch."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -142,13 +143,24 @@ def test_metrics_count_valid_rows_only():
     # Valid rows have 3 + 1 + 3 tokens, of which one is dropped, in the wrong program.
     assert numbers["fgo/masked"] == pytest.approx(1 / 7)
     assert numbers["fgo/masked_wrong"] == pytest.approx(1 / 3)
-    assert "fgo/masked_timeout" not in numbers
+    assert math.isnan(numbers["fgo/masked_timeout"]) and numbers["verdict/timeout"] == 0
+    assert numbers["batch/valid_rows"] == 3
+    assert numbers["reward_spread"] == pytest.approx(2.0)
+
+
+def test_metrics_of_a_batch_without_a_valid_row_have_the_same_keys():
+    _, reports, mask = batch()
+    nothing = feedback()._replace(valid=np.zeros(4, bool))
+    numbers = rewards.metrics(reports, mask, nothing)
+    assert numbers.keys() == rewards.metrics(reports, mask, feedback()).keys()
+    assert numbers["batch/valid_rows"] == 0 and numbers["verdict/infra"] == 1
+    assert math.isnan(numbers["reward"]) and math.isnan(numbers["pass_rate"])
     only = rewards.metrics(
         [report(Verdict.INFRA)],
         mask[:1],
         rewards.Feedback(np.zeros((1, 4), np.float32), mask[:1], np.array([False])),
     )
-    assert only == {"verdict/infra": 1.0}
+    assert only["verdict/infra"] == 1.0 and math.isnan(only["fgo/masked"])
 
 
 def metrics_of_labels(reports, sources):
