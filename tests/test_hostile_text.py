@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stepcoder_jax import fgo, logger, prompts, report, syntax, taxonomy
 from stepcoder_jax.config import FGOConfig
 from stepcoder_jax.execution import Pool, grading
-from stepcoder_jax.records import Program, Report, Verdict
+from stepcoder_jax.records import Mode, Program, Report, Verdict
 
 BENCHMARK = Path(__file__).parents[1] / "experiments" / "benchmarks" / "hostile_text.py"
 MOST = 8  # a text of four times the length; linear is 4, quadratic 16
@@ -170,3 +170,17 @@ def test_line_ends_that_only_python_knows_do_not_cut_a_row_of_metrics(tmp_path):
     path = tmp_path / "metrics.jsonl"
     logger.write_lines(path, [{"step": 0, "a": "\u2028\x85\x0b"}, {"step": 1}])
     assert [row["step"] for row in logger.read_metrics(path)] == [0, 1]
+
+
+def test_the_name_of_an_error_cannot_drive_the_terminal():
+    source = "E = type('\\x1b[2J\\u202e', (Exception,), {})\ndef f(x): raise E('no')\n"
+    with Pool(make_settings(workers=1, coverage="none")) as pool:
+        seen = judge(
+            pool,
+            source,
+            ("assert f(1) == 1", None),
+            mode=Mode.ASSERT_PROXY,
+            entry_point="f",
+        )
+    assert seen.verdict is Verdict.RUNTIME
+    assert seen.tests[0].error.isprintable() and "[2J" in seen.tests[0].error

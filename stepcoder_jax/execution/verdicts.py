@@ -14,6 +14,7 @@ from stepcoder_jax.records import Mode, Position, Report, TestCase, TestResult, 
 
 _GRACE_SECONDS = 30.0  # beyond a test's wall limit before the worker counts as dead
 _SIGXCPU, _SIGXFSZ, _SIGKILL = 24, 25, 9
+_WORDS_CAP = 400  # characters of an error's name, or of a message
 _CLASS_NAME = re.compile(r"\w{1,80}")
 
 
@@ -119,7 +120,7 @@ def _result(seen: Seen, verdict: Verdict, error: str, line: int | None) -> TestR
     executed, expressions = coverage_of(parts)
     return TestResult(
         verdict=verdict,
-        error=error,
+        error=printable(error),
         line=line,
         cpu_seconds=answer["cpu"],
         wall_seconds=answer["wall"],
@@ -129,6 +130,11 @@ def _result(seen: Seen, verdict: Verdict, error: str, line: int | None) -> TestR
         executed=executed,
         expressions=expressions,
     )
+
+
+def printable(text: str) -> str:
+    """A program's words for a terminal: one line, with U+FFFD for what drives it."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:_WORDS_CAP])
 
 
 def _broken(seen: Seen) -> Judgement | None:
