@@ -310,8 +310,6 @@ class RunConfig(Section):
     save_every: int = 50  # iterations (of SFT: updates) between checkpoints
     keep: int = 2  # checkpoints kept beside the best one
     resume: bool = False
-    # iterations in a row without a row that the judge could judge, after which a run stops
-    max_empty: int = 10
     rollouts_every: int = 1  # iterations between rollouts/STEP.jsonl files; 0: none
     tensorboard: bool = True
     compilation_cache: str = ""  # folder of XLA's persistent cache; "": none
@@ -437,7 +435,6 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     yield "cccs.full_fraction", 0 <= cccs.full_fraction <= 1, "a share in [0, 1]"
     yield "run.total_steps", config.run.total_steps >= 1, "at least 1"
     yield "run.save_every", config.run.save_every >= 1, "at least 1"
-    yield "run.max_empty", config.run.max_empty >= 1, "at least 1"
     yield (
         "execution.url",
         config.execution.backend == "local"

@@ -28,8 +28,7 @@ def to_json(value: Any) -> Any:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a metrics file; a last line cut short by a kill is left out."""
-    # Not splitlines: JSON may hold U+2028 and its like as they are.
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    lines = path.read_text(encoding="utf-8").splitlines()
     rows = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -33,7 +33,7 @@ PACKAGES = ("stepcoder_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy"
 # What a resumed run may change: it changes nothing that has been computed.
 FREE = (
     *("run.total_steps", "run.resume", "run.folder", "run.save_every", "run.keep"),
-    *("run.max_empty", "run.rollouts_every", "run.tensorboard", "run.compilation_cache"),
+    *("run.rollouts_every", "run.tensorboard", "run.compilation_cache"),
     *("execution.workers", "execution.cache_size", "execution.url"),
     *("mesh.data", "mesh.fsdp", "mesh.tensor"),
 )

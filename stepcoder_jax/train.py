@@ -17,7 +17,6 @@ from absl import logging as orbax_logging
 from stepcoder_jax import (
     cccs,
     checkpoint,
-    diagnosis,
     generate,
     iteration_metrics,
     prompts,
@@ -31,20 +30,17 @@ from stepcoder_jax import (
 from stepcoder_jax.cccs import CurriculumState
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated import Split
-from stepcoder_jax.evaluate import grade, pass_rate, scores, unmeasured
+from stepcoder_jax.evaluate import grade, pass_rate, scores
 from stepcoder_jax.execution import Pool, PoolSettings, open_pool
 from stepcoder_jax.generate import Coder
 from stepcoder_jax.interrupt import Interrupt
-from stepcoder_jax.logger import METRICS, Logger, read_metrics
+from stepcoder_jax.logger import Logger
 from stepcoder_jax.progress import StepProgress, describe_iteration
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout, TrainState
 from stepcoder_jax.records import Problem, Program, Report, Task
 from stepcoder_jax.run_folder import RunFolder, versions
 from stepcoder_jax.steps import Steps
 from stepcoder_jax.summary import Graded
-
-# sysexits.h, EX_UNAVAILABLE: what the run needs, a judge that works, is not there
-JUDGE_FAILS = 69
 
 
 class Iteration(NamedTuple):
@@ -187,7 +183,6 @@ class Run:
         self.reference_hash = checkpoint.hash_params(self.reference)
         self.best = -1.0
         self.verdicts: collections.Counter[str] = collections.Counter()
-        self.empty = 0  # iterations in a row without a valid row
         step = self.folder.latest(best=False) if config.run.resume else None
         if step is None:
             self.state = self.steps.init_state(self.reference)
@@ -219,7 +214,6 @@ class Run:
             )
         self.best = record["best"]
         self.verdicts.update(record["verdicts"])
-        self.empty = record.get("empty", 0)
 
     def save(self, best: bool) -> None:
         """Write a checkpoint of the present state."""
@@ -229,35 +223,17 @@ class Run:
             "reference": self.reference_hash,
             "best": self.best,
             "verdicts": dict(self.verdicts),
-            "empty": self.empty,
             "step": int(self.state.step),  # with the seed, also the cursor in the data
         }
         keep = self.config.run.keep
         self.folder.save(self.state, self.curriculum, record, keep, best)
 
-    def load(self, split: Split) -> list[Problem]:
-        return sources.load_problems(self.config.data, split, self.config.execution)
-
     def grade(self, split: Split, count: int, label: str) -> list[Graded]:
         """Greedy verdicts on the first `count` problems of a split."""
-        problems = self.limit_cpu(self.load(split)[:count], split)
+        config = self.config
+        problems = sources.load_problems(config.data, split, config.execution)[:count]
+        problems = self.limit_cpu(problems, split)
         return grade(self.coder, self.state.actor, problems, label)
-
-    def count_empty(self, valid_rows: int) -> dict[str, int]:
-        """Take an iteration in; its metric: how many in a row had no valid row."""
-        self.empty = 0 if valid_rows else self.empty + 1
-        return {"batch/empty_in_a_row": self.empty}
-
-    @property
-    def is_judge_broken(self) -> bool:
-        return self.empty >= self.config.run.max_empty
-
-    def not_validated(self) -> dict[str, float]:
-        """The keys that `validate` gives, for the rows of iterations without it."""
-        if not self.config.evaluation.every:
-            return {}
-        count = self.config.evaluation.validation_problems
-        return unmeasured(self.load("validation")[:count], "validation")
 
     def validate(self) -> dict[str, float]:
         """Validation scores; a new best is kept as a checkpoint of its own."""
@@ -279,7 +255,6 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
     config = run.config
     first, last = int(run.state.step), config.run.total_steps
     shares: list[float] = []
-    blank, watch = run.not_validated(), diagnosis.Watch(config)
     stopped = sharding.decided(interrupt.asked)
     if stopped:
         run.save(best=False)
@@ -298,22 +273,18 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
                     f"iteration {done.step}: a gradient is not finite; lower "
                     "ppo.actor.learning_rate, or that of ppo.critic if there is one"
                 )
-            metrics |= run.count_empty(metrics["batch/valid_rows"]) | blank
             if run.due(config.evaluation.every):
                 metrics |= run.validate()
             metrics["seconds/iteration"] = time.perf_counter() - start
             logger.write(done.step, metrics)
-            mark, warning = watch.look({"step": done.step, **metrics})
-            if warning:
-                progress.write(warning)
             if config.run.rollouts_every and done.step % config.run.rollouts_every == 0:
                 logger.write_rollouts(done.step, rollout_rows(done))
             # read once: a Ctrl-C during the save stops the next iteration
-            stopped = sharding.decided(interrupt.asked or run.is_judge_broken)
+            stopped = sharding.decided(interrupt.asked)
             if run.due(config.run.save_every) or stopped:
                 run.save(best=False)
             shares.append(metrics["cccs/stage0_share"])
-            progress.update(describe_iteration(metrics, config.batch_size, mark))
+            progress.update(describe_iteration(metrics, config.batch_size))
     return shares
 
 
@@ -336,7 +307,6 @@ def close(run: Run, shares: Sequence[float]) -> None:
             after,
             visits=run.curriculum.visits,
             stage0_share=float(np.mean(shares[-10:])) if shares else 0.0,
-            causes=diagnosis.summarise(read_metrics(run.folder.log / METRICS), run.config),
             folder=str(path),
             minutes=(time.monotonic() - run.start) / 60,
         )
@@ -346,7 +316,7 @@ def close(run: Run, shares: Sequence[float]) -> None:
 
 
 def train(config: Config) -> int:
-    """A whole run; exit code 0, 130 when Ctrl-C ended it early, 69 without a judge."""
+    """A whole run; exit code 0, or 130 when Ctrl-C ended it early."""
     sharding.join_hosts()
     orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
     if config.run.compilation_cache:
@@ -362,16 +332,7 @@ def train(config: Config) -> int:
         events = config.run.tensorboard
         with Logger(run.folder.log, tensorboard=events, start_step=step) as logger:
             shares = learn(run, logger, interrupt)
-        is_whole = int(run.state.step) == config.run.total_steps
-        if run.is_judge_broken and not is_whole:
-            print(
-                f"stopped: no program could be judged in {run.empty} iterations in a row "
-                f"(run.max_empty); saved iteration {int(run.state.step)} in "
-                f"{run.folder.path}; run `stepcoder doctor`, then resume",
-                file=sys.stderr,
-            )
-            return JUDGE_FAILS
-        if not is_whole:
+        if int(run.state.step) < config.run.total_steps:
             print(
                 f"saved iteration {int(run.state.step)} in {run.folder.path}; go on with "
                 "the same command and --run.resume",

@@ -130,7 +130,6 @@ class Sandbox:
         self.ruleset = -1
         self.landlock_abi = 0
         self.filters: list[_Filter] = []
-        self.asking: _Filter | None = None
         self.listener = -1  # of this worker: who starts a thread asks there
         self.limits: dict[int, int] = {}
         self.ceilings: list[tuple[int, int]] = []
@@ -148,11 +147,10 @@ class Sandbox:
             if self.landlock_abi:
                 self.ruleset = landlock.create_ruleset(readable)
         if "seccomp" not in self.without and seccomp.supported():
-            plain, asking = map(seccomp.worker_filter, (False, True))
-            self.filters = [_Filter(plain, []), _Filter(*seccomp.child_filter())]
-            # Made now: the memory that it takes to make would later not be that which the
-            # trials of the worker found to be written to.
-            self.asking = _Filter(asking, [])
+            self.filters = [
+                _Filter(seccomp.worker_filter(asks_for_threads=False), []),
+                _Filter(*seccomp.child_filter()),
+            ]
         if "rlimits" not in self.without:
             nothing = (
                 resource.RLIMIT_CORE,
@@ -172,9 +170,10 @@ class Sandbox:
         children, and what differs from test to test. The questions of children that
         start threads will come to the descriptor `listener`, where that can be had.
         """
-        if self.asking is not None:
+        if self.filters:
             plain = self.filters.pop(0)
-            opened = self.asking.install_with_listener()
+            asking = _Filter(seccomp.worker_filter(asks_for_threads=True), [])
+            opened = asking.install_with_listener()
             if opened < 0:
                 plain.install()
             else:
@@ -228,7 +227,7 @@ class Sandbox:
         return {
             "landlock": kernel,
             "seccomp": f"{machine} table{tasks}" if self.filters else f"no {machine} table",
-            "rlimits": "address space, file size, files, core, CPU, pending signals",
+            "rlimits": "address space, file size, files, core, CPU",
             "uid": identity,
             "namespaces": "network, IPC" if self.has_namespaces else "not allowed here",
             **off,
