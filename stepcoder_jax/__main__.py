@@ -78,6 +78,16 @@ def unbox(text: str) -> str:
     return "; ".join([*said, "--help lists all flags"])
 
 
+def fill_in(argv: list[str], flag: str, value: str) -> list[str]:
+    """The flags, with `value` after each `flag` that stands without one."""
+    filled = []
+    for word, follower in zip(argv, [*argv[1:], "--"]):
+        filled.append(word)
+        if word == flag and follower.startswith("-"):
+            filled.append(value)
+    return filled
+
+
 def parse_config(command: str, argv: list[str]) -> Config:
     """EXPERIMENT and its overrides -> a validated Config."""
     from stepcoder_jax.config import Config, ConfigError
@@ -91,7 +101,8 @@ def parse_config(command: str, argv: list[str]) -> Config:
             "experiments/quickstart.py`"
         )
     prog = f"stepcoder {command} {argv[0]}"
-    config: Config = parse_flags(Config, argv[1:], prog, load_experiment(argv[0]))
+    flags = fill_in(argv[1:], "--run.resume", "yes")
+    config: Config = parse_flags(Config, flags, prog, load_experiment(argv[0]))
     config.validate()
     return config
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any, ClassVar, Literal, Self
 
+from stepcoder_jax import rules
 from stepcoder_jax.execution.settings import PoolSettings
 from stepcoder_jax.records import InputError
 
@@ -309,7 +310,9 @@ class RunConfig(Section):
     seed: int = 0
     save_every: int = 50  # iterations (of SFT: updates) between checkpoints
     keep: int = 2  # checkpoints kept beside the best one
-    resume: bool = False
+    # go on with the run in the folder; auto: if there is one, else begin it
+    resume: Literal["no", "yes", "auto"] = "no"
+    step: int = -1  # the checkpoint to go on from; -1: the newest
     rollouts_every: int = 1  # iterations between rollouts/STEP.jsonl files; 0: none
     tensorboard: bool = True
     compilation_cache: str = ""  # folder of XLA's persistent cache; "": none
@@ -346,10 +349,20 @@ class Config(Section):
 
         Raises ConfigError for a field that this version does not have.
         """
-        return _build(cls, tree)
+        config = _build(cls, tree)
+        if isinstance(config.run.resume, bool):  # as older runs have it
+            config.run.resume = "yes" if config.run.resume else "no"
+        return config
 
     def validate(self) -> None:
         """Raise ConfigError for the first field whose value cannot work."""
+        for field in rules.fields_of(self):
+            expected = rules.check_field(field)
+            if expected:
+                raise ConfigError(
+                    f"{field.name}: expected {expected}, got {field.value!r}; set "
+                    f"--{field.name}"
+                )
         for name, holds, expected in chain(_path_rules(self), _rules(self)):
             if not holds:
                 raise ConfigError(
@@ -384,12 +397,10 @@ def _path_rules(config: Config) -> Iterator[tuple[str, bool, str]]:
 
 def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
     """Field, whether its value can work, and what would."""
-    sampling, ppo, cccs = config.sampling, config.ppo, config.cccs
-    grpo, is_grpo = config.grpo, config.algorithm == "grpo"
+    sampling, ppo, is_grpo = config.sampling, config.ppo, config.algorithm == "grpo"
     heads = config.model.num_heads
     yield "model.num_kv_heads", *_divides(config.model.num_kv_heads, heads)
     model = config.model
-    yield "model.rope_factor", model.rope_factor > 0, "more than 0"
     yield (
         "model.sliding_window",
         model.sliding_window == 0 or (model.family != "llama" and model.sliding_window > 0),
@@ -401,58 +412,32 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
         model.attention != "cudnn" or model.dtype == "bfloat16",
         "xla or splash, since cuDNN needs model.dtype=bfloat16",
     )
-    yield "model.lora_rank", model.lora_rank >= 0, "0 (train all weights) or a rank"
     yield (
         "ppo.offload_reference",
         not (ppo.offload_reference and model.lora_rank),
         "False, since with model.lora_rank the reference is the base itself",
     )
-    yield "sampling.problems_per_step", sampling.problems_per_step >= 1, "at least 1"
     least, why = (2, " (a group of algorithm=grpo)") if is_grpo else (1, "")
     yield (
         "sampling.rollouts_per_problem",
         sampling.rollouts_per_problem >= least,
         f"at least {least}{why}",
     )
-    yield "sampling.temperature", sampling.temperature > 0, "more than 0 (PPO explores)"
-    yield "sampling.top_p", 0 < sampling.top_p <= 1, "a share in (0, 1]"
-    yield "sampling.top_k", sampling.top_k >= 0, "0 (off) or more"
-    yield "sampling.min_p", 0 <= sampling.min_p < 1, "a share in [0, 1)"
-    yield "sampling.chunk", sampling.chunk >= 1, "at least 1"
-    yield "sampling.slots", sampling.slots >= 0, "0 (all) or more"
-    yield "ppo.num_epochs", ppo.num_epochs >= 1, "at least 1"
     yield "ppo.num_minibatches", *_divides(ppo.num_minibatches, config.batch_size)
     rows = config.batch_size // max(1, ppo.num_minibatches)
     yield "ppo.num_micro_batches", *_divides(ppo.num_micro_batches, rows)
-    yield "ppo.clip_eps", 0 < ppo.clip_eps < 1, "a number in (0, 1)"
-    yield "ppo.gamma", 0 <= ppo.gamma <= 1, "a number in [0, 1]"
-    yield "ppo.gae_lambda", 0 <= ppo.gae_lambda <= 1, "a number in [0, 1]"
-    yield "grpo.clip_low", 0 < grpo.clip_low < 1, "a number in (0, 1)"
-    yield "grpo.clip_high", grpo.clip_high > 0, "more than 0"
-    yield "grpo.kl_coef", grpo.kl_coef >= 0, "0 (none) or more"
-    yield "cccs.alpha", 0 < cccs.alpha <= 1, "a number in (0, 1]"
-    yield "cccs.threshold", 0 <= cccs.threshold < 1, "a number in [0, 1)"
-    yield "cccs.full_fraction", 0 <= cccs.full_fraction <= 1, "a share in [0, 1]"
-    yield "run.total_steps", config.run.total_steps >= 1, "at least 1"
-    yield "run.save_every", config.run.save_every >= 1, "at least 1"
     yield (
         "execution.url",
         config.execution.backend == "local"
         or config.execution.url.startswith(("http://", "https://")),
         "the http:// or https:// address of a service (execution.backend is http)",
     )
-    yield "data.pool_size", config.data.pool_size >= 0, "0 (all) or more"
-    yield "evaluation.batch_size", config.evaluation.batch_size >= 1, "at least 1"
     sft = config.sft
-    yield "sft.per_problem", sft.per_problem >= 0, "0 (no cap) or more"
     yield (
         "sft.per_problem",
         bool(sft.samples) or not sft.per_problem,
         "0, since there is no sft.samples to cap",
     )
-    yield "sft.epochs", sft.epochs > 0, "more than 0"
-    yield "sft.batch_size", sft.batch_size >= 1, "at least 1"
-    yield "sft.packing", sft.packing >= 0, "0 (off) or a number of tokens"
     yield "sft.num_micro_batches", *_divides(sft.num_micro_batches, sft.batch_size)
     positions = config.prompt.max_prompt_length + sampling.max_completion_length
     yield (

@@ -3,7 +3,7 @@
 config.json, model*.safetensors   the policy, as transformers loads it
 tokenizer files, chat_template    the run's own; a tokenizer without a chat template gets
                                   one that renders the run's prompt
-generation_config.json            EOS and the run's sampling settings
+generation_config.json            what ends a completion, the run's sampling settings
 value_head*.safetensors           value_head.weight [1, H] and value_head.bias [1]; and the
                                   critic's trunk under model.*, where it has its own;
                                   not for a run without a critic (GRPO)
@@ -11,15 +11,14 @@ value_head*.safetensors           value_head.weight [1, H] and value_head.bias [
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stepcoder_jax import preflight, prompts, weights
-from stepcoder_jax.config import Config, ConfigError, ModelConfig
+from stepcoder_jax import model_folder, preflight, prompts, weights
+from stepcoder_jax.config import ConfigError, ModelConfig
 from stepcoder_jax.models import lora, policy
 from stepcoder_jax.restore import open_folder, restore
 from stepcoder_jax.sft_folder import SFTFolder
@@ -52,9 +51,7 @@ def export_run(name: str, step: int | None, to: str, dtype: str) -> int:
         save_value_head(part, config.model, critic, dtype)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = prompts.chat_template(tokenizer, config.prompt)
-    tokenizer.save_pretrained(part)
-    text = json.dumps(generation_config(config, tokenizer), indent=2)
-    (part / "generation_config.json").write_text(text + "\n")
+    model_folder.write_beside(part, config.sampling, found.steps.eos_ids, tokenizer)
     part.replace(folder)
     print(f"wrote {name}, {found.label}, as {dtype} to {folder}")
     return 0
@@ -82,17 +79,3 @@ def save_value_head(folder: Path, config: ModelConfig, critic: Any, dtype: str) 
     weights.write_tensors(
         folder, "value_head", tensors, weights.DTYPES[dtype], weights.SHARD_BYTES
     )
-
-
-def generation_config(config: Config, tokenizer: Any) -> dict[str, Any]:
-    """What `generate` of transformers reads: special tokens, the run's sampling."""
-    opening = prompts.opening_ids(tokenizer)
-    return {
-        "bos_token_id": opening[0] if opening else None,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "do_sample": True,
-        "temperature": config.sampling.temperature,
-        "top_p": config.sampling.top_p,
-        "max_new_tokens": config.sampling.max_completion_length,
-    }

@@ -12,6 +12,7 @@ import numpy as np
 from stepcoder_jax import prompts, sharding
 from stepcoder_jax.config import Config, PromptConfig
 from stepcoder_jax.execution import Pool
+from stepcoder_jax.interrupt import breakable
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.pytrees import PromptBatch
 from stepcoder_jax.records import Program, Report, Task, Verdict
@@ -86,7 +87,8 @@ def judge_stream(
         last_token = time.perf_counter()
 
     reports: dict[int, Report] = {}
-    with CountProgress(len(tasks), "program", label, is_quiet=not label) as bar:
+    progress = CountProgress(len(tasks), "program", label, is_quiet=not label)
+    with breakable(), progress as bar:
         for place, report in coder.pool.stream(as_they_end(), window=len(tasks)):
             reports[place] = report
             bar.update()

@@ -188,7 +188,9 @@ def to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
         "hidden_act": family.activation,
         "tie_word_embeddings": config.tie_embeddings,
         "rope_theta": config.rope_theta,
+        # transformers 5 reads the first, 4 the second
         "rope_parameters": _rope_parameters(config),
+        "rope_scaling": _rope_scaling(config),
         # otherwise transformers takes 1 and 2, whatever the tokenizer says
         "bos_token_id": None,
         "eos_token_id": None,
@@ -202,6 +204,13 @@ def to_hf(config: ModelConfig, dtype: str) -> dict[str, Any]:
         hf["use_sliding_window"] = bool(config.sliding_window)
         hf["max_window_layers"] = 0
     return hf
+
+
+def _rope_scaling(config: ModelConfig) -> dict[str, Any] | None:
+    """The rotary parameters where they say more than rope_theta, which stands apart."""
+    rope = _rope_parameters(config)
+    del rope["rope_theta"]
+    return rope if rope["rope_type"] != "default" else None
 
 
 def _rope_parameters(config: ModelConfig) -> dict[str, Any]:

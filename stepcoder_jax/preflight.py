@@ -36,7 +36,7 @@ def refuse_urls(argv: Sequence[str]) -> None:
 def check_config(config: Config) -> None:
     """Refuse files and folders of a config that cannot be read, or written to."""
     data, model = config.data, config.model
-    if not config.run.resume:
+    if config.run.resume == "no":
         require_new_folder("run.folder", config.run.folder, NEW_RUN)
     if data.path != BUILTIN:
         for name in ("path", "validation", "test"):

@@ -47,7 +47,7 @@ def restore(name: str, step: int | None, before: bool) -> Restored:
     config.model.checkpoint = config.model.tokenizer = str(folder.reference)
     tokenizer = sources.load_tokenizer(config.model)
     mesh = sharding.make_mesh(config.mesh, jax.devices())
-    steps = Steps(config, mesh, (tokenizer.eos_token_id,))
+    steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
     if before:
         actor = sources.load_reference(folder.reference, steps.actor_shardings)
         return Restored(config, tokenizer, steps, steps.adapt(actor), None, "reference")
@@ -77,10 +77,11 @@ def restore_sft(
         )
     path, label = folder.find_model(step)
     tokenizer = folder.tokenizer()
-    model = dataclasses.replace(config.model, checkpoint=str(path), lora_rank=0)
+    same = str(path)
+    model = dataclasses.replace(config.model, checkpoint=same, tokenizer=same, lora_rank=0)
     config.model = sources.resolve_model(model, len(tokenizer))
     mesh = sharding.make_mesh(config.mesh, jax.devices())
-    steps = Steps(config, mesh, (tokenizer.eos_token_id,))
+    steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
     actor = sources.load_reference(path, steps.actor_shardings)
     return Restored(config, tokenizer, steps, actor, None, label)
 

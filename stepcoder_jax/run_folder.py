@@ -8,22 +8,25 @@ limits.json   measured CPU limits of the problems
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
 import platform
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
 
-from stepcoder_jax import checkpoint, preflight, sources
+from stepcoder_jax import checkpoint, model_folder, preflight, sharding, sources
 from stepcoder_jax.cccs import CurriculumState
 from stepcoder_jax.checkpoint import Saved
-from stepcoder_jax.config import Config, ConfigError
+from stepcoder_jax.config import Config, ConfigError, RunConfig
+from stepcoder_jax.interrupt import Stopped
 from stepcoder_jax.models import lora
 from stepcoder_jax.pytrees import TrainState
 from stepcoder_jax.records import Verdict
@@ -32,7 +35,8 @@ from stepcoder_jax.summary import Graded
 PACKAGES = ("stepcoder_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a resumed run may change: it changes nothing that has been computed.
 FREE = (
-    *("run.total_steps", "run.resume", "run.folder", "run.save_every", "run.keep"),
+    *("run.total_steps", "run.resume", "run.step", "run.folder"),
+    *("run.save_every", "run.keep"),
     *("run.rollouts_every", "run.tensorboard", "run.compilation_cache"),
     *("execution.workers", "execution.cache_size", "execution.url"),
     *("mesh.data", "mesh.fsdp", "mesh.tensor"),
@@ -45,6 +49,19 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **found}
 
 
+def tell(complaints: Sequence[str]) -> None:
+    """Name the damaged checkpoints that are passed over, once for all hosts."""
+    if jax.process_index() == 0:
+        for complaint in complaints:
+            print(f"{complaint}; the one before is used", file=sys.stderr)
+
+
+def put_aside(root: Path, step: int) -> None:
+    """Rename the checkpoints in `root` that are later than `step`, and say so."""
+    for path in checkpoint.set_aside(root, step):
+        print(f"set aside: {path}", file=sys.stderr)
+
+
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested dicts to one dict with dotted names."""
     flat: dict[str, Any] = {}
@@ -54,6 +71,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = list(value) if isinstance(value, tuple) else value
     return flat
+
+
+def _missing(path: Path) -> list[Path]:
+    """The folders that are to be made for `path`, itself the first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
 
 
 class Folder:
@@ -69,6 +91,8 @@ class Folder:
         self.checkpoints = self.path / "checkpoints"
         self.config_file = self.path / self.config_name
         self.limits_file = self.path / "limits.json"
+        self.made: list[Path] | None = None  # folders, by a start of a run; the last first
+        self.at_start = ["limits.json", "metrics.jsonl", "events", "config.part"]
 
     @property
     def log(self) -> Path:
@@ -78,10 +102,27 @@ class Folder:
 
     def open(self, config: Config) -> None:
         """Start a run here, or make sure that this config may go on with the one here."""
-        if not config.run.resume:
-            self.check_new()
-            self._start(config)
+        if config.run.resume == "yes":
+            self.check_config(config)
             return
+        self.check_new()
+        self.made = _missing(self.path)
+        self._start(config)
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """What a new run does before its loop: if it fails, nothing of it stays behind."""
+        try:
+            yield
+        except Stopped:
+            raise
+        except BaseException:
+            if self.made is not None:
+                self._take_away(self.made)
+            raise
+
+    def check_config(self, config: Config) -> None:
+        """Refuse a config that would not go on with the run here."""
         known = flatten(self.read_config())
         for name, value in flatten(dataclasses.asdict(config)).items():
             if name not in FREE and known.get(name, value) != value:
@@ -90,20 +131,48 @@ class Folder:
                     f"{value!r}; give the same value, or start another run.folder"
                 )
 
+    def settle(self, run: RunConfig) -> None:
+        """Make `resume: auto` a yes where a run was begun here, else a no."""
+        if run.resume == "auto":
+            found = sharding.decided(self.config_file.is_file())
+            run.resume = "yes" if found else "no"
+        if run.resume == "no" and run.step >= 0:
+            raise ConfigError(
+                f"run.step: {run.step} is a checkpoint to go on from, and the run is a new "
+                "one; add --run.resume, or leave --run.step out"
+            )
+
     def check_new(self) -> None:
         """Refuse a folder that holds anything, or that cannot be made; makes nothing."""
+        begun = self.path / "config.part"
+        if begun.is_file() and len(list(self.path.iterdir())) == 1:
+            begun.unlink()  # all that a start leaves which was killed
         preflight.require_new_folder("run.folder", self.path, preflight.NEW_RUN)
 
     def _start(self, config: Config) -> None:
         record = {"config": dataclasses.asdict(config), "versions": versions()}
+        part = self.path / "config.part"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self.config_file.write_text(json.dumps(record, indent=1) + "\n")
+            part.write_text(json.dumps(record, indent=1) + "\n")
+            part.rename(self.config_file)
         except OSError as error:
             raise ConfigError(
                 f"run.folder: cannot write to {self.path} ({error.strerror}); choose "
                 "another --run.folder"
             ) from error
+
+    def _take_away(self, made: list[Path]) -> None:
+        """Remove what this start wrote, and the folders that it made for it."""
+        for name in (self.config_name, *self.at_start):
+            path = self.path / name
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        for folder in made:
+            with contextlib.suppress(OSError):  # not empty: something else came into it
+                folder.rmdir()
 
     def read_config(self) -> dict[str, Any]:
         """The config that the run here was started with, as nested dicts."""
@@ -123,6 +192,7 @@ class RunFolder(Folder):
 
     def __init__(self, path: str | Path):
         super().__init__(path)
+        self.at_start += ["reference", "reference.part", "before.json"]
         self.reference = self.path / "reference"
         self.before_file = self.path / "before.json"
 
@@ -134,7 +204,8 @@ class RunFolder(Folder):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         sources.save_actor(config.model, config.run.seed, part)
-        tokenizer.save_pretrained(part)
+        eos_ids = sources.eos_ids(config.model, tokenizer)
+        model_folder.write_beside(part, config.sampling, eos_ids, tokenizer)
         part.rename(self.reference)
 
     def save(
@@ -157,12 +228,19 @@ class RunFolder(Folder):
             checkpoint.save(self.checkpoints, int(state.step), saved, keep)
 
     def restore(
-        self, step: int, abstract_state: TrainState, best: bool
-    ) -> tuple[TrainState, CurriculumState, dict[str, Any]]:
-        """Read a checkpoint back, bit for bit."""
+        self, step: int | None, abstract_state: TrainState, best: bool
+    ) -> tuple[TrainState, CurriculumState, dict[str, Any]] | None:
+        """Read a checkpoint back, bit for bit; None where there is none at all.
+
+        Without `step` the newest that is as it was written; what is not is named.
+        """
         folder = self.checkpoints / "best" if best else self.checkpoints
         trained, frozen = lora.split(abstract_state.actor)
-        saved = checkpoint.restore(folder, step, abstract_state._replace(actor=trained))
+        wanted = abstract_state._replace(actor=trained)
+        saved, complaints = checkpoint.restore_newest(folder, wanted, step)
+        tell(complaints)
+        if saved is None:
+            return None
         state = saved.state._replace(actor=self._with_base(saved.state.actor, frozen))
         arrays = {name: np.asarray(array) for name, array in saved.arrays.items()}
         return state, CurriculumState(**arrays), saved.record
@@ -170,8 +248,9 @@ class RunFolder(Folder):
     def restore_networks(
         self, step: int, abstract_state: TrainState, best: bool
     ) -> tuple[Any, Any]:
-        """Only the actor and the critic of a checkpoint."""
+        """Only the actor and the critic of a checkpoint, if it is as it was written."""
         folder = self.checkpoints / "best" if best else self.checkpoints
+        checkpoint.check(folder, step)
         trained, frozen = lora.split(abstract_state.actor)
         wanted = abstract_state._replace(actor=trained)
         actor, critic = checkpoint.restore_networks(folder, step, wanted)
@@ -183,6 +262,15 @@ class RunFolder(Folder):
             return trained
         places = jax.tree.map(lambda x: x.sharding, frozen)
         return lora.graft(sources.load_reference(self.reference, places), trained)
+
+    def set_later_aside(self, step: int, best: bool) -> None:
+        """Let checkpoints after `step`, from which the run goes on, be none any more.
+
+        Those of `best` too where somebody chose the step; else they come again, equal.
+        """
+        sharding.on_first(lambda: put_aside(self.checkpoints, step))
+        if best:
+            sharding.on_first(lambda: put_aside(self.checkpoints / "best", step))
 
     def latest(self, best: bool) -> int | None:
         """Iteration of the newest (or the best) checkpoint, None where there is none."""

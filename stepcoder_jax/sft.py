@@ -30,8 +30,8 @@ from stepcoder_jax.data.generated import Split
 from stepcoder_jax.evaluate import scores
 from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.generate import Coder
-from stepcoder_jax.interrupt import Interrupt
-from stepcoder_jax.logger import METRICS, Logger
+from stepcoder_jax.interrupt import Interrupt, Stopped
+from stepcoder_jax.logger import METRICS, Logger, to_json
 from stepcoder_jax.progress import StepProgress, describe_update
 from stepcoder_jax.records import Problem
 from stepcoder_jax.sft_folder import SFTFolder
@@ -64,40 +64,50 @@ def judging(config: Config, tokenizer: Any, folder: SFTFolder) -> Iterator[Judgi
             "--data.validation, or set --evaluation.every 0"
         )
     mesh = sharding.make_mesh(config.mesh, jax.devices())
-    steps = Steps(config, mesh, (tokenizer.eos_token_id,))
+    steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
     with open_pool(PoolSettings(**vars(config.execution), coverage="none")) as pool:
         yield Judging(Coder.make(config, steps, pool, tokenizer), find)
 
 
 def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
-    """Update until the last step or Ctrl-C, which saves what a resume needs."""
-    settings = run.config
+    """Update until the last step; raises Stopped where a signal ends it before."""
     groups = run.groups()
     with StepProgress(run.num_steps, "update", first=run.step) as progress:
-        while not run.is_over and not sharding.decided(interrupt.asked):
+        if run.pending is not None:
+            progress.update(describe_update(conclude(run, logger, run.pending)))
+        while not run.is_over:
+            interrupt.check()
             epoch, group = next(groups)
-            step, metrics = run.step, run.update(group)
-            if run.due(settings.evaluation.every):
-                metrics |= run.validate()
-            row = {"epoch": epoch, **metrics}
-            logger.write(step, row)
-            if run.due(settings.run.save_every):
-                run.folder.save_model(run.step, run.model(), settings.run.keep, best=False)
-                run.save_state()
+            metrics = run.update(group)
+            row = conclude(run, logger, {"epoch": epoch, **metrics})
             progress.update(describe_update(row))
-    if not run.is_over:
+
+
+def conclude(run: Run, logger: Logger, row: dict[str, Any]) -> dict[str, Any]:
+    """Validate, log and save, as far as they are due after an update; its whole row."""
+    settings = run.config
+    if run.due(settings.evaluation.every):
+        # kept by a save, should a signal end the validation
+        run.pending = {name: to_json(value) for name, value in row.items()}
+        row = row | run.validate()
+        run.pending, run.is_kept = None, False
+    logger.write(run.step - 1, row)
+    if run.due(settings.run.save_every):
+        run.folder.save_model(run.step, run.model(), settings.run.keep, best=False)
         run.save_state()
+    return row
 
 
 def close(run: Run) -> None:
     """Write the model at the end, judge it on test, draw the curves."""
     path, count = run.folder.path, run.config.evaluation.test_problems
-    run.folder.finish(run.model())
+    run.folder.write_end(run.model())
     if run.judging is not None and count:
         graded = run.judging.grade(run.params, "test", count, "test")
         sharding.on_first(lambda: run.folder.write_after(graded))
         for metric, value in scores(graded, "test").items():
             print(f"{metric:28s} {100 * value:5.1f} %")
+    run.folder.finish()
     if jax.process_index():
         return
     report.curves(path / METRICS, path / "curves.png", path.name, PANELS)
@@ -166,7 +176,7 @@ def build_tokenizer(config: Config) -> Any:
 
 
 def run(config: Config) -> int:
-    """`stepcoder sft`; exit code 0, or 130 when Ctrl-C ended it early.
+    """`stepcoder sft`; exit code 0, or `interrupt.code` when a signal ended it early.
 
     run.folder becomes a Hugging Face folder, tokenizer included.
     """
@@ -174,27 +184,42 @@ def run(config: Config) -> int:
     orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
     if config.run.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
-    folder, resumed = SFTFolder(config.run.folder), config.run.resume
+    folder = SFTFolder(config.run.folder)
+    if config.run.resume == "auto" and sharding.decided(folder.is_over):
+        print(f"the run in {folder.path} is over", file=sys.stderr)
+        return 0
+    folder.settle(config.run)
+    resumed = config.run.resume == "yes"
     sharding.on_first(lambda: folder.check(resumed))
     tokenizer = folder.tokenizer() if resumed else build_tokenizer(config)
     config.model = sources.resolve_model(config.model, len(tokenizer))
     config.validate()
     check_batches(config)
     examples, num_steps = load_examples(config, tokenizer)
-    with judging(config, tokenizer, folder) as judges, Interrupt() as interrupt:
-        sharding.on_first(lambda: folder.open(config))
-        if not resumed:
-            sharding.on_first(lambda: tokenizer.save_pretrained(folder.path))
-        job = Run(config, examples, num_steps, tokenizer, judges, folder)
-        events = config.run.tensorboard
-        with Logger(folder.log, tensorboard=events, start_step=job.step) as logger:
+    alone = jax.process_count() == 1
+    with (
+        judging(config, tokenizer, folder) as judges,
+        Interrupt(at_once=alone) as interrupt,
+        contextlib.ExitStack() as stack,
+    ):
+        with folder.starting():
+            sharding.on_first(lambda: folder.open(config))
+            if not resumed:
+                sharding.on_first(lambda: folder.save_tokenizer(tokenizer))
+            job = Run(config, examples, num_steps, tokenizer, judges, folder)
+            events, step = config.run.tensorboard, job.next_row
+            logger = Logger(folder.log, tensorboard=events, start_step=step)
+            stack.enter_context(logger)
+        try:
             learn(job, logger, interrupt)
-        if not job.is_over:
+            close(job)
+        except Stopped:
+            if not job.is_kept:
+                job.save_state()
             print(
                 f"saved update {job.step} of {job.num_steps} in {folder.path}; go on with "
                 "the same command and --run.resume",
                 file=sys.stderr,
             )
-            return 130
-        close(job)
+            return interrupt.code
     return 0

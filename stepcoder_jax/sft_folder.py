@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stepcoder_jax import checkpoint, sharding, sources, weights
+from stepcoder_jax import checkpoint, model_folder, sharding, sources, weights
 from stepcoder_jax.checkpoint import Saved
-from stepcoder_jax.config import ConfigError, ModelConfig
+from stepcoder_jax.config import ConfigError, ModelConfig, SamplingConfig
 from stepcoder_jax.models import lora
 from stepcoder_jax.pytrees import TextState
-from stepcoder_jax.run_folder import Folder
+from stepcoder_jax.run_folder import Folder, put_aside, tell
 from stepcoder_jax.summary import Graded
 
 
@@ -47,20 +47,31 @@ class SFTFolder(Folder):
                 "choose another --run.folder for a new one"
             )
 
+    def save_tokenizer(self, tokenizer: Any) -> None:
+        """Keep the tokenizer that the run is started with."""
+        self.at_start += model_folder.save_tokenizer(self.path, tokenizer)
+
     def tokenizer(self) -> Any:
         """The tokenizer that the run here was started with."""
         return sources.load_tokenizer(ModelConfig(tokenizer=str(self.path)))
 
     def save_state(self, saved: Saved[TextState]) -> None:
-        """Keep what a resume needs, in place of what was kept before."""
-        checkpoint.save(self.states, int(saved.state.step), saved, keep=1)
+        """Keep what a resume needs, and what was kept before it."""
+        checkpoint.save(self.states, int(saved.state.step), saved, keep=2)
 
-    def restore_state(self, abstract_state: TextState) -> Saved[TextState] | None:
-        """What `save_state` kept last, bit for bit; None where it kept nothing."""
-        step = checkpoint.latest_step(self.states)
-        if step is None:
-            return None
-        return checkpoint.restore(self.states, step, abstract_state)
+    def restore_state(
+        self, abstract_state: TextState, step: int | None
+    ) -> Saved[TextState] | None:
+        """What `save_state` kept, bit for bit; None where it kept nothing.
+
+        Without `step` the newest that is as it was written; what is not is named.
+        """
+        saved, complaints = checkpoint.restore_newest(self.states, abstract_state, step)
+        tell(complaints)
+        if saved is not None:
+            place = int(saved.state.step)
+            sharding.on_first(lambda: put_aside(self.states, place))
+        return saved
 
     def save_model(self, step: int, model: Model, keep: int, best: bool) -> None:
         """Write the model of update `step` as a Hugging Face folder, and drop older ones.
@@ -68,6 +79,7 @@ class SFTFolder(Folder):
         `keep` of them stay; of the best ones the newest. A folder appears under its name
         once it is whole.
         """
+        checkpoint.check_finite(model.params, f"the model of update {step}")
         root = self.best if best else self.checkpoints
         path = root / str(step)
         part = path.with_suffix(".part")
@@ -106,15 +118,15 @@ class SFTFolder(Folder):
         """Whether the model at the end is there."""
         return (self.path / "config.json").exists() and not self.states.exists()
 
-    def finish(self, model: Model) -> None:
-        """Write the model at the end; there is nothing left to go on with."""
+    def write_end(self, model: Model) -> None:
+        """Write the model at the end."""
+        checkpoint.check_finite(model.params, "the model at the end")
         gathered = model.gather()
+        sharding.on_first(lambda: gathered.save(self.path))
 
-        def write() -> None:
-            gathered.save(self.path)
-            shutil.rmtree(self.states, ignore_errors=True)
-
-        sharding.on_first(write)
+    def finish(self) -> None:
+        """Nothing is left to go on with."""
+        sharding.on_first(lambda: shutil.rmtree(self.states, ignore_errors=True))
 
     def write_after(self, rows: Sequence[Graded]) -> None:
         """Keep the verdicts of the model at the end."""
@@ -126,6 +138,8 @@ class Model(NamedTuple):
 
     config: ModelConfig
     params: Any  # of the actor
+    sampling: SamplingConfig
+    eos_ids: tuple[int, ...]
     tokenizer: Any
 
     def gather(self) -> Model:
@@ -139,7 +153,7 @@ class Model(NamedTuple):
     def save(self, folder: Path) -> None:
         """A Hugging Face folder in bfloat16, of what `gather` returned."""
         weights.save_checkpoint(folder, self.config, self.params, "bfloat16")
-        self.tokenizer.save_pretrained(folder)
+        model_folder.write_beside(folder, self.sampling, self.eos_ids, self.tokenizer)
 
 
 def models_in(root: Path) -> list[int]:

@@ -119,8 +119,8 @@ class Run:
             "problems or samples": sft_rows.digest(examples),
             "weights of model.checkpoint": checkpoint.hash_params(self.frozen),
         }
-        if config.run.resume:
-            self.resume()
+        self.pending: dict[str, Any] | None = None  # a row that waits for validation
+        self.is_kept = config.run.resume == "yes" and self.resume()
         self.is_over = self.find_end()
 
     @property
@@ -128,15 +128,21 @@ class Run:
         """What LoRA leaves alone; nothing without it."""
         return lora.split(self.params)[1]
 
-    def resume(self) -> None:
-        """Go on where the state was kept last, if it was."""
+    @property
+    def next_row(self) -> int:
+        """The first update that metrics.jsonl does not have."""
+        return self.step - (self.pending is not None)
+
+    def resume(self) -> bool:
+        """Go on where the state was kept; False where it was not yet."""
         state = self.state()
         abstract = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
         )
-        saved = self.folder.restore_state(abstract)
+        chosen = self.config.run.step
+        saved = self.folder.restore_state(abstract, None if chosen < 0 else chosen)
         if saved is None:
-            return
+            return False
         state, arrays, record = saved
         for name, value in self.known.items():
             if record["known"][name] != value:
@@ -149,6 +155,8 @@ class Run:
         self.params = lora.graft(self.frozen, state.trained)
         self.best = tuple(arrays["best"].tolist())
         self.start -= record["seconds"]
+        self.pending = record.get("pending")
+        return True
 
     def state(self) -> TextState:
         """What is kept of the run; with LoRA not the base, which the config names."""
@@ -160,11 +168,20 @@ class Run:
             "seconds": time.monotonic() - self.start,
             "versions": versions(),
             "known": self.known,
+            "pending": self.pending,
         }
         self.folder.save_state(Saved(self.state(), {"best": np.array(self.best)}, record))
+        self.is_kept = True
 
     def model(self) -> Model:
-        return Model(self.config.model, self.params, self.tokenizer)
+        config = self.config
+        return Model(
+            config.model,
+            self.params,
+            config.sampling,
+            sources.eos_ids(config.model, self.tokenizer),
+            self.tokenizer,
+        )
 
     def groups(self) -> Iterator[tuple[int, Group]]:
         """What is left to learn, with the number of its epoch."""
@@ -199,6 +216,7 @@ class Run:
             "seconds/update": seconds,
         }
         self.step += 1
+        self.is_kept = False
         self.is_over = self.find_end()
         return metrics
 

@@ -73,6 +73,8 @@ def join_hosts() -> None:
                 f"{HOSTS_VARIABLE}: expected 1 or ADDRESS:PORT,PROCESSES,INDEX, got "
                 f"{said!r}"
             )
+        # its notice handler would take SIGTERM away from `interrupt`
+        jax.config.update("jax_enable_preemption_service", False)
         try:
             if is_told:
                 jax.distributed.initialize(address, int(numbers[0]), int(numbers[1]))
@@ -311,8 +313,15 @@ def from_first(tree: Any) -> Any:
 
 
 def decided(yes: bool) -> bool:
-    """What process 0 says: a clock or a Ctrl-C must not part the hosts."""
+    """What process 0 says: a clock must not part the hosts."""
     return bool(from_first(np.asarray(yes)))
+
+
+def highest(number: int) -> int:
+    """The highest that any process says: a signal reaches one host, and means all."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.asarray(number)).max())
 
 
 def on_first(action: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 from pathlib import Path
@@ -59,6 +60,25 @@ def load_tokenizer(config: ModelConfig) -> Any:
     if tokenizer.eos_token_id is None:
         raise ConfigError(f"model.tokenizer: {folder} has no eos_token; add one to it")
     return tokenizer
+
+
+def eos_ids(config: ModelConfig, tokenizer: Any) -> tuple[int, ...]:
+    """All ids that end a completion: the tokenizer's own, then the checkpoint's others.
+
+    Those of generation_config.json, if the tokenizer is the checkpoint's; a chat model has
+    more than one.
+    """
+    said: Any = None
+    if config.checkpoint and config.tokenizer in ("", config.checkpoint):
+        path = checkpoint_folder(config.checkpoint) / "generation_config.json"
+        try:
+            if path.is_file():
+                said = json.loads(path.read_text()).get("eos_token_id")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ConfigError(f"model.checkpoint: {path} is not JSON ({error})") from error
+    others = said if isinstance(said, list) else [said]
+    known = [x for x in others if isinstance(x, int) and 0 <= x < len(tokenizer)]
+    return tuple(dict.fromkeys([tokenizer.eos_token_id, *known]))
 
 
 def resolve_model(config: ModelConfig, vocab_size: int) -> ModelConfig:

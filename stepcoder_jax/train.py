@@ -19,6 +19,7 @@ from stepcoder_jax import (
     checkpoint,
     generate,
     iteration_metrics,
+    problem_set,
     prompts,
     report,
     rewards,
@@ -33,8 +34,8 @@ from stepcoder_jax.data.generated import Split
 from stepcoder_jax.evaluate import grade, pass_rate, scores
 from stepcoder_jax.execution import Pool, PoolSettings, open_pool
 from stepcoder_jax.generate import Coder
-from stepcoder_jax.interrupt import Interrupt
-from stepcoder_jax.logger import Logger
+from stepcoder_jax.interrupt import Interrupt, Stopped
+from stepcoder_jax.logger import Logger, to_json
 from stepcoder_jax.progress import StepProgress, describe_iteration
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout, TrainState
 from stepcoder_jax.records import Problem, Program, Report, Task
@@ -170,12 +171,19 @@ class Run:
         config.validate()
         mesh = sharding.make_mesh(config.mesh, jax.devices())
         self.config = config
-        self.steps = Steps(config, mesh, (tokenizer.eos_token_id,))
+        self.steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
         self.problems = sources.load_pool(config.data, "train", config.execution)
         self.curriculum = cccs.initial(self.problems, config.cccs)
+        self.known_problems = problem_set.describe(self.problems)
         self.check_prompts(tokenizer)
         self.coder = Coder.make(config, self.steps, pool, tokenizer)
         sharding.on_first(lambda: self.folder.open(config))
+        with self.folder.starting():
+            self.begin(tokenizer)
+
+    def begin(self, tokenizer: Any) -> None:
+        """What is measured, written and loaded before the first iteration."""
+        config = self.config
         self.problems = self.limit_cpu(self.problems, "train")
         sharding.on_first(lambda: self.folder.save_reference(config, tokenizer))
         layout = self.steps.actor_shardings
@@ -183,11 +191,10 @@ class Run:
         self.reference_hash = checkpoint.hash_params(self.reference)
         self.best = -1.0
         self.verdicts: collections.Counter[str] = collections.Counter()
-        step = self.folder.latest(best=False) if config.run.resume else None
-        if step is None:
+        self.pending: dict[str, Any] | None = None  # metrics that wait for validation
+        self.is_kept = config.run.resume == "yes" and self.resume()
+        if not self.is_kept:
             self.state = self.steps.init_state(self.reference)
-        else:
-            self.resume(step)
         self.reference = self.steps.place_reference(self.reference)
 
     def check_prompts(self, tokenizer: Any) -> None:
@@ -203,17 +210,25 @@ class Run:
         """The problems with the CPU limits that this run keeps."""
         return sources.limit_cpu(problems, self.config, split, self.folder.limits_file)
 
-    def resume(self, step: int) -> None:
-        """Go on where the checkpoint of iteration `step` was written."""
+    def resume(self) -> bool:
+        """Go on from a checkpoint; False where there is none yet."""
+        chosen = self.config.run.step
+        step = None if chosen < 0 else chosen
         restored = self.folder.restore(step, self.steps.abstract_state, best=False)
+        if restored is None:
+            return False
         self.state, self.curriculum, record = restored
         if record["reference"] != self.reference_hash:
             raise ConfigError(
                 f"run.folder: the reference in {self.folder.reference} is not the one that "
-                f"checkpoint {step} was trained against; restore the folder's own"
+                f"checkpoint {record['step']} was trained against; restore the folder's own"
             )
+        problem_set.check(record, self.problems, len(self.curriculum.stage))
         self.best = record["best"]
         self.verdicts.update(record["verdicts"])
+        self.pending = record.get("pending")
+        self.folder.set_later_aside(record["step"], chosen >= 0)
+        return True
 
     def save(self, best: bool) -> None:
         """Write a checkpoint of the present state."""
@@ -224,9 +239,12 @@ class Run:
             "best": self.best,
             "verdicts": dict(self.verdicts),
             "step": int(self.state.step),  # with the seed, also the cursor in the data
+            "problems": self.known_problems,  # row i of the curriculum is problem i
+            "pending": self.pending,
         }
         keep = self.config.run.keep
         self.folder.save(self.state, self.curriculum, record, keep, best)
+        self.is_kept = self.is_kept or not best
 
     def grade(self, split: Split, count: int, label: str) -> list[Graded]:
         """Greedy verdicts on the first `count` problems of a split."""
@@ -234,6 +252,13 @@ class Run:
         problems = sources.load_problems(config.data, split, config.execution)[:count]
         problems = self.limit_cpu(problems, split)
         return grade(self.coder, self.state.actor, problems, label)
+
+    def judge_before(self) -> None:
+        """Verdicts on test of the model that the run begins with."""
+        count = self.config.evaluation.test_problems
+        if count and int(self.state.step) == 0:
+            graded = self.grade("test", count, "test before")
+            sharding.on_first(lambda: self.folder.write_before(graded))
 
     def validate(self) -> dict[str, float]:
         """Validation scores; a new best is kept as a checkpoint of its own."""
@@ -245,25 +270,35 @@ class Run:
             self.save(best=True)
         return scores(rows, "validation") if rows else {}
 
+    @property
+    def next_row(self) -> int:
+        """The first iteration that metrics.jsonl does not have."""
+        return int(self.state.step) - (self.pending is not None)
+
     def due(self, every: int) -> bool:
         step, last = int(self.state.step), self.config.run.total_steps
         return every > 0 and (step % every == 0 or step == last)
 
 
 def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
-    """Iterate until the last step or Ctrl-C; returns the share at stage 0 per iteration."""
+    """Iterate until the last step; returns the share at stage 0 per iteration.
+
+    Raises Stopped where a signal ends it before: `run` is then as after its last whole
+    iteration, but for a validation that was given up.
+    """
     config = run.config
     first, last = int(run.state.step), config.run.total_steps
     shares: list[float] = []
-    stopped = sharding.decided(interrupt.asked)
-    if stopped:
-        run.save(best=False)
+    if run.pending is not None:
+        conclude(run, logger, first - 1, run.pending)
     with StepProgress(last, "iteration", first=first) as progress:
-        while int(run.state.step) < last and not stopped:
+        while int(run.state.step) < last:
+            interrupt.check()
             start = time.perf_counter()
             run.state, run.curriculum, done = iterate(
                 config, run.coder, run.problems, run.reference, run.state, run.curriculum
             )
+            run.is_kept = False
             run.verdicts.update(str(judged.verdict) for judged in done.reports)
             if run.coder.pool.unsafe:
                 progress.write(run.coder.pool.banner)
@@ -273,19 +308,27 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
                     f"iteration {done.step}: a gradient is not finite; lower "
                     "ppo.actor.learning_rate, or that of ppo.critic if there is one"
                 )
-            if run.due(config.evaluation.every):
-                metrics |= run.validate()
-            metrics["seconds/iteration"] = time.perf_counter() - start
-            logger.write(done.step, metrics)
             if config.run.rollouts_every and done.step % config.run.rollouts_every == 0:
                 logger.write_rollouts(done.step, rollout_rows(done))
-            # read once: a Ctrl-C during the save stops the next iteration
-            stopped = sharding.decided(interrupt.asked)
-            if run.due(config.run.save_every) or stopped:
-                run.save(best=False)
+            metrics["seconds/iteration"] = time.perf_counter() - start
+            conclude(run, logger, done.step, metrics)
             shares.append(metrics["cccs/stage0_share"])
             progress.update(describe_iteration(metrics, config.batch_size))
     return shares
+
+
+def conclude(run: Run, logger: Logger, step: int, metrics: dict[str, Any]) -> None:
+    """Validate, log and save, as far as they are due after iteration `step`."""
+    if run.due(run.config.evaluation.every):
+        # kept by a save, should a signal end the validation
+        run.pending = {name: to_json(value) for name, value in metrics.items()}
+        start = time.perf_counter()
+        metrics |= run.validate()
+        metrics["seconds/iteration"] += time.perf_counter() - start
+        run.pending, run.is_kept = None, False
+    logger.write(step, metrics)
+    if run.due(run.config.run.save_every):
+        run.save(best=False)
 
 
 def close(run: Run, shares: Sequence[float]) -> None:
@@ -294,7 +337,8 @@ def close(run: Run, shares: Sequence[float]) -> None:
     best = run.folder.latest(best=True)
     if run.config.evaluation.test_problems:
         if best is not None:
-            run.state, _, _ = run.folder.restore(best, run.steps.abstract_state, best=True)
+            found = run.folder.restore(best, run.steps.abstract_state, best=True)
+            run.state = found[0] if found else run.state
         after = run.grade("test", run.config.evaluation.test_problems, "test after")
         sharding.on_first(lambda: run.folder.write_after(after))
     if jax.process_index():
@@ -316,28 +360,38 @@ def close(run: Run, shares: Sequence[float]) -> None:
 
 
 def train(config: Config) -> int:
-    """A whole run; exit code 0, or 130 when Ctrl-C ended it early."""
+    """A whole run; exit code 0, or `interrupt.code` when a signal ended it early."""
     sharding.join_hosts()
+    RunFolder(config.run.folder).settle(config.run)
     orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
     if config.run.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
     coverage = "none" if config.fgo.mask == "none" else config.fgo.granularity
     settings = PoolSettings(**vars(config.execution), coverage=coverage)
-    with open_pool(settings) as pool, Interrupt() as interrupt:
+    alone = jax.process_count() == 1
+    with open_pool(settings) as pool, Interrupt(at_once=alone) as interrupt:
         run = Run(config, pool)
-        count, step = config.evaluation.test_problems, int(run.state.step)
-        if count and step == 0:
-            graded = run.grade("test", count, "test before")
-            sharding.on_first(lambda: run.folder.write_before(graded))
-        events = config.run.tensorboard
-        with Logger(run.folder.log, tensorboard=events, start_step=step) as logger:
-            shares = learn(run, logger, interrupt)
-        if int(run.state.step) < config.run.total_steps:
+        try:
+            carry_out(run, interrupt)
+        except Stopped:
+            if not run.is_kept:
+                run.save(best=False)
             print(
                 f"saved iteration {int(run.state.step)} in {run.folder.path}; go on with "
                 "the same command and --run.resume",
                 file=sys.stderr,
             )
-            return 130
-        close(run, shares)
+            return interrupt.code
     return 0
+
+
+def carry_out(run: Run, interrupt: Interrupt) -> None:
+    """The run, from where it stands to its end."""
+    with contextlib.ExitStack() as stack:
+        with run.folder.starting():
+            run.judge_before()
+            events, step = run.config.run.tensorboard, run.next_row
+            logger = Logger(run.folder.log, tensorboard=events, start_step=step)
+            stack.enter_context(logger)
+        shares = learn(run, logger, interrupt)
+    close(run, shares)

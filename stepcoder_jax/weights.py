@@ -251,13 +251,21 @@ def write_tensors(
         arrays = {
             name: np.ascontiguousarray(tensors[name].read().astype(dtype)) for name in names
         }
-        save_file(arrays, folder / file, metadata={"format": "pt"})
+        _save(arrays, folder / file)
         files |= dict.fromkeys(names, file)
     if len(shards) > 1:
         size = sum(math.prod(tensor.shape) for tensor in tensors.values()) * dtype.itemsize
         index = {"metadata": {"total_size": size}, "weight_map": files}
         text = json.dumps(index, indent=2)
         (folder / f"{stem}.safetensors.index.json").write_text(text + "\n")
+
+
+def _save(arrays: dict[str, np.ndarray], path: Path) -> None:
+    """Write one file, for those to read who may read its neighbours."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(arrays, path, metadata={"format": "pt"})
+    path.chmod(mode)  # safetensors makes files that their owner alone may read
 
 
 def _shards(

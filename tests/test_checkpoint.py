@@ -1,4 +1,8 @@
 import functools
+import json
+import resource
+import shutil
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -6,6 +10,7 @@ import jax.numpy as jnp
 import kit
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from stepcoder_jax import checkpoint, ppo
 from stepcoder_jax.config import MeshConfig
@@ -128,3 +133,111 @@ def test_the_hash_tells_trees_apart():
         {"a": np.float32([1, 2]).view(np.int32), "b": np.float32([3])},
     )
     assert checkpoint.hash_params(one) not in map(checkpoint.hash_params, others)
+
+
+def damage_every_file(folder):
+    """(what was done, undo) for each way to break each file of a checkpoint."""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        kept = path.read_bytes()
+        half = len(kept) // 2
+        flipped = kept[:half] + bytes(x ^ 4 for x in kept[half:][:1]) + kept[half + 1 :]
+        for how, bad in (("torn", kept[:half]), ("flipped", flipped)) if kept else ():
+            path.write_bytes(bad)
+            yield f"{path.name} {how}"
+            path.write_bytes(kept)
+        path.unlink()
+        yield f"{path.name} gone"
+        path.write_bytes(kept)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path):
+    _, abstract = sharded_state()
+    for step in (3, 4):
+        checkpoint.save(tmp_path, step, saved(step), keep=2)
+    for how in damage_every_file(tmp_path / "4"):
+        with pytest.raises(checkpoint.DamagedError) as error:
+            checkpoint.check(tmp_path, 4)
+        assert f"checkpoint {tmp_path / '4'} is damaged: " in str(error.value), how
+    checkpoint.check(tmp_path, 4)  # as it was
+    (tmp_path / "4" / "state" / "manifest.ocdbt").write_bytes(b"")
+    got, complaints = checkpoint.restore_newest(tmp_path, abstract, None)
+    assert got is not None and got.record == saved(3).record
+    (complaint,) = complaints
+    assert "state/manifest.ocdbt is not what was written" in complaint
+    with pytest.raises(checkpoint.DamagedError, match=r"another with --run\.step"):
+        checkpoint.restore_newest(tmp_path, abstract, 4)
+    (tmp_path / "3" / "_CHECKPOINT_METADATA").unlink()
+    with pytest.raises(checkpoint.DamagedError, match="no other checkpoint was kept"):
+        checkpoint.restore_newest(tmp_path, abstract, None)
+
+
+def test_a_checkpoint_without_a_seal_opens_if_it_is_of_before_seals(tmp_path):
+    _, abstract = sharded_state()
+    checkpoint.save(tmp_path, 4, saved(4), keep=2)
+    (tmp_path / "4" / "digests.json").unlink()
+    with pytest.raises(checkpoint.DamagedError, match=r"digests.json is missing"):
+        checkpoint.check(tmp_path, 4)
+    part = {"record": {"json": json.dumps(saved(5).record)}}  # as version 0.1 wrote it
+    state = {"state": saved(5).state, "arrays": saved(5).arrays}
+    ocp.save_checkpointables(tmp_path / "5", state | part)
+    got, complaints = checkpoint.restore_newest(tmp_path, abstract, None)
+    assert got is not None and got.record == saved(5).record and not complaints
+    for file in (tmp_path / "5" / "state").rglob("d/*"):
+        file.write_bytes(b"")
+    shutil.rmtree(tmp_path / "4")
+    checkpoint.save(tmp_path, 4, saved(4), keep=2)
+    got, (complaint,) = checkpoint.restore_newest(tmp_path, abstract, None)
+    assert got is not None and got.record == saved(4).record
+    assert str(tmp_path / "5") in complaint and "cannot be read" in complaint
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_number_that_is_not_finite_is_never_written(tmp_path, bad):
+    checkpoint.save(tmp_path, 3, saved(3), keep=1)
+    state = sharded_state()[0]
+    scale = state.actor["trunk"]["norm"]["scale"]
+    scale = jax.device_put(scale.at[1].set(bad), scale.sharding)
+    actor = state.actor | {"trunk": state.actor["trunk"] | {"norm": {"scale": scale}}}
+    wrong = saved(4)._replace(state=state._replace(actor=actor))
+    for write in (partial(checkpoint.save, keep=1), checkpoint.save_best):
+        with pytest.raises(checkpoint.CheckpointError, match="actor/trunk/norm/scale"):
+            write(tmp_path, 4, wrong)
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+    checkpoint.check(tmp_path, 3)
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_last_one(tmp_path):
+    checkpoint.save(tmp_path, 3, saved(3), keep=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # of each file
+    try:
+        with pytest.raises(checkpoint.CheckpointError) as error:
+            checkpoint.save(tmp_path, 4, saved(4), keep=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    message = str(error.value)
+    assert "no room for a checkpoint" in message and "\n" not in message
+    assert [path.name for path in tmp_path.iterdir()] == ["3"]
+    checkpoint.check(tmp_path, 3)
+    checkpoint.save(tmp_path, 4, saved(4), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["4"]
+
+
+def test_a_process_that_ends_between_two_names_loses_nothing(tmp_path):
+    _, abstract = sharded_state()
+    checkpoint.save(tmp_path, 4, saved(4), keep=1)
+    (tmp_path / "4").rename(tmp_path / "4.former")
+    (tmp_path / "4.part").mkdir()
+    got, _ = checkpoint.restore_newest(tmp_path, abstract, None)
+    assert got is not None and got.record == saved(4).record
+    checkpoint.save(tmp_path, 4, saved(5), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["4"]
+
+
+def test_another_future_is_set_aside(tmp_path):
+    for step in (2, 4, 10):
+        (tmp_path / str(step)).mkdir()
+    (tmp_path / "10.aside").mkdir()
+    moved = checkpoint.set_aside(tmp_path, 2)
+    assert [path.name for path in moved] == ["4.aside", "10.aside1"]
+    assert checkpoint.numbered(tmp_path) == [2]

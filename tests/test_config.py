@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import json
 import pickle
 import typing
@@ -9,6 +10,7 @@ import typing
 import pytest
 
 from stepcoder_jax import config as c
+from stepcoder_jax import rules
 from stepcoder_jax.config import PATHS, Config, ConfigError
 
 
@@ -173,3 +175,44 @@ def test_a_url_is_refused_in_every_field_that_holds_a_path():
         setattr(getattr(config, section), field, value)
         with pytest.raises(ConfigError, match=rf"{name}: expected a path .* no URL, got "):
             config.validate()
+
+
+def numbers():
+    """The names of all fields that hold numbers."""
+    kinds = {int, float, tuple[int, ...]}
+    return [x.name for x in rules.fields_of(Config()) if x.kind in kinds]
+
+
+def put(config, name, value):
+    *sections, field = name.split(".")
+    setattr(functools.reduce(getattr, sections, config), field, value)
+
+
+@pytest.mark.parametrize("name", numbers())
+def test_every_number_has_a_range_that_is_held(name):
+    """One that is not finite, below its range, or no number is refused by name."""
+    section, _, field = name.rpartition(".")
+    assert field in rules.RANGES[section], "give it a range in rules.RANGES"
+    is_list = isinstance(functools.reduce(getattr, name.split("."), Config()), tuple)
+    low = rules.range_of(name).low
+    below = (low - 1,) if low > -float("inf") else ()
+    for bad in (float("nan"), float("inf"), -float("inf"), "3", True, None, *below):
+        config = working()
+        put(config, name, (bad,) if is_list else bad)
+        with pytest.raises(ConfigError, match=rf"^{name}: expected ") as error:
+            config.validate()
+        assert "\n" not in str(error.value)
+
+
+def test_every_choice_is_held():
+    """An experiment sets fields without the checks of the command line."""
+    for field in rules.fields_of(Config()):
+        if typing.get_origin(field.kind) is typing.Literal:
+            config = working()
+            put(config, field.name, "misspelt")
+            with pytest.raises(ConfigError, match=rf"^{field.name}: expected one of "):
+                config.validate()
+    config = working()
+    config.cccs.enabled = "no"  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match=r"^cccs.enabled: expected a value of type bool"):
+        config.validate()

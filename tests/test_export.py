@@ -82,12 +82,19 @@ def test_a_chat_gives_the_prompt_of_the_run(run, exported):
         assert text == prompts.render(Task(problem, 0, 0, ""), tokenizer, config)
 
 
-def test_generation_config_has_the_runs_sampling(exported):
+def test_generation_config_has_the_runs_sampling(run, exported):
     said = json.loads((exported / "generation_config.json").read_text())
     eos = sources.load_tokenizer(ModelConfig(tokenizer=str(exported))).eos_token_id
     assert said["eos_token_id"] == eos and said["bos_token_id"] is None
     assert (said["temperature"], said["top_p"]) == (0.8, 0.95)
+    assert (said["top_k"], said["min_p"]) == (0, None)  # off; transformers' own is 50
     assert said["max_new_tokens"] == 96 and said["do_sample"]
+    assert json.loads((exported / "config.json").read_text())["eos_token_id"] == eos
+    reference = json.loads((run / "reference" / "generation_config.json").read_text())
+    assert reference == said
+    for folder in (exported, run / "reference"):
+        modes = {path.stat().st_mode & 0o777 for path in folder.iterdir()}
+        assert modes == {(exported / "config.json").stat().st_mode & 0o777}
 
 
 def test_nothing_is_overwritten(run, exported, tmp_path, capsys):

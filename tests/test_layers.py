@@ -17,14 +17,14 @@ from stepcoder_jax import config
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "stepcoder_jax"
 
-LEAVES = {"records", "pytrees", "config", "syntax"}
+LEAVES = {"records", "pytrees", "config", "rules", "syntax"}
 LEARNING = {"models", "drawing", "sampling", "slots"}
 LEARNING |= {"advantages", "losses", "batching", "updates", "ppo", "grpo"}
 LEARNING |= {"vocabulary", "optimizers", "quantized_adam", "sft_step"}
 FEEDBACK = {"cccs", "prompts", "fgo", "painting", "evidence", "rewards", "sft_rows"}
 PICTURES = {"logger", "report", "summary"}
 SCORES = {"estimates", "taxonomy", "outcomes"}
-DEVICE = {"sharding", "hf_config", "hf_folder", "weights", "checkpoint", "steps"}
+DEVICE = {"sharding", "hf_config", "hf_folder", "weights", "checkpoint", "seals", "steps"}
 ARRAYS = {"jax", "flax", "optax", "numpy"}
 
 
@@ -41,7 +41,7 @@ class Layer(typing.NamedTuple):
 LAYERS = {
     "leaves": Layer(LEAVES - {"config"}, {"records"}, set()),
     # its error is an InputError, and the judge, which stands alone, has defaults of its own
-    "config": Layer({"config"}, {"records", "execution"}, set()),
+    "config": Layer({"config"}, {"records", "rules", "execution"}, set()),
     "learning": Layer(LEARNING, LEARNING | {"pytrees", "config"}, ARRAYS),
     "feedback": Layer(FEEDBACK, FEEDBACK | LEAVES, {"numpy"}),
     "execution": Layer({"execution"}, {"execution", "records", "syntax"}, set()),

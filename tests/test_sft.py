@@ -20,10 +20,11 @@ from sft_kit import (
 from stepcoder_jax import sft, sft_rows, sft_step, sources, weights
 from stepcoder_jax.__main__ import main
 from stepcoder_jax.batching import ONE_DEVICE
+from stepcoder_jax.checkpoint import CheckpointError
 from stepcoder_jax.config import Config, ModelConfig
 from stepcoder_jax.data import generated
 from stepcoder_jax.models import policy
-from stepcoder_jax.sft_folder import SFTFolder
+from stepcoder_jax.sft_folder import Model, SFTFolder
 
 EXPERIMENT = """
 from stepcoder_jax import config as c
@@ -123,6 +124,14 @@ def test_the_validation_loss_is_that_of_the_model(first):
 
 
 def test_checkpoints_are_models_and_few(first):
+    for folder in (first, *(first / "checkpoints").glob("*[0-9]")):
+        said = json.loads((folder / "generation_config.json").read_text())
+        eos = SFTFolder(first).tokenizer().eos_token_id
+        assert said["eos_token_id"] == eos and said["max_new_tokens"] == 160
+        config = json.loads((folder / "config.json").read_text())
+        assert config["eos_token_id"] == eos
+        modes = {path.stat().st_mode & 0o777 for path in folder.iterdir() if path.is_file()}
+        assert len(modes) == 1, folder
     kept = sorted(path.name for path in (first / "checkpoints").iterdir())
     assert kept == [str(STEPS), "best"]  # run.keep is 1, saved at 2, 4 and 6
     assert bytes_of(first / "checkpoints" / str(STEPS)) == bytes_of(first)
@@ -158,7 +167,7 @@ class Killed(Exception):
     """In place of what ends a process."""
 
 
-def kill():
+def kill(*_):
     raise Killed
 
 
@@ -172,7 +181,8 @@ LORA = ("--model.lora_rank", "2", "--evaluation.every", "0")
 def test_a_run_that_was_stopped_twice_is_the_uninterrupted_one(
     first, tmp_path, capsys, flags
 ):
-    """Once by Ctrl-C before anything was kept, once killed between two checkpoints."""
+    """Once by Ctrl-C before anything was kept, once killed between two checkpoints; and
+    by SIGTERM in the last validation."""
     folder, whole = tmp_path / "run", first
     if flags:
         whole = tmp_path / "whole"
@@ -187,7 +197,19 @@ def test_a_run_that_was_stopped_twice_is_the_uninterrupted_one(
         stop_at(patch, 5, kill)
         run_sft(folder, "--run.resume", *flags)
     assert len(metrics_of(folder)) == 5  # of which one was not kept
-    assert run_sft(folder, "--run.resume", *flags) == 0
+    if not flags:
+        with pytest.MonkeyPatch.context() as patch:
+            validate = sft.Run.validate
+
+            def stopped(self):
+                signal.raise_signal(signal.SIGTERM)
+                return validate(self)
+
+            patch.setattr(sft.Run, "validate", stopped)
+            assert run_sft(folder, "--run.resume", "auto") == 75
+        assert f"saved update {STEPS} of {STEPS}" in capsys.readouterr().err
+        assert len(metrics_of(folder)) == STEPS - 1
+    assert run_sft(folder, "--run.resume", "auto", *flags) == 0
     assert metrics_of(folder) == metrics_of(whole)
     assert bytes_of(folder) == bytes_of(whole)
     if not flags:
@@ -202,6 +224,8 @@ def test_what_a_resume_refuses(first, tmp_path, capsys, experiment):
         assert words in said[-1], said
 
     here = ("tests/sft_kit.py", "--run.folder")
+    assert main(["sft", *here, str(first), "--run.resume", "auto"]) == 0
+    assert f"the run in {first} is over" in capsys.readouterr().err
     refused("is not empty", *here, str(first))
     refused(f"the run in {first} is over", *here, str(first), "--run.resume")
     refused("holds no run", *here, str(tmp_path / "none"), "--run.resume")
@@ -281,3 +305,29 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
     said = capsys.readouterr().err.splitlines()[-1]
     assert words in said
     assert not folder.exists()
+
+
+def test_a_start_that_fails_takes_away_what_it_made(experiment, tmp_path, monkeypatch):
+    file = experiment(generated.generate("validation", 3, (24, 0, 0)))
+    folder = tmp_path / "a" / "run"
+    monkeypatch.setattr(sft.Run, "find_end", kill)
+    with pytest.raises(Killed):
+        main(["sft", file, "--run.folder", str(folder), "--model.tokenizer", "builtin"])
+    assert not (tmp_path / "a").exists()
+
+
+def test_weights_that_are_not_finite_are_never_written(first, tmp_path):
+    kept = SFTFolder(first)
+    tokenizer = kept.tokenizer()
+    _, params = weights.load_checkpoint(first, np.float32)
+    params["trunk"]["norm"]["scale"][0] = np.nan
+    folder = SFTFolder(tmp_path / "run")
+    shape = ModelConfig(**weights.hf_config.read_shape(first))
+    model = Model(shape, params, get_config().sampling, (1,), tokenizer)
+    for write in (
+        lambda: folder.save_model(1, model, 1, False),
+        lambda: folder.write_end(model),
+    ):
+        with pytest.raises(CheckpointError, match="trunk/norm/scale holds a number"):
+            write()
+    assert not folder.path.exists()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,10 +104,13 @@ def test_one_seed_gives_one_run(first, tmp_path):
     assert_same_run(first[0], tmp_path / "second")
 
 
-def test_ctrl_c_saves_and_the_resumed_run_is_the_uninterrupted_one(first, tmp_path):
+def test_a_run_that_was_stopped_twice_is_the_uninterrupted_one(
+    first, tmp_path, capfd, monkeypatch
+):
+    """By SIGTERM wherever it finds the process, and by Ctrl-C in a validation."""
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "stepcoder_jax", "train", HERE]
-    command += ["--run.folder", str(folder)]
+    command += ["--run.folder", str(folder), "--run.resume", "auto"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         metrics = folder / "metrics.jsonl"
         deadline = time.monotonic() + 300
@@ -114,15 +118,68 @@ def test_ctrl_c_saves_and_the_resumed_run_is_the_uninterrupted_one(first, tmp_pa
             if metrics.exists() and metrics.read_text().count("\n") >= 1:
                 break
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         _, told = process.communicate(timeout=300)
-    assert process.returncode == 130, told
-    assert "--run.resume" in told and str(folder) in told and "Traceback" not in told
+    assert process.returncode == 75, told
+    assert "SIGTERM: saving" in told and "Traceback" not in told
+    assert "--run.resume" in told and str(folder) in told
     step = RunFolder(folder).latest(best=False)
     assert step is not None and 1 <= step < STEPS
-    assert len(metrics_of(folder)) == step
-    assert run_train(folder, "--run.resume") == 0
+    validate = train.Run.validate
+
+    def stopped(run):
+        if int(run.state.step) == STEPS:
+            signal.raise_signal(signal.SIGINT)
+        return validate(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Run, "validate", stopped)
+        assert run_train(folder, "--run.resume") == 130
+    assert f"saved iteration {STEPS} in" in capfd.readouterr().err
+    assert len(metrics_of(folder)) == STEPS - 1  # the last row waits for its validation
+    # the newest is damaged: the one before is used, and what is later comes again
+    if step < STEPS - 1:
+        (folder / "checkpoints" / str(STEPS) / "_CHECKPOINT_METADATA").unlink()
+    assert run_train(folder, "--run.resume", "auto") == 0
+    told = capfd.readouterr().err
+    assert ("_CHECKPOINT_METADATA is missing; the one before" in told) == (step < STEPS - 1)
+    for left in (folder / "checkpoints").glob("*.aside"):
+        shutil.rmtree(left)
     assert_same_run(first[0], folder)
+
+
+def test_a_step_can_be_chosen_and_what_was_later_is_set_aside(first, tmp_path, capfd):
+    folder = tmp_path / "run"
+    shutil.copytree(first[0], folder)
+    flags = ("--run.total_steps", "2", "--evaluation.test_problems", "0")
+    assert run_train(folder, "--run.resume", "--run.step", "3") == 2
+    assert "no checkpoint of step 3; found steps: 2, 4" in capfd.readouterr().err
+    config = json.loads((folder / "config.json").read_text())
+    config["config"]["evaluation"]["test_problems"] = 0
+    (folder / "config.json").write_text(json.dumps(config))
+    assert run_train(folder, "--run.resume", "--run.step", "2", *flags) == 0
+    names = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert {"2", "4.aside", "best"} == names
+    assert len(metrics_of(folder)) == 2
+
+
+def test_a_start_that_fails_takes_away_what_it_made(tmp_path, monkeypatch):
+    class Failed(Exception):
+        pass
+
+    def fail(params):
+        (tmp_path / "b" / "run" / "mine").write_text("not of the run")
+        raise Failed
+
+    monkeypatch.setattr(train.checkpoint, "hash_params", fail)
+    (tmp_path / "b" / "run").mkdir(parents=True)
+    with pytest.raises(Failed):
+        run_train(tmp_path / "b" / "run")
+    assert [path.name for path in (tmp_path / "b" / "run").iterdir()] == ["mine"]
+    (tmp_path / "b" / "run" / "mine").unlink()
+    with pytest.raises(Failed):
+        run_train(tmp_path / "a" / "deep" / "run")
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.slow  # a whole run
