@@ -75,11 +75,13 @@ def problem_conditionals(problem: Problem) -> tuple[tuple[int, int], ...]:
     """Return the conditionals of a problem's canonical solution."""
     try:
         return conditionals(problem.solution)
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        why = type(error).__name__
+        if isinstance(error, SyntaxError):
+            why = f"line {error.lineno}: {error.msg}"
         raise ConfigError(
-            f"problem {problem.id}: the canonical solution does not parse "
-            f"(line {error.lineno}: {error.msg}); mend or drop the row, "
-            "or set cccs.enabled=False"
+            f"problem {problem.id}: the canonical solution does not parse ({why}); mend or "
+            "drop the row, or set cccs.enabled=False"
         ) from error
 
 

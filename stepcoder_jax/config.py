@@ -313,6 +313,8 @@ class RunConfig(Section):
     # go on with the run in the folder; auto: if there is one, else begin it
     resume: Literal["no", "yes", "auto"] = "no"
     step: int = -1  # the checkpoint to go on from; -1: the newest
+    # iterations in a row without a row that the judge could judge, after which a run stops
+    max_empty: int = 10
     rollouts_every: int = 1  # iterations between rollouts/STEP.jsonl files; 0: none
     tensorboard: bool = True
     compilation_cache: str = ""  # folder of XLA's persistent cache; "": none

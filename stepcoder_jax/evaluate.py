@@ -46,6 +46,13 @@ def scores(rows: Sequence[Graded], prefix: str) -> dict[str, float]:
     for difficulty in order_difficulties(row.difficulty for row in rows):
         chosen = [row for row in rows if row.difficulty == difficulty]
         numbers[f"{prefix}/pass@1_{difficulty}"] = pass_rate(chosen)
-    compiled = [row.verdict is not Verdict.COMPILE for row in rows]
-    numbers[f"{prefix}/compiles"] = float(np.mean(compiled))
+    known = [row.verdict for row in rows if row.verdict is not Verdict.INFRA]
+    compiled = [verdict is not Verdict.COMPILE for verdict in known]
+    numbers[f"{prefix}/compiles"] = float(np.mean(compiled)) if known else float("nan")
     return numbers
+
+
+def unmeasured(problems: Sequence[Problem], prefix: str) -> dict[str, float]:
+    """What `scores` of these problems would be called, each nan: nobody has judged them."""
+    rows = [Graded(x.id, x.difficulty, Verdict.INFRA) for x in problems]
+    return scores(rows, prefix) if rows else {}

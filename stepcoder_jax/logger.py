@@ -28,7 +28,8 @@ def to_json(value: Any) -> Any:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the rows of a metrics file; a last line cut short by a kill is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # Not splitlines: JSON may hold U+2028 and its like as they are.
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:

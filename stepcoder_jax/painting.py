@@ -124,6 +124,8 @@ def clauses(node: ast.stmt) -> list[tuple[list[ast.AST], list[ast.stmt]]]:
     The first is the statement's own header; `match` has no statements under its own. None
     for a simple statement.
     """
+    if not isinstance(node, ast.Match) and not hasattr(node, "body"):
+        return []
     found: list[tuple[list[ast.AST], list[ast.stmt]]] = []
     inside = (ast.stmt, ast.ExceptHandler, ast.match_case)
     parts = [child for child in ast.iter_child_nodes(node) if not isinstance(child, inside)]
@@ -133,8 +135,6 @@ def clauses(node: ast.stmt) -> list[tuple[list[ast.AST], list[ast.stmt]]]:
             guard = [case.guard] if case.guard else []
             found.append(([case.pattern, *guard], case.body))
         return found
-    if not hasattr(node, "body"):
-        return []
     found.append((parts, node.body))
     for handler in getattr(node, "handlers", []):
         found.append(([handler.type] if handler.type else [], handler.body))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -78,13 +79,16 @@ class StepProgress(Progress):
             self.bar.set_postfix_str(said)
 
 
-def describe_iteration(metrics: Mapping[str, Any], rollouts: int) -> str:
-    """The numbers of an iteration of RL that matter, from its row of metrics."""
+def describe_iteration(metrics: Mapping[str, Any], rollouts: int, mark: str) -> str:
+    """The numbers of an iteration of RL that matter, from its row of metrics.
+
+    `mark` says why it taught nothing, where it did not.
+    """
     parts = " ".join(
         f"{name}={metrics['seconds/' + name]:.1f}s"
         for name in ("sample", "judge", "update")
     )
-    return (
+    return (f"[{mark}] " if mark else "") + (
         f"reward={metrics['reward']:+.2f} pass={metrics['pass_rate']:.2f} "
         f"KL={float(metrics['kl']):.3f} stage0={metrics['cccs/stage0_share']:.2f} "
         f"masked={metrics['fgo/masked']:.2f}{describe_validation(metrics)} "
@@ -103,7 +107,7 @@ def describe_update(metrics: Mapping[str, Any]) -> str:
 def describe_validation(metrics: Mapping[str, Any]) -> str:
     """The greedy pass rate, in the steps that measured it."""
     rate = metrics.get("validation/pass@1")
-    return "" if rate is None else f" validation={rate:.3f}"
+    return "" if rate is None or math.isnan(rate) else f" validation={rate:.3f}"
 
 
 class CountProgress(Progress):

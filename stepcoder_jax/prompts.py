@@ -6,6 +6,7 @@ tokenizer is an argument: any object with the few members of `Tokenizer`.
 
 from __future__ import annotations
 
+import codecs
 import itertools
 import json
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ TEMPLATES = {
     "plain": "{statement}\n",
     "chat": "",  # the tokenizer's own
 }
+
+WINDOW = 256  # bytes that are decoded at a time
 
 
 class Tokenizer(Protocol):
@@ -243,27 +246,30 @@ def decode_lossy(data: bytes) -> tuple[str, list[Span]]:
     """Return the text of `data` and, for each of its bytes, its range in the text's UTF-8.
 
     Bytes that are no UTF-8 become U+FFFD, as `errors="replace"` does; each such byte then
-    has the range of the whole replacement, so spans stay in order and inside the text.
+    has the range of the whole replacement, so spans stay in order and inside the text. Read
+    by windows, since the error of a decoder holds a copy of all that it was given.
     """
-    text = ""
+    parts: list[str] = []
     ranges: list[Span] = []
     start = size = 0
     while start < len(data):
+        window = data[start : start + WINDOW]
+        is_last = start + len(window) == len(data)
         try:
-            good, bad = data[start:].decode(), 0
+            good, length = codecs.utf_8_decode(window, "strict", is_last)
+            bad = 0
         except UnicodeDecodeError as error:
-            good = data[start : start + error.start].decode()
+            good, length = window[: error.start].decode(), error.start
             bad = error.end - error.start
-        length = len(good.encode())
         ranges += [(i, i + 1) for i in range(size, size + length)]
         size += length
-        text += good
+        parts.append(good)
         if bad:
             ranges += [(size, size + 3)] * bad
             size += 3
-            text += "\ufffd"
+            parts.append("\ufffd")
         start += length + bad
-    return text, ranges
+    return "".join(parts), ranges
 
 
 def program_of(task: Task, pieces: Sequence[bytes], fence: bytes) -> Program:

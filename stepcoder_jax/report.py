@@ -65,13 +65,19 @@ def verdict_line(report: Report, reward: float) -> str:
     )
 
 
+# Control characters by their pictures; those that turn the direction of text, or end a line
+# elsewhere than we do, by U+FFFD.
+_HIDDEN = [0x7F, *range(0x80, 0xA0), 0x061C, *range(0x200B, 0x2010), 0xFEFF]
+_HIDDEN += [*range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+CONTROLS = dict.fromkeys(_HIDDEN, 0xFFFD) | {code: 0x2400 + code for code in range(0x20)}
+CONTROLS |= {ord("\n"): ord("\n"), ord("\t"): ord("\t")}
+
+
 def show_controls(text: str) -> str:
     """Return the text with control characters made visible: a program written by a model
-    must not drive the terminal.
+    must not drive the terminal, nor show other code than it has.
     """
-    hidden = [*range(0x20), 0x7F, *range(0x80, 0xA0)]
-    pictures = {code: 0x2400 + code if code < 0x20 else 0xFFFD for code in hidden}
-    return text.translate({**pictures, ord("\n"): "\n", ord("\t"): "\t"})
+    return text.translate(CONTROLS)
 
 
 def colour(program: Program, kept: np.ndarray, ansi: bool) -> str:

@@ -55,7 +55,7 @@ OPTIMIZER = {
 # Every number of the config.
 RANGES: dict[str, dict[str, Range]] = {
     "run": {
-        **dict.fromkeys(("total_steps", "save_every", "keep"), COUNT),
+        **dict.fromkeys(("total_steps", "save_every", "keep", "max_empty"), COUNT),
         **dict.fromkeys(("seed", "rollouts_every"), NATURAL),
         "step": Range(-1),
     },

@@ -122,8 +122,15 @@ def advice(
     after: Sequence[Graded],
     visits: np.ndarray,
     stage0_share: float,
+    causes: Sequence[str],
 ) -> list[str]:
-    """Return what to try next, from what this run showed; each line names a field."""
+    """Return what to try next, from what this run showed; each line names a field.
+
+    Where there was nothing to learn, `causes` (of `diagnosis.summarise`) come first, and
+    the rest, which takes for granted that something was learnt, is left out.
+    """
+    if causes:
+        return list(causes)
     tips = []
     if before and after:
         paired = {row.problem: row for row in after}
@@ -160,13 +167,15 @@ def summary(
     *,
     visits: np.ndarray,
     stage0_share: float,
+    causes: Sequence[str],
     folder: str,
     minutes: float,
 ) -> str:
     """Return the closing text of a run: scores, visits, where it is, what to try next.
 
     Changes are paired over the same problems, in points. `stage0_share` is that of the
-    last iterations' rollouts, `visits` i32[N] counts the draws of each pool problem.
+    last iterations' rollouts, `visits` i32[N] counts the draws of each pool problem;
+    `causes` say why there was nothing to learn.
     """
     lines = [f"Done in {minutes:.1f} minutes.", ""]
     if before and after:
@@ -182,6 +191,6 @@ def summary(
         f"The run is in {folder}: metrics.jsonl, rollouts/, checkpoints; look at its "
         f"programs with `stepcoder sample {folder}`.",
         "Next:",
-        *(f"  - {tip}" for tip in advice(before, after, visits, stage0_share)),
+        *(f"  - {tip}" for tip in advice(before, after, visits, stage0_share, causes)),
     ]
     return "\n".join(lines)

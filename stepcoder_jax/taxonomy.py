@@ -73,13 +73,14 @@ _RUNTIME = {
     "OverflowError": Bug.RUNTIME_MINOR,
 }
 # A TypeError's message, as CPython 3.11 to 3.13 word it.
-_OF_ARGUMENTS = re.compile(r"\bpositional argument|\bkeyword argument|\btakes .*argument")
+_OF_ARGUMENTS = re.compile(r"\b(?:positional|keyword) argument")
+_TAKES = re.compile(r"\btakes ")
 _OF_USE = re.compile(
     r"unsupported operand|bad operand|not supported between|can only concatenate|must be "
     r"|object (of type|is not|does not|cannot)"
     r"|unhashable type|not iterable|not callable|not subscriptable"
 )
-_WORDS = re.compile(r"-?\d+(?:\.\d+)?|[^\W\d_]+")
+_WORDS = re.compile(r"-?\d++(?:\.\d++)?+|[^\W\d_]++")
 
 
 def share_of(verdict: Verdict) -> Share | None:
@@ -117,7 +118,9 @@ def _of_runtime(error: str) -> Bug:
 
 
 def _type_error(message: str) -> Bug:
-    if _OF_ARGUMENTS.search(message):
+    takes = _TAKES.search(message)  # "takes ... argument" by one pattern is quadratic
+    is_count = takes is not None and "argument" in message[takes.end() :]
+    if is_count or _OF_ARGUMENTS.search(message):
         return Bug.ARGUMENT
     return Bug.API_MISUSE if _OF_USE.search(message) else Bug.RUNTIME_UNKNOWN
 
@@ -138,6 +141,7 @@ def bug_of(report: Report, expected: object = None) -> Bug | None:
         error, _, message = report.message.partition(":")
         return classify(report.verdict, error, message)
     # the last line of a traceback; the program may print more behind it
-    said = re.findall(rf"^{re.escape(test.error)}: (.*)", test.stderr, re.MULTILINE)
-    message = said[-1] if test.error and said else ""
+    opening = f"{test.error}: "
+    said = [line for line in test.stderr.split("\n") if line.startswith(opening)]
+    message = said[-1].removeprefix(opening) if test.error and said else ""
     return classify(report.verdict, test.error, message, test.stdout, expected)

@@ -17,6 +17,7 @@ from absl import logging as orbax_logging
 from stepcoder_jax import (
     cccs,
     checkpoint,
+    diagnosis,
     generate,
     iteration_metrics,
     problem_set,
@@ -31,17 +32,20 @@ from stepcoder_jax import (
 from stepcoder_jax.cccs import CurriculumState
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated import Split
-from stepcoder_jax.evaluate import grade, pass_rate, scores
+from stepcoder_jax.evaluate import grade, pass_rate, scores, unmeasured
 from stepcoder_jax.execution import Pool, PoolSettings, open_pool
 from stepcoder_jax.generate import Coder
 from stepcoder_jax.interrupt import Interrupt, Stopped
-from stepcoder_jax.logger import Logger, to_json
+from stepcoder_jax.logger import METRICS, Logger, read_metrics, to_json
 from stepcoder_jax.progress import StepProgress, describe_iteration
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout, TrainState
 from stepcoder_jax.records import Problem, Program, Report, Task
 from stepcoder_jax.run_folder import RunFolder, versions
 from stepcoder_jax.steps import Steps
 from stepcoder_jax.summary import Graded
+
+# sysexits.h, EX_UNAVAILABLE: what the run needs, a judge that works, is not there
+JUDGE_FAILS = 69
 
 
 class Iteration(NamedTuple):
@@ -191,6 +195,7 @@ class Run:
         self.reference_hash = checkpoint.hash_params(self.reference)
         self.best = -1.0
         self.verdicts: collections.Counter[str] = collections.Counter()
+        self.empty = 0  # iterations in a row without a valid row
         self.pending: dict[str, Any] | None = None  # metrics that wait for validation
         self.is_kept = config.run.resume == "yes" and self.resume()
         if not self.is_kept:
@@ -226,6 +231,7 @@ class Run:
         problem_set.check(record, self.problems, len(self.curriculum.stage))
         self.best = record["best"]
         self.verdicts.update(record["verdicts"])
+        self.empty = record.get("empty", 0)
         self.pending = record.get("pending")
         self.folder.set_later_aside(record["step"], chosen >= 0)
         return True
@@ -238,6 +244,7 @@ class Run:
             "reference": self.reference_hash,
             "best": self.best,
             "verdicts": dict(self.verdicts),
+            "empty": self.empty,
             "step": int(self.state.step),  # with the seed, also the cursor in the data
             "problems": self.known_problems,  # row i of the curriculum is problem i
             "pending": self.pending,
@@ -246,11 +253,12 @@ class Run:
         self.folder.save(self.state, self.curriculum, record, keep, best)
         self.is_kept = self.is_kept or not best
 
+    def load(self, split: Split) -> list[Problem]:
+        return sources.load_problems(self.config.data, split, self.config.execution)
+
     def grade(self, split: Split, count: int, label: str) -> list[Graded]:
         """Greedy verdicts on the first `count` problems of a split."""
-        config = self.config
-        problems = sources.load_problems(config.data, split, config.execution)[:count]
-        problems = self.limit_cpu(problems, split)
+        problems = self.limit_cpu(self.load(split)[:count], split)
         return grade(self.coder, self.state.actor, problems, label)
 
     def judge_before(self) -> None:
@@ -259,6 +267,22 @@ class Run:
         if count and int(self.state.step) == 0:
             graded = self.grade("test", count, "test before")
             sharding.on_first(lambda: self.folder.write_before(graded))
+
+    def count_empty(self, valid_rows: int) -> dict[str, int]:
+        """Take an iteration in; its metric: how many in a row had no valid row."""
+        self.empty = 0 if valid_rows else self.empty + 1
+        return {"batch/empty_in_a_row": self.empty}
+
+    @property
+    def is_judge_broken(self) -> bool:
+        return self.empty >= self.config.run.max_empty
+
+    def not_validated(self) -> dict[str, float]:
+        """The keys that `validate` gives, for the rows of iterations without it."""
+        if not self.config.evaluation.every:
+            return {}
+        count = self.config.evaluation.validation_problems
+        return unmeasured(self.load("validation")[:count], "validation")
 
     def validate(self) -> dict[str, float]:
         """Validation scores; a new best is kept as a checkpoint of its own."""
@@ -289,6 +313,7 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
     config = run.config
     first, last = int(run.state.step), config.run.total_steps
     shares: list[float] = []
+    blank, watch = run.not_validated(), diagnosis.Watch(config)
     if run.pending is not None:
         conclude(run, logger, first - 1, run.pending)
     with StepProgress(last, "iteration", first=first) as progress:
@@ -308,12 +333,20 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
                     f"iteration {done.step}: a gradient is not finite; lower "
                     "ppo.actor.learning_rate, or that of ppo.critic if there is one"
                 )
+            metrics |= run.count_empty(metrics["batch/valid_rows"]) | blank
             if config.run.rollouts_every and done.step % config.run.rollouts_every == 0:
                 logger.write_rollouts(done.step, rollout_rows(done))
             metrics["seconds/iteration"] = time.perf_counter() - start
             conclude(run, logger, done.step, metrics)
+            mark, warning = watch.look({"step": done.step, **metrics})
+            if warning:
+                progress.write(warning)
             shares.append(metrics["cccs/stage0_share"])
-            progress.update(describe_iteration(metrics, config.batch_size))
+            progress.update(describe_iteration(metrics, config.batch_size, mark))
+            if sharding.decided(run.is_judge_broken):
+                if not run.is_kept:
+                    run.save(best=False)
+                break
     return shares
 
 
@@ -351,6 +384,7 @@ def close(run: Run, shares: Sequence[float]) -> None:
             after,
             visits=run.curriculum.visits,
             stage0_share=float(np.mean(shares[-10:])) if shares else 0.0,
+            causes=diagnosis.summarise(read_metrics(run.folder.log / METRICS), run.config),
             folder=str(path),
             minutes=(time.monotonic() - run.start) / 60,
         )
@@ -360,7 +394,8 @@ def close(run: Run, shares: Sequence[float]) -> None:
 
 
 def train(config: Config) -> int:
-    """A whole run; exit code 0, or `interrupt.code` when a signal ended it early."""
+    """A whole run; exit code 0, `interrupt.code` when a signal ended it early, or 69
+    without a judge."""
     sharding.join_hosts()
     RunFolder(config.run.folder).settle(config.run)
     orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
@@ -372,7 +407,7 @@ def train(config: Config) -> int:
     with open_pool(settings) as pool, Interrupt(at_once=alone) as interrupt:
         run = Run(config, pool)
         try:
-            carry_out(run, interrupt)
+            return carry_out(run, interrupt)
         except Stopped:
             if not run.is_kept:
                 run.save(best=False)
@@ -382,11 +417,10 @@ def train(config: Config) -> int:
                 file=sys.stderr,
             )
             return interrupt.code
-    return 0
 
 
-def carry_out(run: Run, interrupt: Interrupt) -> None:
-    """The run, from where it stands to its end."""
+def carry_out(run: Run, interrupt: Interrupt) -> int:
+    """The run, from where it stands to its end; the exit code."""
     with contextlib.ExitStack() as stack:
         with run.folder.starting():
             run.judge_before()
@@ -394,4 +428,13 @@ def carry_out(run: Run, interrupt: Interrupt) -> None:
             logger = Logger(run.folder.log, tensorboard=events, start_step=step)
             stack.enter_context(logger)
         shares = learn(run, logger, interrupt)
+    if int(run.state.step) < run.config.run.total_steps:
+        print(
+            f"stopped: no program could be judged in {run.empty} iterations in a row "
+            f"(run.max_empty); saved iteration {int(run.state.step)} in "
+            f"{run.folder.path}; run `stepcoder doctor`, then resume",
+            file=sys.stderr,
+        )
+        return JUDGE_FAILS
     close(run, shares)
+    return 0

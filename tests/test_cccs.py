@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from stepcoder_jax import cccs
-from stepcoder_jax.config import CCCSConfig, SamplingConfig
+from stepcoder_jax.config import CCCSConfig, ConfigError, SamplingConfig
 from stepcoder_jax.records import Mode, Problem, Report, Verdict
 
 SAMPLING = SamplingConfig(problems_per_step=4, rollouts_per_problem=2)
@@ -270,3 +270,10 @@ def test_heads_of_real_problems_are_prefixes_that_grow_with_the_stage():
             assert row.solution.startswith(prefix) and prefix[-1] in "\r\n"
             sizes.append(len(prefix))
         assert sizes == sorted(set(sizes)), row.id
+
+
+@pytest.mark.parametrize("solution", ["a\0b\n", "x = " + "-" * 9000 + "1\n"])
+def test_a_solution_that_the_parser_gives_up_on_is_named(solution):
+    problem = Problem("odd", "", "", solution, None, Mode.STDIN_MAIN, (), "introductory")
+    with pytest.raises(ConfigError, match="problem odd: the canonical solution does not"):
+        cccs.problem_conditionals(problem)

@@ -3,6 +3,7 @@
 import collections
 import fcntl
 import os
+import resource
 import time
 
 import pytest
@@ -229,6 +230,18 @@ def test_attacks_leave_the_worker_sound(pool):
 def test_shared_hostile_programs(pool):
     rows, programs = read_hostile()
     assert not wrong_verdicts(rows, pool.run(programs))
+
+
+def test_workers_keep_a_limit_of_files_of_their_own(pool):
+    """A user's descriptors on their way through sockets count against the sender's limit.
+
+    With a program's limit, a worker could send none once another program had sent many.
+    """
+    mine = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for pid in pool.pids:
+        assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == mine
+    source = "import resource\nprint(*resource.getrlimit(resource.RLIMIT_NOFILE))\n"
+    assert judge(pool, source, ("", "64 64\n")).passed
 
 
 # the layers and the level

@@ -1,13 +1,14 @@
 """Outcome rewards by verdict, on the last token, and the feedback of a batch."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 
 from stepcoder_jax import rewards
 from stepcoder_jax.config import FGOConfig, RewardConfig
-from stepcoder_jax.records import Mode, Problem, Program, Report, TestResult, Verdict
+from stepcoder_jax.records import Mode, Problem, Program, Report, Verdict
 
 PROBLEM = Problem("p", "", "", "", None, Mode.STDIN_MAIN, (), "introductory")
 REWARD = RewardConfig()
@@ -43,19 +44,6 @@ def test_a_weak_pass_earns_nothing_and_takes_part_in_nothing():
         programs, reports, mask, reward=REWARD, fgo=FGOConfig(), seed=0, step=0
     )
     assert found.valid.tolist() == [True, False, False, True]
-
-
-def test_an_unfaithful_failure_earns_nothing_and_is_counted():
-    programs, reports, mask = batch()
-    failed = TestResult(Verdict.WRONG, unfaithful=True)
-    reports[1] = Report(Verdict.WRONG, (failed,), frozenset())
-    assert rewards.outcome_reward(reports[1], REWARD) == 0.0
-    found, _ = rewards.feedback(
-        programs, reports, mask, reward=REWARD, fgo=FGOConfig(), seed=0, step=0
-    )
-    assert found.valid.tolist() == [True, False, False, True]
-    numbers = rewards.metrics(reports, mask, found)
-    assert (numbers["verdict/infra"], numbers["verdict/unfaithful"]) == (0.25, 0.25)
 
 
 def test_not_run_is_no_verdict_of_a_program():
@@ -155,13 +143,24 @@ def test_metrics_count_valid_rows_only():
     # Valid rows have 3 + 1 + 3 tokens, of which one is dropped, in the wrong program.
     assert numbers["fgo/masked"] == pytest.approx(1 / 7)
     assert numbers["fgo/masked_wrong"] == pytest.approx(1 / 3)
-    assert "fgo/masked_timeout" not in numbers
+    assert math.isnan(numbers["fgo/masked_timeout"]) and numbers["verdict/timeout"] == 0
+    assert numbers["batch/valid_rows"] == 3
+    assert numbers["reward_spread"] == pytest.approx(2.0)
+
+
+def test_metrics_of_a_batch_without_a_valid_row_have_the_same_keys():
+    _, reports, mask = batch()
+    nothing = feedback()._replace(valid=np.zeros(4, bool))
+    numbers = rewards.metrics(reports, mask, nothing)
+    assert numbers.keys() == rewards.metrics(reports, mask, feedback()).keys()
+    assert numbers["batch/valid_rows"] == 0 and numbers["verdict/infra"] == 1
+    assert math.isnan(numbers["reward"]) and math.isnan(numbers["pass_rate"])
     only = rewards.metrics(
         [report(Verdict.INFRA)],
         mask[:1],
         rewards.Feedback(np.zeros((1, 4), np.float32), mask[:1], np.array([False])),
     )
-    assert only == {"verdict/infra": 1.0, "verdict/unfaithful": 0.0}
+    assert only["verdict/infra"] == 1.0 and math.isnan(only["fgo/masked"])
 
 
 def metrics_of_labels(reports, sources):

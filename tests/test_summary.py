@@ -65,12 +65,13 @@ def test_table_pairs_problems_and_leaves_infra_out():
     assert rows["right among those that compile"][3].startswith("+46.7")
 
 
-def closing(before, after, visits, stage0_share=0.5):
+def closing(before, after, visits, stage0_share=0.5, causes=()):
     return summary.summary(
         before,
         after,
         visits=np.array(visits),
         stage0_share=stage0_share,
+        causes=causes,
         folder="runs/a",
         minutes=9.5,
     )
@@ -102,3 +103,9 @@ def test_advice_names_the_field(before, after, visits, share, field):
 def test_a_run_without_evaluation_has_a_summary_too():
     text = closing([], [], [])
     assert "before" not in text and "runs/a" in text
+
+
+def test_causes_of_learning_nothing_take_the_place_of_other_advice():
+    text = closing(graded([W] * 40), graded([W] * 40), [1, 1], 0.1, ["Judge broken."])
+    assert "Judge broken." in text
+    assert "run.total_steps" not in text and "cccs.threshold" not in text

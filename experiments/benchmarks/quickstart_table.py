@@ -81,7 +81,7 @@ def draw(folders: list[Path], out: Path) -> None:
         scored = [
             (r["step"] + 1, r["validation/pass@1"])
             for r in metrics
-            if "validation/pass@1" in r
+            if r.get("validation/pass@1") is not None
         ]
         left.plot(*zip(*scored, strict=True), "o-", color=colours[arm], label=label, lw=1.4)
         rate = np.convolve([r["pass_rate"] for r in metrics], np.ones(5) / 5, "valid")

@@ -55,7 +55,7 @@ class AnyWorker(abc.ABC):
             executed |= result.executed
             for position, ran in result.expressions.items():
                 expressions[position] = ran or expressions.get(position, False)
-            message = message or why
+            message = message or verdicts.printable(why)
             if self._settled(result.verdict):
                 break
         rest = len(tests) - len(results)

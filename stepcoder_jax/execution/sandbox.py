@@ -130,6 +130,7 @@ class Sandbox:
         self.ruleset = -1
         self.landlock_abi = 0
         self.filters: list[_Filter] = []
+        self.asking: _Filter | None = None
         self.listener = -1  # of this worker: who starts a thread asks there
         self.limits: dict[int, int] = {}
         self.ceilings: list[tuple[int, int]] = []
@@ -147,10 +148,11 @@ class Sandbox:
             if self.landlock_abi:
                 self.ruleset = landlock.create_ruleset(readable)
         if "seccomp" not in self.without and seccomp.supported():
-            self.filters = [
-                _Filter(seccomp.worker_filter(asks_for_threads=False), []),
-                _Filter(*seccomp.child_filter()),
-            ]
+            plain, asking = map(seccomp.worker_filter, (False, True))
+            self.filters = [_Filter(plain, []), _Filter(*seccomp.child_filter())]
+            # Made now: the memory that it takes to make would later not be that which the
+            # trials of the worker found to be written to.
+            self.asking = _Filter(asking, [])
         if "rlimits" not in self.without:
             nothing = (
                 resource.RLIMIT_CORE,
@@ -170,10 +172,9 @@ class Sandbox:
         children, and what differs from test to test. The questions of children that
         start threads will come to the descriptor `listener`, where that can be had.
         """
-        if self.filters:
+        if self.asking is not None:
             plain = self.filters.pop(0)
-            asking = _Filter(seccomp.worker_filter(asks_for_threads=True), [])
-            opened = asking.install_with_listener()
+            opened = self.asking.install_with_listener()
             if opened < 0:
                 plain.install()
             else:
@@ -227,7 +228,7 @@ class Sandbox:
         return {
             "landlock": kernel,
             "seccomp": f"{machine} table{tasks}" if self.filters else f"no {machine} table",
-            "rlimits": "address space, file size, files, core, CPU",
+            "rlimits": "address space, file size, files, core, CPU, pending signals",
             "uid": identity,
             "namespaces": "network, IPC" if self.has_namespaces else "not allowed here",
             **off,
