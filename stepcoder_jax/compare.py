@@ -159,6 +159,7 @@ def read_outcome(fields: Mapping[str, Any]) -> Outcome:
         difficulty=str(row.get("difficulty", "unknown")),
         verdict=Verdict(result) if result in VERDICTS else ended,
         weak=bool(row.get("weak", False)),
+        unfaithful=bool(row.get("unfaithful", False)),
     )
 
 

@@ -13,6 +13,7 @@ import tyro
 from stepcoder_jax.config import ExecutionConfig
 from stepcoder_jax.data.problems import digest, read_any
 from stepcoder_jax.execution import PoolSettings, limits, open_pool
+from stepcoder_jax.outcomes import unfaithful_text
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.records import (
     InputError,
@@ -200,6 +201,8 @@ def judge(
     weak = sum(report.weak for _, report in judged)
     if weak:
         print(f"{weak} were graded within reach of the program (weak)", file=out)
+    if count := sum(report.unfaithful for _, report in judged):
+        print(unfaithful_text(count), file=out)
     failures = [(problem, report) for problem, report in judged if not report.passed]
     for problem, report in failures[:_MOST_LISTED]:
         print(f"{problem.id}: {describe_failure(report)}", file=out)

@@ -25,6 +25,7 @@ class Outcome(NamedTuple):
     bug: Bug | None = None
     truncated: bool = False  # ended by the length limit
     weak: bool = False  # graded within reach of the program: in no pass@k
+    unfaithful: bool = False  # failed for what the judge cannot carry to the test code
     metadata: Mapping[str, Any] = {}  # the problem's
 
 
@@ -35,6 +36,7 @@ class Scores(NamedTuple):
     samples: int
     infra: int  # samples that our own machinery failed on
     weak: int
+    unfaithful: int
     truncated: int
     pass_at_k: dict[str, dict[int, Estimate]]  # by difficulty, "all" last; {} with infra
     group_sizes: dict[str, int]  # problems of each difficulty
@@ -120,6 +122,7 @@ def score(outcomes: Sequence[Outcome], ks: Sequence[int], seed: int = 0) -> Scor
         samples=len(valid),
         infra=infra,
         weak=len(outcomes) - len(valid),
+        unfaithful=sum(outcome.unfaithful for outcome in valid),
         truncated=sum(outcome.truncated for outcome in valid),
         pass_at_k=rates,
         group_sizes=sizes,
@@ -203,7 +206,17 @@ def describe(scores: Scores) -> str:
     )
     if scores.weak:
         said += f"; {scores.weak} more, graded within reach of the program, count nowhere"
+    if scores.unfaithful:
+        said += f"; {unfaithful_text(scores.unfaithful)}"
     return "\n\n".join([*parts, f"{said}."])
+
+
+def unfaithful_text(count: int) -> str:
+    """What is said where samples failed that perhaps should not have."""
+    return (
+        f"{count} failed as unfaithful: their tests use what the judge cannot carry from "
+        "the program"
+    )
 
 
 def finite(value: float) -> float | None:
@@ -218,6 +231,7 @@ def as_json(scores: Scores) -> dict[str, Any]:
         "samples": scores.samples,
         "infra": scores.infra,
         "weak": scores.weak,
+        "unfaithful": scores.unfaithful,
         "truncated": scores.truncated,
         "pass_at_k": {
             name: {

@@ -148,6 +148,8 @@ class TestResult:
     memory_bytes: int = 0
     stdout: str = ""  # capped
     stderr: str = ""  # capped
+    # The test code asked more of a returned value than the judge can carry to it (WRONG).
+    unfaithful: bool = False
     # As in Report, of this test alone.
     executed: frozenset[tuple[int, int]] = frozenset()
     expressions: Mapping[Position, bool] = dataclasses.field(
@@ -169,7 +171,7 @@ class Report:
     verdict: Verdict
     tests: tuple[TestResult, ...]
     executed: frozenset[tuple[int, int]]
-    message: str = ""  # for COMPILE and INFRA: one line
+    message: str = ""  # one line: COMPILE, INFRA, and where a value could not be carried
     weak: bool = False  # graded within reach of the program (Mode.ASSERT_INPROC): no reward
     expressions: Mapping[Position, bool] = dataclasses.field(
         default_factory=dict, hash=False
@@ -181,8 +183,14 @@ class Report:
 
     @property
     def is_valid(self) -> bool:
-        """Whether training may learn from it: not our own failure, and not weak."""
-        return self.verdict is not Verdict.INFRA and not self.weak
+        """Whether training may learn from it: not our own failure or limit, not weak."""
+        failed = self.verdict is Verdict.INFRA or self.unfaithful
+        return not failed and not self.weak
+
+    @property
+    def unfaithful(self) -> bool:
+        """Whether a test failed for what the judge cannot carry, not for what is wrong."""
+        return any(test.unfaithful for test in self.tests)
 
     @property
     def passed_tests(self) -> int:

@@ -30,7 +30,7 @@ def outcome_reward(report: Report, config: RewardConfig) -> float:
     r = +1 all tests pass, -0.3 a wrong answer, -0.6 a runtime error, -1 no compilation
     (arXiv:2402.01391, eq. 3); the first test that did not pass settles which. Exceeded
     time, memory or output counts as a runtime error, which the paper leaves open. A report
-    of INFRA, or a weak one, is worth 0.
+    of INFRA, or a weak or unfaithful one, is worth 0.
     """
     if not report.is_valid:
         return 0.0
@@ -98,11 +98,13 @@ def metrics(
 ) -> dict[str, float]:
     """Return the numbers of a batch: verdict shares, reward, masked share by verdict.
 
-    Shares are over valid rows; `masked` is the share of completion tokens that FGO drops.
-    The keys are always the same; nan is what no row could say.
+    Shares are over valid rows, those of infra and unfaithful over all; `masked` is the
+    share of completion tokens that FGO drops. The keys are always the same; nan is what no
+    row could say.
     """
     mask, executed = np.asarray(mask), np.asarray(feedback.executed)
     valid = np.asarray(feedback.valid)
+    unfaithful = sum(report.unfaithful for report in reports)
     dropped, total = (mask & ~executed).sum(axis=1), mask.sum(axis=1)
     outcome = np.asarray(feedback.rewards).sum(axis=1)
 
@@ -112,7 +114,8 @@ def metrics(
 
     numbers = {
         "batch/valid_rows": int(valid.sum()),
-        "verdict/infra": float(1.0 - valid.mean()) if valid.size else 0.0,
+        "verdict/infra": float(((~valid).sum() - unfaithful) / max(1, valid.size)),
+        "verdict/unfaithful": unfaithful / max(1, valid.size),
         "reward": float(outcome[valid].mean()) if valid.any() else math.nan,
         "reward_spread": float(np.ptp(outcome[valid])) if valid.any() else math.nan,
         "fgo/masked": masked(valid),

@@ -235,6 +235,7 @@ def outcome_of(problem: Problem, report: Report, truncated: bool = False) -> Out
         bug_of(report, expected),
         truncated,
         report.weak,
+        report.unfaithful,
         problem.metadata,
     )
 
@@ -248,6 +249,7 @@ def describe_outcome(outcome: Outcome) -> dict[str, Any]:
         "difficulty": outcome.difficulty,
         "bug": outcome.bug and str(outcome.bug),
         "weak": outcome.weak,
+        "unfaithful": outcome.unfaithful,
     }
 
 
@@ -271,6 +273,8 @@ def print_summary(found: Sequence[Outcome], problems: int, ks: Sequence[int]) ->
     if weak:
         print("weak: the tests ran within reach of the program, which could cheat")
         print(describe(weak, ks))
+    if count := sum(outcome.unfaithful for outcome in found):
+        print(outcomes.unfaithful_text(count))
     seen = len({outcome.task for outcome in found})
     if seen < problems:
         print(f"{problems - seen} of {problems} problems have no sample")

@@ -39,5 +39,6 @@ def check(case, report):
     if failed is not None:
         assert failed.verdict is report.verdict
         assert case.error in ("", failed.error), report
-    assert bool(report.message) == (report.verdict is Verdict.COMPILE)
+    assert bool(report.message) or report.verdict is not Verdict.COMPILE
+    assert (case.message or "") in report.message
     assert "\n" not in report.message

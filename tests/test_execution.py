@@ -78,6 +78,7 @@ def test_the_prelude_leaves_builtins_and_lines_alone(pool):
         ("def g(a): return a", "NameError"),
         ("def f(): return 1", "TypeError"),
         ("def f(a): return object()", "ValueCodecError"),
+        ("def f(a): raise StopIteration", "StopIteration"),
         ("def f(a): return a.x", "AttributeError"),
         ("def f(a): exit()", "SystemExit"),
     ],

@@ -47,8 +47,8 @@ VERDICTS = {
     "exits while loading": ("def f(x): return x + 1\nexit(0)", "runtime", "SystemExit"),
     "leaves": ("import os\ndef f(x): os._exit(0)", "runtime", "SystemExit"),
     "aborts": ("import os\ndef f(x): os.abort()", "runtime", "signal 6"),
-    "endless": ("def f(x):\n    while True: pass", "timeout", ""),
-    "sleeps": ("import time\ndef f(x): time.sleep(60)", "timeout", ""),
+    "endless": ("def f(x):\n    while True: pass", "timeout", "CPU time"),
+    "sleeps": ("import time\ndef f(x): time.sleep(60)", "timeout", "wall time"),
     "memory": ("def f(x): return [0] * 10**9", "memory", "MemoryError"),
     "output": ("def f(x):\n    while True: print('x' * 10**5)", "output", ""),
     "an object": ("def f(x): return object()", "wrong", "AssertionError"),
@@ -150,7 +150,8 @@ def test_a_fault_of_the_test_code_is_not_the_programs(pool):
         judge(pool, "def f(): pass", "assert (")
     with pytest.raises(ValueError, match="expected the source of test code"):
         pool.run([make_program("x", ("x", 3), mode=Mode.ASSERT_PROXY, entry_point="f")])
-    report = judge(pool, "def f(x): return 1", "assert f(int) == 1", "assert f(1) == 1")
+    source = "def f(x): return 1"
+    report = judge(pool, source, "assert f(lambda: 1) == 1", "assert f(1) == 1")
     assert report.verdict is Verdict.INFRA and not report.is_valid
     assert "no plain value" in report.message
 

@@ -1,7 +1,9 @@
 """The codec of arguments and results: exact for plain values, strict for hostile bytes."""
 
 import contextlib
+import gc
 import math
+import time
 
 import pytest
 from hypothesis import example, given
@@ -102,7 +104,7 @@ def test_what_is_not_plain_is_refused():
         b'["b", "zz"]',
         b'["c", 1, 2]',
         b"NaN",
-        b"1" * 30,
+        b"1" * 5000,
         b"[" * 100_000,
         b'["l",' * 200 + b"1" + b"]" * 200,
         "é".encode(),
@@ -118,9 +120,52 @@ def test_size_and_colliding_keys_are_bounded():
     with pytest.raises(values.ValueCodecError, match="items"):
         values.decode(b'["l"' + b",1" * (values.MAX_NODES + 1) + b"]")
     step = (1 << 61) - 1  # ints that all share the hash 0
-    keys = set(range(0, step * (values.MAX_COMPOSITE_KEYS + 2), step)) - {0}
-    with pytest.raises(values.ValueCodecError, match="composite"):
-        values.decode(b'["s",' + b",".join(b'["i","%x"]' % k for k in keys) + b"]")
+    keys = range(step, step * 20_000, step)
+    data = b",".join(b'["i","%x"]' % k for k in keys)
+    with pytest.raises(values.TooLarge, match="one hash"):
+        values.decode(b'["s",' + data + b"]")
+    many = {(i, i / 2) for i in range(20_000)}
+    assert values.decode(values.encode(many)) == many
+
+
+def hostile_keys(count):
+    """Text of a dict whose keys all have one hash value: as long as `count` asks."""
+    step = (1 << 61) - 1
+    pairs = b",".join(b'[["i","%x"],1]' % (step * k) for k in range(1, count))
+    return b'["d",' + pairs + b"]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        hostile_keys,
+        lambda count: b'["l"' + b",[" * count,
+        lambda count: b'["l"' + b',["t",1,2]' * count + b"]",
+        lambda count: b'["i","' + b"f" * count + b'"]',
+        lambda count: b'["s"' + b',["t",["t",["i","fffffffffffffffff"]]]' * count + b"]",
+    ],
+)
+def test_the_work_on_hostile_bytes_grows_as_they_do(text):
+    def seconds(data):
+        times = []
+        for _ in range(3):
+            start = time.thread_time()
+            with contextlib.suppress(values.ValueCodecError):
+                values.decode(data)
+            times.append(time.thread_time() - start)
+        return min(times)
+
+    gc.disable()  # its passes over all the objects of the tests are not the decoder's
+    try:
+        assert seconds(text(40_000)) <= 8 * seconds(text(10_000)) + 1e-3
+    finally:
+        gc.enable()
+
+
+@given(st.lists(st.none() | st.booleans() | st.integers() | st.text() | st.floats()))
+def test_long_lists_are_written_as_short_ones_are(items):
+    spread = [values.decode(values.encode([item]))[0] for item in items]
+    assert same(values.decode(values.encode(items * 9)), spread * 9)
 
 
 @given(plain, st.data())

@@ -8,7 +8,7 @@ from execution_kit import need_data, run_sources, run_swapped
 
 from stepcoder_jax.data.mbpp import read_problems
 from stepcoder_jax.data.rows import DataError
-from stepcoder_jax.records import Mode, Verdict
+from stepcoder_jax.records import Mode
 
 CODE = """import math, sys as system\r
 from os import path\r
@@ -247,11 +247,12 @@ def test_no_solution_passes_the_next_problems_tests(step, alike):
 
 
 def test_what_the_rule_calls_weak_cannot_be_asked_by_values():
-    """The sandbox agrees: run apart, these tests are no verdict on the program."""
+    """The sandbox agrees: run apart, these tests say nothing, or nothing wrong."""
     weak = [problem for problem in every(1) if problem.mode is Mode.ASSERT_INPROC]
     apart = [dataclasses.replace(problem, mode=Mode.ASSERT_PROXY) for problem in weak]
     reports = run_sources(apart, [problem.solution for problem in apart])
-    assert [report.verdict for report in reports] == [Verdict.INFRA] * 4
+    assert [report.passed or not report.is_valid for report in reports] == [True] * 4
+    assert sum(report.passed for report in reports) < 4
 
 
 def test_mbpp_plus_is_judged_by_all_its_tests(read):

@@ -70,6 +70,16 @@ def test_weak_outcomes_count_nowhere():
     assert "3 more, graded within reach" in outcomes.describe(with_weak)
 
 
+def test_unfaithful_outcomes_count_as_failed_and_are_told():
+    rows = [*ROWS, *make("d", Verdict.WRONG, unfaithful=True)]
+    scores = outcomes.score(rows, (1,))
+    assert scores == outcomes.score([*ROWS, *make("d", Verdict.WRONG)], (1,))._replace(
+        unfaithful=1
+    )
+    assert "1 failed as unfaithful" in outcomes.describe(scores)
+    assert outcomes.as_json(scores)["unfaithful"] == 1
+
+
 def test_nothing_but_weak_outcomes_is_told_too():
     scores = outcomes.score(make("d", P, weak=True), ())
     assert "0 samples of 0 problems" in outcomes.describe(scores)

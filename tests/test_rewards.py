@@ -8,7 +8,7 @@ import pytest
 
 from stepcoder_jax import rewards
 from stepcoder_jax.config import FGOConfig, RewardConfig
-from stepcoder_jax.records import Mode, Problem, Program, Report, Verdict
+from stepcoder_jax.records import Mode, Problem, Program, Report, TestResult, Verdict
 
 PROBLEM = Problem("p", "", "", "", None, Mode.STDIN_MAIN, (), "introductory")
 REWARD = RewardConfig()
@@ -44,6 +44,19 @@ def test_a_weak_pass_earns_nothing_and_takes_part_in_nothing():
         programs, reports, mask, reward=REWARD, fgo=FGOConfig(), seed=0, step=0
     )
     assert found.valid.tolist() == [True, False, False, True]
+
+
+def test_an_unfaithful_failure_earns_nothing_and_is_counted():
+    programs, reports, mask = batch()
+    failed = TestResult(Verdict.WRONG, unfaithful=True)
+    reports[1] = Report(Verdict.WRONG, (failed,), frozenset())
+    assert rewards.outcome_reward(reports[1], REWARD) == 0.0
+    found, _ = rewards.feedback(
+        programs, reports, mask, reward=REWARD, fgo=FGOConfig(), seed=0, step=0
+    )
+    assert found.valid.tolist() == [True, False, False, True]
+    numbers = rewards.metrics(reports, mask, found)
+    assert (numbers["verdict/infra"], numbers["verdict/unfaithful"]) == (0.25, 0.25)
 
 
 def test_not_run_is_no_verdict_of_a_program():
@@ -161,6 +174,7 @@ def test_metrics_of_a_batch_without_a_valid_row_have_the_same_keys():
         rewards.Feedback(np.zeros((1, 4), np.float32), mask[:1], np.array([False])),
     )
     assert only["verdict/infra"] == 1.0 and math.isnan(only["fgo/masked"])
+    assert only["verdict/unfaithful"] == 0.0
 
 
 def metrics_of_labels(reports, sources):

@@ -47,7 +47,7 @@ GOOD = {"task_id": "double", "completion": "    return 2 * x\n", "model": "m"}
 WRONG = {"task_id": "double", "solution": "def f(x): return 4\n"}
 CRASH = {"task_id": 7, "solution": "def g():\n    return 1 / 0\n"}
 BROKEN = {"task_id": "7", "completion": "print(\n"}
-OWN = ("passed", "result", "weak", "tests", "error", "line", "cpu_seconds")
+OWN = ("passed", "result", "weak", "unfaithful", "tests", "error", "line", "cpu_seconds")
 COUNTED = ("difficulty", "bug")
 
 
@@ -82,12 +82,12 @@ def test_every_sample_has_a_row_in_its_place(judge, tmp_path):
         assert {name: row[name] for name in row if name not in OWN + COUNTED} == sample
         assert row["cpu_seconds"] > 0 and row["weak"] is False
     own = [[row[name] for name in OWN[:-1]] for row in rows]
-    good = [True, "pass", False, ["pass", "pass"], "", None]
+    good = [True, "pass", False, False, ["pass", "pass"], "", None]
     assert own[0] == own[4] == good
-    assert own[1] == [False, "wrong", False, ["pass", "wrong"], "", None]
-    assert own[2] == [False, "runtime", False, ["runtime"], "ZeroDivisionError", 2]
-    assert own[3][:4] == [False, "compile", False, ["compile"]]
-    assert own[3][4].startswith("IndentationError: ") and own[3][5] == 2
+    assert own[1] == [False, "wrong", False, False, ["pass", "wrong"], "", None]
+    assert own[2] == [False, "runtime", False, False, ["runtime"], "ZeroDivisionError", 2]
+    assert own[3][:5] == [False, "compile", False, False, ["compile"]]
+    assert own[3][5].startswith("IndentationError: ") and own[3][6] == 2
     assert code == 0
     assert [line.split() for line in lines[:4]] == [
         ["difficulty", "pass", "wrong", "runtime", "compile", "all"],
@@ -304,6 +304,22 @@ def test_assertions_and_weak_ones_are_counted_apart(judge, tmp_path):
     assert code == 0 and said[3] == "pass@1: 50.0 % (1 problems, 2 samples)"
     assert said[4].startswith("weak: ")
     assert said[8] == "pass@1: 100.0 % (1 problems, 1 samples)"
+
+
+def test_an_unfaithful_failure_is_marked_and_told(judge, tmp_path):
+    source = "class A:\n    x = 1\ndef f(x): return A()\n"
+    problem = MBPP | {"task_id": 1, "test_list": ["assert f(0).x == 1"]}
+    rows = [{"task_id": 1, "solution": source}, {"task_id": 1, "solution": MBPP["code"]}]
+    code, said, _ = judge(rows, problems=[problem])
+    results = read(tmp_path / "samples_results.jsonl")
+    assert [(row["result"], row["unfaithful"]) for row in results] == [
+        ("wrong", True),
+        ("wrong", False),
+    ]
+    assert results[0]["error"] == (
+        "unfaithful: the test uses what the judge cannot carry: attribute 'x' of a A"
+    )
+    assert code == 0 and any(line.startswith("1 failed as unfaithful") for line in said)
 
 
 def test_humaneval_completions_continue_the_prompt(judge, tmp_path):

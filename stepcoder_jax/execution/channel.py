@@ -1,37 +1,31 @@
-"""Calls between the test code's process and the program's, as encoded plain values.
+"""Calls between the test code's process and the program's, as encoded values.
 
-Test code -> program: (name, args, kwargs). Program -> test code: ("ready",) once its file
-has run, then for each call ("return", value, args after the call or None when they are
-unchanged), ("object", truth, args) for a value that is not plain, or ("raise", class,
-message, line). Each message is its length and
-`values.encode` of it, so what comes from the program is decoded strictly.
+Test code -> program: ("call", name or number, args, kwargs as pairs); of an object by its
+number ("next", number, count) for an iterator's items, ("has", number, name) and ("text",
+number, "str" or "repr"). Program -> test code: ("ready", ()) once its file has run, then
+for each request one of
+  ("return", value, changes)        with (place, items) of each container in the arguments
+                                    that is not as it was
+  ("items", values, whether that was the end, ())
+  ("raise", told, changes)          see `errors.tell`
+  ("large", message)                for an answer beyond a limit
+Each message is its length and the bytes of crossing.Writer, so what comes from the program
+is decoded strictly, and what an object of the program would do is never asked.
 """
 
 from __future__ import annotations
 
-import builtins
 import os
 import struct
 from collections.abc import Callable
 from typing import Any
 
-from stepcoder_jax.execution import values
+from stepcoder_jax.execution import crossing, errors, kinds, values
+from stepcoder_jax.execution.codec_clock import CodecClock
 
 CHANNEL_FD = 5
 _LENGTH = struct.Struct("!I")
-_MESSAGE_CAP = 200
-
-
-class ProgramGone(BaseException):
-    """The program's process ended; no test code catches this by `except Exception`."""
-
-
-class ProgramError(BaseException):
-    """The program raised what is not an ordinary built-in exception, or sent nonsense."""
-
-
-class UnfitArgument(BaseException):
-    """The test code passes what is no plain value: it cannot be run apart."""
+Answer = tuple[Any, ...]
 
 
 def send(fd: int, data: bytes) -> None:
@@ -63,115 +57,94 @@ def _read_exactly(fd: int, size: int) -> bytes | None:
     return b"".join(parts)
 
 
-def serve(
-    find: Callable[[str], Any],
-    line_of: Callable[[BaseException], int],
-    restore: Callable[[], None],
-    limit: int,
-) -> None:
-    """In the program's process: answer calls until the test code's process has ended.
+def say_limit(limit: int) -> str:
+    """What is said of a message that is longer."""
+    return f"more than {limit >> 20} MB (execution.output_mb)"
+
+
+class Server:
+    """In the program's process: answers until the test code's process has ended.
 
     `find` gives the function of a name, `line_of` an error's line in the program, and
     `restore` makes the builtins ours again, whatever the program did to them.
     """
-    restore()
-    send(CHANNEL_FD, values.encode(("ready",)))
-    while (request := receive(CHANNEL_FD, limit)) is not None:
-        name, args, kwargs = values.decode(request)
-        before = values.encode(args)
+
+    def __init__(
+        self,
+        find: Callable[[str], Any],
+        line_of: Callable[[BaseException], int],
+        restore: Callable[[], None],
+        limit: int,
+        clock: CodecClock,
+    ) -> None:
+        self.held = crossing.Held(find)
+        self.line_of = line_of
+        self.restore = restore
+        self.limit = limit
+        self.clock = clock
+        self.failed: dict[int, BaseException] = {}  # by number of the iterator
+
+    def serve(self) -> None:
+        """Answer one request after the other."""
+        self.restore()
+        send(CHANNEL_FD, self._write(("ready",), [], []))
+        while (request := receive(CHANNEL_FD, self.limit)) is not None:
+            containers: list[Any] = []
+            with self.clock:
+                kind, *rest = crossing.Reader(containers, self.held.read).decode(request)
+                before = list(map(kinds.items_of, containers))
+            answer = self._perform(kind, *rest)
+            self.restore()
+            with self.clock:
+                data = self._write(answer, containers, before)
+            send(CHANNEL_FD, data)
+
+    def _perform(self, kind: str, what: Any, *rest: Any) -> Answer:
         try:
-            result = find(name)(*args, **kwargs)
-            restore()
-            answer = _answer(result, None if values.encode(args) == before else args)
+            if kind == "next":
+                return self._pull(what, *rest)
+            if kind == "call":
+                args, pairs = rest
+                is_held = type(what) is int
+                function = self.held.objects[what] if is_held else self.held.find(what)
+                return ("return", function(*args, **dict(pairs)))
+            one = self.held.objects[what]
+            if kind == "text":
+                return ("return", repr(one) if rest == ("repr",) else str(one))
+            (name,) = rest
+            is_special = name[:2] == "__"
+            return ("return", hasattr(type(one) if is_special else one, name))
         except BaseException as error:  # whatever it is, it is the program's own
-            restore()
-            note = str(error)[:_MESSAGE_CAP] if isinstance(error, Exception) else ""
-            answer = values.encode(("raise", type(error).__name__, note, line_of(error)))
-        send(CHANNEL_FD, answer)
+            return ("raise", errors.tell(error, self.line_of))
 
-
-def _answer(result: Any, args: Any) -> bytes:
-    try:
-        return values.encode(("return", result, args))
-    except values.ValueCodecError:
-        return values.encode(("object", bool(result), args))
-
-
-class Opaque:
-    """A returned object that is no plain value, as `re.match` returns one.
-
-    Test code may ask whether it is true; it equals nothing but itself.
-    """
-
-    def __init__(self, truth: bool) -> None:
-        self._truth = truth
-
-    def __bool__(self) -> bool:
-        return self._truth
-
-
-class Proxy:
-    """A function of the program, as the test code calls it."""
-
-    def __init__(self, name: str, limit: int) -> None:
-        self.__name__ = name
-        self._limit = limit
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def _pull(self, number: int, count: int) -> Answer:
+        """The next items; an error behind some of them waits for the next request."""
+        if number in self.failed:
+            raise self.failed.pop(number)
+        items: list[Any] = []
         try:
-            request = values.encode((self.__name__, list(args), kwargs))
-        except values.ValueCodecError as error:
-            raise UnfitArgument(str(error)) from None
-        kind, *rest = ask(request, self._limit)
-        if kind in ("return", "object") and len(rest) == 2:
-            _mirror(args, rest[1])
-            return rest[0] if kind == "return" else Opaque(rest[0] is True)
-        if kind == "raise" and len(rest) == 3:
-            raise _rebuild(*rest)
-        raise ProgramError("a message of another form")
+            while len(items) < count:
+                items.append(next(self.held.objects[number]))
+        except StopIteration:
+            return ("items", tuple(items), True)
+        except BaseException as error:
+            if not items:
+                raise
+            self.failed[number] = error
+        return ("items", tuple(items), False)
 
-
-def ask(request: bytes | None, limit: int) -> tuple[Any, ...]:
-    """Send a request, or only wait for the program to be ready; return its message."""
-    try:
-        if request is not None:
-            send(CHANNEL_FD, request)
-    except ConnectionError:
-        raise ProgramGone from None
-    data = receive(CHANNEL_FD, limit)
-    if data is None:
-        raise ProgramGone
-    try:
-        message = values.decode(data)
-    except values.ValueCodecError as error:
-        raise ProgramError(str(error)) from None
-    if not isinstance(message, tuple) or not message:
-        raise ProgramError("a message of another form")
-    return message
-
-
-def _mirror(args: tuple[Any, ...], after: Any) -> None:
-    """Do to the caller's arguments what the program did to its copies of them."""
-    if not isinstance(after, list) or len(after) != len(args):
-        return
-    for mine, changed in zip(args, after):
-        if type(mine) is not type(changed) or mine == changed:
-            continue
-        if isinstance(mine, list):
-            mine[:] = changed
-        elif isinstance(mine, (dict, set)):
-            mine.clear()
-            mine.update(changed)
-
-
-def _rebuild(name: Any, message: Any, line: Any) -> BaseException:
-    """The program's exception: its class where that is an ordinary built-in one."""
-    kind = getattr(builtins, name, None) if isinstance(name, str) else None
-    error: BaseException = ProgramError(f"{name}: {message}")
-    if isinstance(kind, type) and issubclass(kind, Exception):
+    def _write(self, answer: Answer, containers: list[Any], before: list[Any]) -> bytes:
+        """The message of an answer, and of what it changed in the arguments."""
+        changes = tuple(
+            (place, tuple(after))
+            for place, (each, items) in enumerate(zip(containers, before))
+            if not kinds.is_unchanged(items, after := kinds.items_of(each))
+        )
         try:
-            error = kind(message)
-        except TypeError:  # UnicodeDecodeError wants five arguments
-            error = ProgramError(f"{name}: {message}")
-    error.program_note = (str(name), line)  # type: ignore[attr-defined]
-    return error
+            writer = crossing.Writer(containers, self.held.write)
+            data = writer.encode((*answer, changes))
+            if len(data) > self.limit:
+                raise values.TooLarge(say_limit(self.limit))
+        except values.TooLarge as error:
+            data = values.encode(("large", str(error)))
+        return data

@@ -8,15 +8,25 @@ and compares them itself. It passes by ending without an exception.
 from __future__ import annotations
 
 import builtins
+import mmap
 import os
 import traceback
 import types
 from typing import Any, NamedTuple
 
-from stepcoder_jax.execution import channel, child
+from stepcoder_jax.execution import child, kinds, proxy
+from stepcoder_jax.execution.codec_clock import CodecClock
+from stepcoder_jax.execution.errors import ProgramError
 
 FILENAME = "<test>"
 PASSED, WRONG, RAISED, GONE, UNFIT = "passed", "wrong", "raised", "gone", "unfit"
+MEMORY, LARGE, UNFAITHFUL = "memory", "large", "unfaithful"
+_ENDS = {
+    proxy.ProgramGone: GONE,
+    proxy.UnfitArgument: UNFIT,
+    proxy.ProgramTooLarge: LARGE,
+    kinds.Unfaithful: UNFAITHFUL,
+}
 
 
 class Check(NamedTuple):
@@ -27,31 +37,33 @@ class Check(NamedTuple):
     limit: int  # bytes of one message
 
 
-def run(check: Check, modules: types.ModuleType, head: int) -> None:
+def run(check: Check, modules: types.ModuleType, hits: mmap.mmap, head: int) -> None:
     """Run the test code and leave the process with a note on how it ended."""
     os.write(head, child.IN_SANDBOX)
     os.close(head)
+    session = proxy.Session(check.limit, CodecClock(hits))
     try:
         code = compile(check.code, FILENAME, "exec", dont_inherit=True)
-        if channel.ask(None, check.limit) != ("ready",):
-            raise channel.ProgramError("a message of another form")
-        exec(code, _namespace(check, code, modules))
+        session.wait()
+        exec(code, _namespace(check, code, modules, session))
     except BaseException as error:  # every way to end but the last line's is no pass
-        _leave(*_explain(error))
+        _leave(*_explain(session.fatal or error))
+    if session.fatal is not None:  # a bare `except` of the test code's took it
+        _leave(*_explain(session.fatal))
     _leave(PASSED)
 
 
 def _namespace(
-    check: Check, code: types.CodeType, modules: types.ModuleType
+    check: Check, code: types.CodeType, modules: types.ModuleType, session: proxy.Session
 ) -> dict[str, Any]:
     """Globals of the test code: common modules, and proxies for the names it leaves open.
 
     A built-in is never the program's, whatever the program defines, unless the tested
     function itself has that name.
     """
-    entry = channel.Proxy(check.entry_point, check.limit)
+    entry = proxy.Proxy(check.entry_point, session)
     opened = {
-        name: channel.Proxy(name, check.limit)
+        name: proxy.Proxy(name, session)
         for name in _names(code)
         if not hasattr(builtins, name) and name not in modules.__dict__
     }
@@ -69,14 +81,16 @@ def _names(code: types.CodeType) -> set[str]:
 
 
 def _explain(error: BaseException) -> tuple[str, str, int]:
-    """How the test code ended, the error's class and its line in the program."""
-    if isinstance(error, channel.ProgramGone):
-        return GONE, "", 0
-    if isinstance(error, channel.UnfitArgument):
-        return UNFIT, str(error), 0
+    """How the test code ended, the error's class or a message, its line in the program."""
+    for kind, how in _ENDS.items():
+        if isinstance(error, kind):
+            return how, str(error), 0
     name, line = getattr(error, "program_note", ("", 0))
-    if name or isinstance(error, channel.ProgramError):
-        return RAISED, name or "ValueCodecError", line if type(line) is int else 0
+    if name or isinstance(error, ProgramError):
+        how = MEMORY if child.ran_out(error) or name == "MemoryError" else RAISED
+        return how, name or "ValueCodecError", line if type(line) is int else 0
+    if isinstance(error, TypeError) and "catching classes that do not" in str(error):
+        return UNFAITHFUL, "an exception class of the program", 0
     trace = traceback.format_exception(error, limit=-4, chain=False)
     os.write(2, "".join(trace)[-4000:].encode("utf-8", "replace"))
     return WRONG, type(error).__name__, 0

@@ -22,12 +22,14 @@ import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from stepcoder_jax.execution import channel, values
+from stepcoder_jax.execution import channel, kinds, values
+from stepcoder_jax.execution.codec_clock import CodecClock
 from stepcoder_jax.execution.defaults import innermost
 from stepcoder_jax.execution.tracer import Instrumented
 
 RESULT_FD = 3
 EXIT_OK, EXIT_ERROR, EXIT_MEMORY = 0, 1, 94
+NO_VALUE, TOO_LARGE = b"!", b"#"  # first bytes of a result that is no encoded value
 # first bytes of `head`: how far the child came before the program's first line
 IN_SANDBOX, COMPILED, KEPT, REFUSED = b"S", b"C", b"K", b"E"
 _KEPT_LENGTH = struct.Struct("=I")
@@ -129,7 +131,7 @@ def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None
     try:
         _set_recursion_limit()
         program.start(hits)
-        _run_mode(job, program.code, module)
+        _run_mode(job, program.code, module, CodecClock(hits))
     except SystemExit as stop:
         if job.mode not in ("stdin_main", "stdin_fn") or _exit_code(stop) != 0:
             _leave_note(stop)
@@ -214,8 +216,11 @@ def _set_recursion_limit() -> None:
     sys.setrecursionlimit(_PYTHON_RECURSION_LIMIT + depth)
 
 
-def _run_mode(job: Job, code: types.CodeType, module: types.ModuleType) -> None:
-    arguments = values.decode(job.arguments) if job.mode == "call" else ()
+def _run_mode(
+    job: Job, code: types.CodeType, module: types.ModuleType, clock: CodecClock
+) -> None:
+    with clock:
+        arguments = values.decode(job.arguments) if job.mode == "call" else ()
     exec(code, module.__dict__)
     if job.mode == "stdin_main":
         return
@@ -230,7 +235,8 @@ def _run_mode(job: Job, code: types.CodeType, module: types.ModuleType) -> None:
         def find(name: str) -> Any:
             return _find_function(module, name)
 
-        channel.serve(find, _program_line, restore, job.message_limit)
+        limit = job.message_limit
+        channel.Server(find, _program_line, restore, limit, clock).serve()
         with contextlib.suppress(BaseException):  # what it printed is for the report alone
             _flush_streams()
         os._exit(EXIT_OK)
@@ -240,7 +246,21 @@ def _run_mode(job: Job, code: types.CodeType, module: types.ModuleType) -> None:
         return
     result = function(*arguments)
     restore()
-    _leave_result(values.encode(result))
+    with clock:
+        data = _encode_result(result)
+    _leave_result(data)
+
+
+def _encode_result(result: Any) -> bytes:
+    """The result, or behind a mark what it is instead of a plain value of bounded size."""
+    try:
+        return kinds.Reducer().encode(result)
+    except values.TooDeep as error:
+        return NO_VALUE + str(error).encode()
+    except values.TooLarge as error:
+        return TOO_LARGE + str(error).encode()
+    except values.ValueCodecError as error:
+        return NO_VALUE + str(error).encode("utf-8", "replace")
 
 
 def _run_test_code(job: Job, module: types.ModuleType) -> None:
@@ -274,7 +294,7 @@ def _leave_note(error: BaseException) -> None:
     """Write the error's class and line for the report, its traceback to stderr; exit."""
     status = EXIT_ERROR
     try:
-        status = EXIT_MEMORY if _ran_out(error) else EXIT_ERROR
+        status = EXIT_MEMORY if ran_out(error) else EXIT_ERROR
         os.ftruncate(RESULT_FD, 0)
         note = f"{type(error).__name__}\n{_program_line(error)}"
         os.pwrite(RESULT_FD, note.encode("utf-8", "replace")[:400], 0)
@@ -286,10 +306,10 @@ def _leave_note(error: BaseException) -> None:
         os._exit(status)
 
 
-def _ran_out(error: BaseException) -> bool:
+def ran_out(error: BaseException) -> bool:
     """Whether it says that there was no memory; a group, whether one in it says so."""
     if isinstance(error, BaseExceptionGroup):
-        return any(map(_ran_out, error.exceptions))
+        return any(map(ran_out, error.exceptions))
     refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
     return refused or isinstance(error, MemoryError)
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from stepcoder_jax.execution import child, tasks
+from stepcoder_jax.execution import child, codec_clock, tasks
 from stepcoder_jax.execution.channel import CHANNEL_FD
 from stepcoder_jax.execution.sandbox import Sandbox
 
@@ -50,16 +50,22 @@ def run_child(
     given: bytes,
     open_channel: Callable[[], int] | None,
     map_size: int,
+    codec_seconds: float = 0.0,
 ) -> Answer:
     """Fork, wait, collect: the header and the parts of the answer.
 
     `inside(hits, head)` runs in the child and never returns; `given` is its standard input.
     `open_channel` returns a socket, which the child gets and which is closed here. The
     lowest descriptors must be free: what is made here takes the very places that it has in
-    the child, which so needs to move nothing.
+    the child, which so needs to move nothing. Up to `codec_seconds` of CPU that go to the
+    codec are not counted.
     """
     files: list[int] = []
-    hits = mmap.mmap(-1, map_size)
+    hits = mmap.mmap(-1, map_size + codec_clock.SIZE)
+
+    def uncounted(cpu: float) -> float:
+        return min(codec_seconds, codec_clock.seconds_in(hits, cpu))
+
     try:
         files += make_files()
         if open_channel is not None:
@@ -70,9 +76,10 @@ def run_child(
         started = time.monotonic()
         pid = os.fork()
         if pid == 0:
-            _become_child(sandbox, limits, inside, hits, len(files))
+            widest = limits._replace(cpu=limits.cpu + codec_seconds)
+            _become_child(sandbox, widest, inside, hits, len(files))
         os.closerange(CHANNEL_FD, len(files))  # so that the other side sees the child's end
-        answer = _wait(pid, started, limits, sandbox.listener)
+        answer = _wait(pid, started, limits, uncounted, sandbox.listener)
         return _collect(answer, hits, limits)
     finally:
         hits.close()
@@ -124,15 +131,25 @@ def _cpu_seconds(pid: int) -> float:
         return 0.0  # already gone; the wait status will say
 
 
-def _wait(pid: int, started: float, limits: Limits, listener: int) -> dict[str, Any]:
-    """Wait for the child within its limits; kill where needed, then always reap."""
-    killed = _watch(pid, started, limits, listener)
+def _wait(
+    pid: int,
+    started: float,
+    limits: Limits,
+    uncounted: Callable[[float], float],
+    listener: int,
+) -> dict[str, Any]:
+    """Wait for the child within its limits; kill where needed, then always reap.
+
+    `uncounted` says how much of its CPU seconds is not the program's.
+    """
+    killed = _watch(pid, started, limits, uncounted, listener)
     # The leader is not reaped yet, so its group id cannot have been given to others.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     os.kill(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
     code, cpu = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+    cpu -= uncounted(cpu)
     if code == -signal.SIGKILL and cpu >= limits.cpu:
         killed = "cpu"  # several threads at once: the kernel's own limit was first
     return {
@@ -144,7 +161,13 @@ def _wait(pid: int, started: float, limits: Limits, listener: int) -> dict[str, 
     }
 
 
-def _watch(pid: int, started: float, limits: Limits, listener: int) -> str:
+def _watch(
+    pid: int,
+    started: float,
+    limits: Limits,
+    uncounted: Callable[[float], float],
+    listener: int,
+) -> str:
     """Return "" when the child ended by itself, else which limit it broke.
 
     Meanwhile its threads are granted, where it asks for them on `listener`.
@@ -170,7 +193,8 @@ def _watch(pid: int, started: float, limits: Limits, listener: int) -> str:
                 raise TrainerGone
             if listener in events:
                 granted = tasks.answer(listener, pid, granted)
-            left = limits.cpu - _cpu_seconds(pid)
+            used = _cpu_seconds(pid)
+            left = limits.cpu + uncounted(used) - used
             if left <= 0:
                 return "cpu"
             if time.monotonic() - started >= limits.wall:
@@ -186,7 +210,7 @@ def _collect(answer: dict[str, Any], hits: mmap.mmap, limits: Limits) -> Answer:
     error_start = max(0, min(sizes[1], limits.output) - _STDERR_TAIL)
     parts = {
         "head": read_all(_HEAD, _HEAD_LIMIT),
-        "hits": hits[:],
+        "hits": hits[: -codec_clock.SIZE],
         "out": os.pread(_OUT, min(sizes[0], stdout_limit), 0),
         "err": os.pread(_ERR, _STDERR_TAIL, error_start),
         "result": os.pread(_RESULT, min(sizes[2], limits.output), 0),

@@ -18,7 +18,7 @@ import os
 import resource
 from typing import Any
 
-from stepcoder_jax.execution import child, defaults, tracer
+from stepcoder_jax.execution import child, codec_clock, defaults, tracer
 
 ANSWERS = ("out", "err", "result", "head")  # on descriptors 1 to 4
 HITS = "hits"
@@ -32,7 +32,7 @@ def main(token: str) -> None:
     takes_arguments = job["mode"] in ("call", "assert_inproc")
     prelude = child.make_prelude()
     text = source.decode("utf-8", "surrogatepass")
-    size = tracer.map_size(text, job["coverage"])
+    size = tracer.map_size(text, job["coverage"]) + codec_clock.SIZE
     hits = _shared_map(f"{token}.{HITS}", size)
     said = fcntl.fcntl(1, fcntl.F_DUPFD, 2 * _PARKING)
     given = os.devnull if takes_arguments else f"{token}.input"

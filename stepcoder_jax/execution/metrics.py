@@ -7,7 +7,7 @@ import math
 import threading
 from collections.abc import Sequence
 
-from stepcoder_jax.records import Verdict
+from stepcoder_jax.records import Report, Verdict
 
 _WINDOW = 4096  # programs that the percentiles are over
 _PERCENTILES = (50, 95, 99)
@@ -32,10 +32,11 @@ class PoolMetrics:
         with self._lock:
             self._counts[name] += 1
 
-    def answered(self, verdict: Verdict) -> None:
+    def answered(self, report: Report) -> None:
         """A program got its report, be it from a worker or from the cache."""
         with self._lock:
-            self._verdicts[verdict] += 1
+            self._verdicts[report.verdict] += 1
+            self._counts["unfaithful"] += report.unfaithful
 
     def took(self, seconds: float) -> None:
         """A worker was busy with a program for so long, retries included."""
@@ -51,6 +52,7 @@ class PoolMetrics:
                 "cache_hits": self._counts["cache_hits"],
                 "restarts": self._counts["restarts"],
                 "retries": self._counts["retries"],
+                "unfaithful": self._counts["unfaithful"],
                 **{
                     f"verdict/{verdict}": self._verdicts[verdict]
                     for verdict in Verdict

@@ -183,7 +183,8 @@ class Pool:
         and what was counted since `reset_metrics`.
 
         programs, verdict/*: reports given, cache hits included. restarts: workers
-        replaced. retries: programs tried again. seconds_p50, _p95, _p99: of the last
+        replaced. retries: programs tried again. unfaithful: reports in which a value could
+        not be carried to the test code. seconds_p50, _p95, _p99: of the last
         programs that a worker ran.
         """
         now = {"queue": self._jobs.qsize(), "busy": len(self._busy)}
@@ -263,7 +264,7 @@ class Pool:
 
     def _deliver(self, job: Job, answer: Report | Exception) -> None:
         if not isinstance(answer, Exception):
-            self._metrics.answered(answer.verdict)
+            self._metrics.answered(answer)
         job.ticket.deliver((job.index, answer))
 
     def _make_worker(self, slot: int) -> AnyWorker:

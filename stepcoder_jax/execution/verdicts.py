@@ -12,6 +12,7 @@ from stepcoder_jax.execution import checker, child, frames, grading, tracer, val
 from stepcoder_jax.execution.settings import TEXT_KEPT
 from stepcoder_jax.records import Mode, Position, Report, TestCase, TestResult, Verdict
 
+_SAID_CAP = 100
 _GRACE_SECONDS = 30.0  # beyond a test's wall limit before the worker counts as dead
 _SIGXCPU, _SIGXFSZ, _SIGKILL = 24, 25, 9
 _WORDS_CAP = 400  # characters of an error's name, or of a message
@@ -47,11 +48,18 @@ class Seen(NamedTuple):
             raise InfraError(f"the sandbox failed in the child: exit {self.answer['exit']}")
 
 
-Judgement = tuple[Verdict, str, int | None]  # with the error's class and line
+class Judgement(NamedTuple):
+    """The verdict on one test, the error's class and line, and what else is to be said."""
+
+    verdict: Verdict
+    error: str = ""
+    line: int | None = None
+    why: str = ""
+    unfaithful: bool = False
 
 
 def judge_test(mode: Mode, test: TestCase, seen: Seen) -> tuple[TestResult, str]:
-    """Return the result of one test and, for COMPILE, one line that says why."""
+    """Return the result of one test and, where its verdict needs words, one line."""
     seen.require_sandbox()
     refused = _refusal(seen)
     if refused is not None:
@@ -64,9 +72,9 @@ def judge_test(mode: Mode, test: TestCase, seen: Seen) -> tuple[TestResult, str]
     elif judgement is None:
         got = seen.parts["out"].decode("utf-8", "replace")
         judgement = _pass_if(grading.stdout_matches(got, test.expected))
-    elif mode is Mode.ASSERT_INPROC and judgement[1] == "AssertionError":
-        judgement = (Verdict.WRONG, *judgement[1:])
-    return _result(seen, *judgement), ""
+    elif mode is Mode.ASSERT_INPROC and judgement.error == "AssertionError":
+        judgement = judgement._replace(verdict=Verdict.WRONG)
+    return _result(seen, judgement), judgement.why
 
 
 def judge_check(program: Seen, check: Seen) -> tuple[TestResult, str]:
@@ -81,28 +89,35 @@ def judge_check(program: Seen, check: Seen) -> tuple[TestResult, str]:
     if refused is not None:
         return refused
     judgement = _broken(program) or _broken(check) or _read_check(check.parts["result"])
-    why = ""
-    if judgement[0] is Verdict.INFRA:
-        why = f"the test passes what is no plain value: {judgement[1]}"
-        judgement = (Verdict.INFRA, "", None)
-    return _result(program, *judgement), why
+    return _result(program, judgement), judgement.why
 
 
 def _read_check(note: bytes) -> Judgement:
     """From the note of checker.run; that process is ours, the values in it were not."""
     kind, error, line = note.decode("utf-8", "replace").split("\n")
-    if kind == checker.RAISED:
-        memory = error == "MemoryError"
-        place = int(line) or None
-        return (Verdict.MEMORY if memory else Verdict.RUNTIME), error, place
-    verdicts = {
-        checker.PASSED: Verdict.PASS,
-        checker.WRONG: Verdict.WRONG,
-        checker.UNFIT: Verdict.INFRA,
-    }
-    if kind == checker.GONE:  # it left with code 0 before the test code had ended
-        return Verdict.RUNTIME, "SystemExit", None
-    return verdicts[kind], error, None
+    place = int(line) or None
+    return {
+        checker.RAISED: Judgement(Verdict.RUNTIME, error, place),
+        checker.MEMORY: Judgement(Verdict.MEMORY, error, place),
+        checker.PASSED: Judgement(Verdict.PASS),
+        checker.WRONG: Judgement(Verdict.WRONG, error),
+        # it left with code 0 before the test code had ended
+        checker.GONE: Judgement(Verdict.RUNTIME, "SystemExit"),
+        checker.LARGE: _too_large(error),
+        checker.UNFIT: Judgement(
+            Verdict.INFRA, why=f"the test passes what is no plain value: {error}"
+        ),
+        checker.UNFAITHFUL: Judgement(
+            Verdict.WRONG,
+            "Unfaithful",
+            why=f"unfaithful: the test uses what the judge cannot carry: {error}",
+            unfaithful=True,
+        ),
+    }[kind]
+
+
+def _too_large(what: str) -> Judgement:
+    return Judgement(Verdict.OUTPUT, why=f"the returned value has {what}")
 
 
 def _refusal(seen: Seen) -> tuple[TestResult, str] | None:
@@ -112,16 +127,17 @@ def _refusal(seen: Seen) -> tuple[TestResult, str] | None:
         return None
     message = _compile_message(seen.answer, note if stage == child.REFUSED else b"")
     error, line = message.partition(":")[0], _line_of(message)
-    return _result(seen, Verdict.COMPILE, error, line), message
+    return _result(seen, Judgement(Verdict.COMPILE, error, line)), message
 
 
-def _result(seen: Seen, verdict: Verdict, error: str, line: int | None) -> TestResult:
+def _result(seen: Seen, judgement: Judgement) -> TestResult:
     answer, parts = seen.answer, seen.parts
     executed, expressions = coverage_of(parts)
     return TestResult(
-        verdict=verdict,
-        error=printable(error),
-        line=line,
+        verdict=judgement.verdict,
+        error=printable(judgement.error),
+        line=judgement.line,
+        unfaithful=judgement.unfaithful,
         cpu_seconds=answer["cpu"],
         wall_seconds=answer["wall"],
         memory_bytes=answer["memory"],
@@ -141,19 +157,20 @@ def _broken(seen: Seen) -> Judgement | None:
     """How a child broke off; None when it ended by itself with code 0."""
     answer, code = seen.answer, seen.answer["exit"]
     if answer["killed"] or code == -_SIGXCPU:
-        return Verdict.TIMEOUT, limit_name(answer["killed"] == "wall"), None
+        return Judgement(Verdict.TIMEOUT, limit_name(answer["killed"] == "wall"))
     if code == -_SIGXFSZ or answer["largest"] >= seen.output:
-        return Verdict.OUTPUT, "", None
+        return Judgement(Verdict.OUTPUT)
     if code == child.EXIT_MEMORY:
         note = seen.parts["result"]  # without one there was no memory for it either
-        return Verdict.MEMORY, *(_read_note(note) if note else ("MemoryError", None))
+        return Judgement(Verdict.MEMORY, *(_read_note(note) if note else ("MemoryError",)))
     if code == -_SIGKILL:  # not ours: the kernel ran out of memory
-        return Verdict.MEMORY, "", None
+        return Judgement(Verdict.MEMORY)
     if code < 0:
-        return Verdict.RUNTIME, f"signal {-code}", None
+        return Judgement(Verdict.RUNTIME, f"signal {-code}")
     if code != child.EXIT_OK:
         error, line = _read_note(seen.parts["result"])
-        return (Verdict.MEMORY if error == "MemoryError" else Verdict.RUNTIME), error, line
+        memory = error == "MemoryError"
+        return Judgement(Verdict.MEMORY if memory else Verdict.RUNTIME, error, line)
     return None
 
 
@@ -163,20 +180,30 @@ def limit_name(is_wall: bool) -> str:
 
 
 def _pass_if(matches: bool) -> Judgement:
-    return (Verdict.PASS if matches else Verdict.WRONG), "", None
+    return Judgement(Verdict.PASS if matches else Verdict.WRONG)
 
 
 def _grade_call(test: TestCase, data: bytes) -> Judgement:
+    said = " ".join(data[1:_SAID_CAP].decode("utf-8", "replace").split())
+    if data[:1] == child.NO_VALUE:
+        why = f"returned what equals no plain value: {said}"
+        return Judgement(Verdict.RUNTIME, values.ValueCodecError.__name__, why=why)
+    if data[:1] == child.TOO_LARGE:
+        return _too_large(said)
     try:
         got = values.decode(data)
+    except values.TooDeep as error:
+        return Judgement(Verdict.RUNTIME, values.ValueCodecError.__name__, why=str(error))
+    except values.TooLarge as error:
+        return _too_large(str(error))
     except values.ValueCodecError as error:
-        return Verdict.RUNTIME, type(error).__name__, None
+        return Judgement(Verdict.RUNTIME, type(error).__name__)
     return _pass_if(grading.result_matches(got, test.expected))
 
 
 def _grade_inproc(data: bytes) -> Judgement:
     ended = data == values.encode(True)
-    return (Verdict.PASS, "", None) if ended else (Verdict.RUNTIME, "SystemExit", None)
+    return Judgement(Verdict.PASS) if ended else Judgement(Verdict.RUNTIME, "SystemExit")
 
 
 def _read_note(data: bytes) -> tuple[str, int | None]:

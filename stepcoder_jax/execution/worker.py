@@ -41,6 +41,7 @@ from stepcoder_jax.execution import (
     tracer,
 )
 from stepcoder_jax.execution.children import CONTROL_IN, CONTROL_OUT, LAST_FD, Limits
+from stepcoder_jax.execution.codec_clock import MOST_SECONDS
 from stepcoder_jax.execution.sandbox import STACK_BYTES, Layout, Sandbox, die_with_parent
 
 _LISTENER = 247  # on which children ask for their threads
@@ -49,6 +50,7 @@ _PARTNER = 249  # the socket between the two processes of a worker
 _RULESET, _STDERR = 252, LAST_FD
 _CHECKERS_UIDS = 1000  # how far the uids of test code are from those of programs
 _HEAD_LIMIT = 1 << 20
+_CODEC_MODES = ("call", "assert_proxy")  # the others' programs speak through text alone
 
 _former: list[object] = []  # kept, so that no child has to drop them
 
@@ -271,6 +273,7 @@ class Worker:
             given=b"" if takes_arguments else body,
             open_channel=self._open_channel if mode == "assert_proxy" else None,
             map_size=tracer.map_size(self.source, self.coverage),
+            codec_seconds=MOST_SECONDS if mode in _CODEC_MODES else 0.0,
         )
         parts["head"], compiled = child.split_head(parts["head"])
         self.compiled = self.compiled or compiled
@@ -303,9 +306,15 @@ class Checker:
             return channel
 
         def inside(hits: mmap.mmap, head: int) -> None:
-            checker.run(check, self.modules, head)
+            checker.run(check, self.modules, hits, head)
 
         answer = children.run_child(
-            self.sandbox, limits, inside, given=b"", open_channel=take_channel, map_size=1
+            self.sandbox,
+            limits,
+            inside,
+            given=b"",
+            open_channel=take_channel,
+            map_size=1,
+            codec_seconds=MOST_SECONDS,
         )
         return children.join(*answer)

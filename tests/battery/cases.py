@@ -26,6 +26,7 @@ class Case:
     error: str = ""  # of the first test that fails; "": not asked
     mode: Mode = Mode.STDIN_MAIN
     entry_point: str | None = None
+    message: str = ""  # part of the report's
 
     @property
     def program(self) -> Program:
@@ -46,10 +47,10 @@ def script(title, why, source, verdict=PASS, given="", expected="3\n", error="")
     return Case(title, why, source, ((given, expected),), verdicts, error)
 
 
-def call(title, why, source, verdict, *tests, error="", name="f") -> Case:
+def call(title, why, source, verdict, *tests, error="", name="f", message="") -> Case:
     """A file whose function `name` is called; tests are (arguments, expected) pairs."""
     verdicts = verdict if isinstance(verdict, tuple) else (verdict,)
-    return Case(title, why, source, tests, verdicts, error, Mode.CALL, name)
+    return Case(title, why, source, tests, verdicts, error, Mode.CALL, name, message)
 
 
 def function(title, why, source, verdict=PASS, given="", expected="3\n", error="") -> Case:
