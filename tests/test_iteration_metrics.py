@@ -82,4 +82,4 @@ def test_a_run_whose_judge_never_answers_stops_and_goes_on(tmp_path, monkeypatch
     assert run_train(folder, *flags, "--run.max_empty", "2", "--run.resume") == 0
     assert [row["batch/empty_in_a_row"] for row in read_rows(folder)] == [0, 1, 2, 0]
     assert run_train(tmp_path / "other", *flags, "--run.max_empty", "0") == 2
-    assert "run.max_empty: expected at least 1" in capfd.readouterr().err
+    assert "run.max_empty: expected a whole number, at least 1" in capfd.readouterr().err
