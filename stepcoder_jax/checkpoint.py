@@ -13,6 +13,7 @@ import errno
 import hashlib
 import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -145,8 +146,14 @@ def _take_back(root: Path) -> None:
 
 def _with_room(root: Path, write: Callable[[], None]) -> None:
     """Let `write` write in `root`; CheckpointError in one line where the disk is full."""
+    # each of Orbax's threads logs what is raised here, and some after it
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    for logger in loggers:
+        logger.disabled = True
     try:
         write()
+        for logger in loggers:
+            logger.disabled = False
     except (OSError, ValueError) as error:  # TensorStore's are ValueErrors
         code = getattr(error, "errno", None)
         said = re.search(r"os_error_code='(\d+)'", str(error))

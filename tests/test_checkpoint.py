@@ -206,7 +206,7 @@ def test_a_number_that_is_not_finite_is_never_written(tmp_path, bad):
     checkpoint.check(tmp_path, 3)
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_last_one(tmp_path):
+def test_a_full_disk_is_one_line_and_leaves_the_last_one(tmp_path, caplog):
     checkpoint.save(tmp_path, 3, saved(3), keep=1)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # of each file
@@ -217,6 +217,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_one(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     message = str(error.value)
     assert "no room for a checkpoint" in message and "\n" not in message
+    assert not caplog.records  # nor is there a traceback of Orbax's threads
     assert [path.name for path in tmp_path.iterdir()] == ["3"]
     checkpoint.check(tmp_path, 3)
     checkpoint.save(tmp_path, 4, saved(4), keep=1)
