@@ -13,6 +13,7 @@ from typing import Any, Self
 from stepcoder_jax.config import ConfigError
 
 METRICS = "metrics.jsonl"
+START = "start.json"  # the metrics of validation before learning
 ROLLOUTS = "rollouts"
 
 

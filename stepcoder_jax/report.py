@@ -1,18 +1,13 @@
-"""A run made visible: programs in colour, and the curves as a picture."""
+"""Programs for a terminal, in colour where it has any."""
 
 from __future__ import annotations
 
-import fnmatch
-import math
 import os
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 
-from stepcoder_jax.logger import read_metrics
 from stepcoder_jax.records import Program, Report, Verdict
 
 RESET = "\x1b[0m"
@@ -24,29 +19,6 @@ LEGEND = (
 )
 WORDS = re.compile(r"\S(?:[^\n]*\S)?")
 PLAIN_LEGEND = "| given   + executed   - never executed (FGO drops it)   ~ partly"
-
-# Panels of the picture: title -> patterns of metric names, drawn where present.
-PANELS: dict[str, tuple[str, ...]] = {
-    "Rollouts: pass rate and reward": ("pass_rate", "reward"),
-    "Validation pass@1 (greedy)": ("validation/pass*",),
-    "Curriculum": ("cccs/stage0_share", "cccs/mean_stage"),
-    "Groups whose rewards are all equal (GRPO)": ("grpo/equal_share",),
-    "KL to the reference": ("kl", "*/kl", "*kl_executed", "*kl_unexecuted"),
-    "Completion tokens masked by FGO": ("fgo/masked", "fgo/masked_*"),
-    "Seconds per iteration": tuple(
-        f"seconds/{part}" for part in ("sample", "judge", "feedback", "update")
-    ),
-}
-PALETTE = (
-    "#2563eb",
-    "#f97316",
-    "#16a34a",
-    "#9333ea",
-    "#dc2626",
-    "#0891b2",
-    "#a16207",
-    "#64748b",
-)
 
 
 def wants_colour(stream: TextIO) -> bool:
@@ -127,118 +99,3 @@ def show(
             LEGEND if ansi else PLAIN_LEGEND,
         ]
     )
-
-
-def find_series(
-    rows: Sequence[Mapping[str, Any]], patterns: Sequence[str]
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Return name -> (steps, values) of the metrics that match, in the patterns' order."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    series = {}
-    for pattern in patterns:
-        for name in fnmatch.filter(names, pattern):
-            points = [(row["step"], row[name]) for row in rows if is_number(row.get(name))]
-            if points and name not in series:
-                steps, values = np.array(points, float).T
-                series[name] = (steps, values)
-    return series
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Return the centred moving mean; at the ends the window is what there is."""
-    kernel = np.ones(width)
-    total = np.convolve(values, kernel, mode="full")
-    count = np.convolve(np.ones_like(values), kernel, mode="full")
-    offset = (width - 1) // 2
-    return (total / count)[offset : offset + len(values)]
-
-
-def draw_lines(axes: Any, series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Draw each series: points where they are few, else a moving mean over the raw line.
-
-    The legend tells where each line ends.
-    """
-    for (name, (steps, values)), tint in zip(series.items(), PALETTE):
-        is_sparse = len(values) <= 24
-        line = values if is_sparse else smooth(values, max(3, len(values) // 20))
-        if is_sparse:
-            axes.plot(steps, values, "o", color=tint, markersize=4.5)
-        else:
-            axes.plot(steps, values, color=tint, linewidth=0.8, alpha=0.25)
-        axes.plot(
-            steps, line, color=tint, linewidth=1.9, label=f"{short(name)}  {line[-1]:.3g}"
-        )
-
-
-def short(name: str) -> str:
-    """Return a metric's name for a legend."""
-    return name.rsplit("/", 1)[-1].replace("_", " ")
-
-
-def draw_stack(axes: Any, series: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Draw seconds per part as a stack; the first iteration compiles and is left out."""
-    steps = sorted({step for part_steps, _ in series.values() for step in part_steps})[1:]
-    layers = []
-    for part_steps, values in series.values():
-        known = dict(zip(part_steps, values))
-        layers.append([known.get(step, 0.0) for step in steps])
-    if not steps:
-        return
-    labels = [f"{short(name)}  {layer[-1]:.2g}" for name, layer in zip(series, layers)]
-    axes.stackplot(steps, layers, labels=labels, colors=PALETTE, alpha=0.8, linewidth=0)
-    # One slow iteration (an evaluation, a checkpoint) must not flatten the rest.
-    axes.set_ylim(0, 1.25 * float(np.quantile(np.sum(layers, axis=0), 0.95)) or 1.0)
-
-
-def curves(
-    metrics_path: str | Path,
-    out_png: str | Path,
-    title: str,
-    panels: Mapping[str, Sequence[str]] = PANELS,
-) -> Path:
-    """Draw a run's curves from its `metrics.jsonl` into a PNG; return the PNG's path.
-
-    `panels` maps titles to patterns of metric names; a panel without data is left out.
-    Raises ValueError when no metric matches.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = read_metrics(Path(metrics_path))
-    found = {name: find_series(rows, patterns) for name, patterns in panels.items()}
-    found = {name: series for name, series in found.items() if series}
-    if not found:
-        raise ValueError(f"{metrics_path}: no metric to draw in its {len(rows)} rows")
-    columns = min(3, len(found))
-    height = math.ceil(len(found) / columns)
-    figure = Figure(
-        figsize=(4.6 * columns, 3.1 * height + 0.5), dpi=130, layout="constrained"
-    )
-    FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=13, fontweight="bold", x=0.01, ha="left")
-    for place, (name, series) in enumerate(found.items()):
-        axes = figure.add_subplot(height, columns, place + 1)
-        is_stack = all(metric.startswith("seconds/") for metric in series)
-        (draw_stack if is_stack else draw_lines)(axes, series)
-        dress(axes, name, place // columns == height - 1)
-    out = Path(out_png)
-    figure.savefig(out, facecolor="white")
-    return out
-
-
-def dress(axes: Any, title: str, is_lowest: bool) -> None:
-    """Give a panel its title, grid, legend and margins."""
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.set_axisbelow(True)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
-    axes.margins(x=0.08, y=0.12)
-    if is_lowest:
-        axes.set_xlabel("iteration", fontsize=9)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(fontsize=7.5, frameon=False, ncols=2, loc="best")

@@ -27,6 +27,7 @@ from stepcoder_jax.cccs import CurriculumState
 from stepcoder_jax.checkpoint import Saved
 from stepcoder_jax.config import Config, ConfigError, RunConfig
 from stepcoder_jax.interrupt import Stopped
+from stepcoder_jax.logger import START, to_json
 from stepcoder_jax.models import lora
 from stepcoder_jax.pytrees import TrainState
 from stepcoder_jax.records import Verdict
@@ -92,7 +93,7 @@ class Folder:
         self.config_file = self.path / self.config_name
         self.limits_file = self.path / "limits.json"
         self.made: list[Path] | None = None  # folders, by a start of a run; the last first
-        self.at_start = ["limits.json", "metrics.jsonl", "events", "config.part"]
+        self.at_start = ["limits.json", START, "metrics.jsonl", "events", "config.part"]
 
     @property
     def log(self) -> Path:
@@ -173,6 +174,11 @@ class Folder:
         for folder in made:
             with contextlib.suppress(OSError):  # not empty: something else came into it
                 folder.rmdir()
+
+    def write_start(self, metrics: dict[str, float]) -> None:
+        """Keep the validation metrics before the first update, for the picture."""
+        row = {name: to_json(value) for name, value in metrics.items()}
+        (self.path / START).write_text(json.dumps(row) + "\n")
 
     def read_config(self) -> dict[str, Any]:
         """The config that the run here was started with, as nested dicts."""

@@ -18,8 +18,8 @@ import jax
 from absl import logging as orbax_logging
 
 from stepcoder_jax import (
+    curves,
     raft,
-    report,
     sft_rows,
     sharding,
     sources,
@@ -38,13 +38,6 @@ from stepcoder_jax.sft_folder import SFTFolder
 from stepcoder_jax.sft_rows import Example
 from stepcoder_jax.sft_run import Judging, Run
 from stepcoder_jax.steps import Steps
-
-PANELS = {
-    "Loss, nats per completion token": ("loss", "validation/loss"),
-    "Validation pass@1 (greedy)": ("validation/pass*",),
-    "Learning rate": ("learning_rate",),
-    "Tokens per second": ("tokens_per_second",),
-}
 
 
 @contextlib.contextmanager
@@ -110,7 +103,8 @@ def close(run: Run) -> None:
     run.folder.finish()
     if jax.process_index():
         return
-    report.curves(path / METRICS, path / "curves.png", path.name, PANELS)
+    picture = path / "curves.png"
+    curves.draw(path / METRICS, picture, path.name, curves.SFT_PANELS, "update")
     print(f"wrote {path}: give it to `stepcoder train` as --model.checkpoint {path}")
 
 
@@ -207,6 +201,8 @@ def run(config: Config) -> int:
             if not resumed:
                 sharding.on_first(lambda: folder.save_tokenizer(tokenizer))
             job = Run(config, examples, num_steps, tokenizer, judges, folder)
+            if config.evaluation.every and job.step == 0:
+                job.measure_start()
             events, step = config.run.tensorboard, job.next_row
             logger = Logger(folder.log, tensorboard=events, start_step=step)
             stack.enter_context(logger)

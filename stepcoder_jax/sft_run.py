@@ -233,8 +233,21 @@ class Run:
 
         Best by pass@1, among equals by the loss on canonical solutions.
         """
+        found, rate, value = self.measure()
+        if (rate, -value) > self.best:
+            self.best = (rate, -value)
+            self.folder.save_model(self.step, self.model(), keep=1, best=True)
+        return found
+
+    def measure_start(self) -> None:
+        """Keep the validation scores of the model that the run begins with."""
+        found, _, _ = self.measure()
+        sharding.on_first(lambda: self.folder.write_start(found))
+
+    def measure(self) -> tuple[dict[str, float], float, float]:
+        """Validation scores; among them pass@1 and the loss on canonical solutions."""
         if self.judging is None:
-            return {}
+            return {}, -1.0, math.inf
         count = self.config.evaluation.validation_problems
         rows = self.judging.grade(self.params, "validation", count, "validation")
         found = scores(rows, "validation")
@@ -244,10 +257,7 @@ class Run:
         value = self.mean_loss(examples)
         if examples:
             found |= {"validation/loss": value, "validation/perplexity": math.exp(value)}
-        if (pass_rate(rows), -value) > self.best:
-            self.best = (pass_rate(rows), -value)
-            self.folder.save_model(self.step, self.model(), keep=1, best=True)
-        return found
+        return found, pass_rate(rows), value
 
     def mean_loss(self, examples: Sequence[Example]) -> float:
         """Nats per completion token of examples; infinite for none."""

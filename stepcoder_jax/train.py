@@ -17,12 +17,12 @@ from absl import logging as orbax_logging
 from stepcoder_jax import (
     cccs,
     checkpoint,
+    curves,
     diagnosis,
     generate,
     iteration_metrics,
     problem_set,
     prompts,
-    report,
     rewards,
     sharding,
     slots,
@@ -262,11 +262,18 @@ class Run:
         return grade(self.coder, self.state.actor, problems, label)
 
     def judge_before(self) -> None:
-        """Verdicts on test of the model that the run begins with."""
-        count = self.config.evaluation.test_problems
-        if count and int(self.state.step) == 0:
-            graded = self.grade("test", count, "test before")
+        """Verdicts on test, and validation scores, of the model that the run begins with."""
+        settings = self.config.evaluation
+        if int(self.state.step) > 0:
+            return
+        if settings.test_problems:
+            graded = self.grade("test", settings.test_problems, "test before")
             sharding.on_first(lambda: self.folder.write_before(graded))
+        if settings.every:
+            count = settings.validation_problems
+            rows = self.grade("validation", count, "validation before")
+            found = scores(rows, "validation") if rows else {}
+            sharding.on_first(lambda: self.folder.write_start(found))
 
     def count_empty(self, valid_rows: int) -> dict[str, int]:
         """Take an iteration in; its metric: how many in a row had no valid row."""
@@ -377,7 +384,7 @@ def close(run: Run, shares: Sequence[float]) -> None:
     if jax.process_index():
         return
     path, judged = run.folder.path, run.verdicts
-    report.curves(path / "metrics.jsonl", path / "curves.png", f"{path.name}")
+    curves.draw(path / METRICS, path / "curves.png", path.name)
     print(
         summary.summary(
             run.folder.read_before(),

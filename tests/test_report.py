@@ -1,10 +1,8 @@
-"""Programs in colour and the picture of a run."""
+"""Programs in colour."""
 
 import io
-import json
 import re
 
-import numpy as np
 import pytest
 
 from stepcoder_jax import fgo, report
@@ -92,58 +90,3 @@ def test_colour_needs_a_terminal_and_no_no_color(monkeypatch):
     assert report.wants_colour(Terminal()) and not report.wants_colour(io.StringIO())
     monkeypatch.setenv("NO_COLOR", "1")
     assert not report.wants_colour(Terminal())
-
-
-def test_find_series_follows_patterns_and_skips_gaps():
-    rows = [
-        {"step": 0, "fgo/masked": 0.1, "fgo/masked_pass": 0.0, "kl": None},
-        {"step": 1, "fgo/masked": 0.2, "kl": 0.5, "name": "text"},
-    ]
-    found = report.find_series(rows, ("kl", "fgo/masked*", "name"))
-    assert list(found) == ["kl", "fgo/masked", "fgo/masked_pass"]
-    assert [array.tolist() for array in found["kl"]] == [[1.0], [0.5]]
-    assert [array.tolist() for array in found["fgo/masked"]] == [[0, 1], [0.1, 0.2]]
-
-
-def test_smooth_is_a_centred_mean():
-    values = np.array([0.0, 3.0, 6.0, 0.0])
-    np.testing.assert_allclose(report.smooth(values, 3), [1.5, 3.0, 3.0, 3.0])
-    np.testing.assert_allclose(report.smooth(np.full(30, 0.4), 7), 0.4)
-    np.testing.assert_allclose(report.smooth(values, 1), values)
-
-
-def write_rows(path, rows):
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def test_curves_draw_what_is_there(tmp_path):
-    pytest.importorskip("matplotlib")
-    rows = [
-        {
-            "step": step,
-            "pass_rate": step / 40,
-            "reward": -0.3,
-            "seconds/sample": 1.0,
-            "seconds/update": 2.0,
-            **({"validation/pass@1": 0.3} if step % 10 == 0 else {}),
-        }
-        for step in range(40)
-    ]
-    write_rows(tmp_path / "metrics.jsonl", rows)
-    out = report.curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png", "a run")
-    data = out.read_bytes()
-    assert data.startswith(b"\x89PNG") and len(data) > 10_000
-    small = report.curves(
-        tmp_path / "metrics.jsonl", tmp_path / "one.png", "one", {"Reward": ("reward",)}
-    )
-    assert int.from_bytes(small.read_bytes()[16:20]) < int.from_bytes(data[16:20])
-
-
-def test_curves_of_one_iteration_and_of_none(tmp_path):
-    pytest.importorskip("matplotlib")
-    path = tmp_path / "metrics.jsonl"
-    write_rows(path, [{"step": 0, "pass_rate": 0.5, "seconds/sample": 1.0}])
-    assert report.curves(path, tmp_path / "a.png", "short").exists()
-    write_rows(path, [{"step": 0}])
-    with pytest.raises(ValueError, match=r"metrics.jsonl: no metric to draw in its 1 rows"):
-        report.curves(path, tmp_path / "b.png", "empty")
