@@ -35,7 +35,8 @@ What each arm asks:
 
 The paper decodes at temperature 0.2 and top-p 0.95; how many samples it does not say:
 
-  stepcoder evaluate RUN --samples 10 --temperature 0.2 --top-p 0.95 --k 1 --out RESULTS
+  stepcoder evaluate RUN --samples-per-problem 10 --temperature 0.2 --top-p 0.95 --k 1 \
+    --out RESULTS
   stepcoder compare RESULTS_A RESULTS_B
 
 with RUN of an arm, and --problems HUMANEVAL.jsonl for the last columns.

@@ -19,9 +19,9 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
 
   stepcoder train EXPERIMENT[:ARG] [--section.field VALUE ...]   PPO or GRPO, CCCS, FGO
   stepcoder sft EXPERIMENT[:ARG] [--section.field VALUE ...]     supervised fine-tuning
-  stepcoder evaluate RUN [--samples 10] [--k 1 10] [--out DIR]   pass@k of a run
-  stepcoder sample RUN [--problems 4] [--split validation]       programs in colour
-  stepcoder export RUN [--step N] --to DIR                       a folder for transformers
+  stepcoder evaluate RUN [--samples-per-problem 10] [--k 1 10]   pass@k of a run
+  stepcoder sample RUN [--count 4] [--split validation]          programs in colour
+  stepcoder export RUN [--step N] --out DIR                      a folder for transformers
   stepcoder judge FILE --solutions canonical                     run canonical solutions
   stepcoder judge FILE --write-limits                            measure CPU limits
   stepcoder judge SAMPLES --problems FILE [--out FILE]           run samples of a model
@@ -51,6 +51,20 @@ class Parser(argparse.ArgumentParser):
         from stepcoder_jax.config import ConfigError
 
         raise ConfigError(f"{message}; see {self.prog} --help")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse; --top_p is --top-p, as it is in the other commands."""
+        words = sys.argv[1:] if args is None else args
+        return super().parse_args(
+            [hyphenate(word) if word.startswith("--") else word for word in words],
+            namespace,
+        )
+
+
+def hyphenate(word: str) -> str:
+    """`--a_b=c_d` -> `--a-b=c_d`."""
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value
 
 
 def parse_flags(kind: type, argv: list[str], prog: str, default: Any) -> Any:
@@ -158,7 +172,12 @@ def run_evaluate(argv: list[str]) -> int:
         "--problems", default="", help="a problem file to use in place of the run's split"
     )
     parser.add_argument(
-        "--samples", type=int, default=1, help="per problem; default: 1, the greedy one"
+        "--samples-per-problem",
+        type=int,
+        default=1,
+        metavar="N",
+        dest="samples",
+        help="default: 1, the greedy one",
     )
     parser.add_argument(
         "--temperature",
@@ -171,7 +190,7 @@ def run_evaluate(argv: list[str]) -> int:
         type=int,
         nargs="+",
         default=[],
-        help="which pass@k; default: 1, 5, 10, 100 as far as --samples go",
+        help="which pass@k; default: 1, 5, 10, 100 as far as the samples go",
     )
     parser.add_argument("--seed", type=int, default=0, help="of samples and intervals")
     parser.add_argument(
@@ -189,14 +208,12 @@ def run_evaluate(argv: list[str]) -> int:
 
 def run_sample(argv: list[str]) -> int:
     parser = run_parser("sample", ("train", "validation", "test"), "validation")
-    parser.add_argument("--problems", type=int, default=4)
+    parser.add_argument("--count", type=int, default=4, help="how many problems")
     given = parser.parse_args(argv)
     start_devices()
     from stepcoder_jax import restore
 
-    return restore.sample_run(
-        given.run, given.split, given.step, given.before, given.problems
-    )
+    return restore.sample_run(given.run, given.split, given.step, given.before, given.count)
 
 
 def run_export(argv: list[str]) -> int:
@@ -205,7 +222,9 @@ def run_export(argv: list[str]) -> int:
     parser.add_argument(
         "--step", type=int, help="checkpoint; default: the best, else the last"
     )
-    parser.add_argument("--to", required=True, help="a new or empty folder")
+    parser.add_argument(
+        *("--out", "--to"), dest="to", required=True, help="a new or an empty folder"
+    )
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16"), default="float32", help="of the weights"
     )

@@ -246,6 +246,8 @@ def trim_margins(axes: Any, bounds: tuple[float, float]) -> None:
     """End the vertical axis where values end; what lies beyond all the same is shown."""
     low, high = axes.get_ylim()
     least, most = axes.dataLim.intervaly
+    if least > most:  # nothing is drawn
+        return
     rounding = 1e-3 * (most - least)
     if bounds[0] <= least + rounding:
         low = max(bounds[0], low)

@@ -1,4 +1,4 @@
-"""A run's model as a folder for other programs: `stepcoder export RUN --to DIR`.
+"""A run's model as a folder for other programs: `stepcoder export RUN --out DIR`.
 
 config.json, model*.safetensors   the policy, as transformers loads it
 tokenizer files, chat_template    the run's own; a tokenizer without a chat template gets
@@ -31,7 +31,7 @@ def export_run(name: str, step: int | None, to: str, dtype: str) -> int:
     is whole.
     """
     folder = Path(to)
-    preflight.require_new_folder("--to", folder)
+    preflight.require_new_folder("--out", folder)
     if isinstance(open_folder(name), SFTFolder):
         raise ConfigError(
             f"RUN: {name} is an SFT run: it is a folder for transformers already, and so "
@@ -44,7 +44,7 @@ def export_run(name: str, step: int | None, to: str, dtype: str) -> int:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
     except OSError as error:
-        raise ConfigError(f"--to: cannot write to {part} ({error.strerror})") from error
+        raise ConfigError(f"--out: cannot write to {part} ({error.strerror})") from error
     actor, critic = merged(config.model, found.actor, found.critic)
     weights.save_checkpoint(part, config.model, actor, dtype)
     if critic is not None:

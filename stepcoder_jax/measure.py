@@ -93,7 +93,9 @@ def make_plan(wanted: Wanted, config: Config) -> Plan:
     if wanted.seed < 0:
         raise ConfigError(f"--seed: expected 0 or more, got {wanted.seed}")
     if wanted.samples < 1:
-        raise ConfigError(f"--samples: expected at least 1, got {wanted.samples}")
+        raise ConfigError(
+            f"--samples-per-problem: expected at least 1, got {wanted.samples}"
+        )
     greedy = 0.0 if wanted.samples == 1 else own.temperature
     temperature = greedy if wanted.temperature is None else wanted.temperature
     if not 0 <= temperature < float("inf"):
@@ -104,7 +106,7 @@ def make_plan(wanted: Wanted, config: Config) -> Plan:
     if temperature == 0 and wanted.samples > 1:
         raise ConfigError(
             f"--temperature: {wanted.samples} greedy samples of a problem would be the "
-            "same; give more than 0, or --samples 1"
+            "same; give more than 0, or --samples-per-problem 1"
         )
     if temperature == 0 and wanted.top_p is not None:
         raise ConfigError("--top-p: a greedy sample draws nothing; add --temperature")

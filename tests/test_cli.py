@@ -93,7 +93,7 @@ def test_flags_that_cannot_work(capsys, tmp_path, name):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_unknown_options_of_every_command(capsys, command):
-    targets = {"train": [HERE], "sft": [HERE], "doctor": [], "export": ["no", "--to", "x"]}
+    targets = {"train": [HERE], "sft": [HERE], "doctor": [], "export": ["no", "--out", "x"]}
     targets["data"] = ["stats", "nowhere"]
     target = targets.get(command, ["nowhere"])
     has(
@@ -135,11 +135,11 @@ def test_help_everywhere(capsys, command, flag):
 URL = "gs://bucket/x"
 PLACES = [
     *(f"train {URL}", f"sft {URL}", f"evaluate {URL}", f"sample {URL}", f"judge {URL}"),
-    *(f"export {URL} --to x", f"compare a {URL}", f"data generate {URL}"),
+    *(f"export {URL} --out x", f"compare a {URL}", f"data generate {URL}"),
     *(f"data stats {URL}", f"data check {URL}", f"data build {URL} --train x"),
     *(f"train {HERE} --run.folder {URL}", f"train {HERE} --data.path={URL}"),
     f"train {HERE} --model.checkpoint {URL}",
-    *(f"evaluate x --problems {URL}", f"evaluate x --out {URL}", f"export x --to {URL}"),
+    *(f"evaluate x --problems {URL}", f"evaluate x --out {URL}", f"export x --out {URL}"),
     *(f"judge x --problems {URL}", f"judge x --problems y --out {URL}"),
     *(f"compare a b --out {URL}", f"data stats x --tokenizer {URL}"),
     *(f"data check x --against a {URL}", f"data build x --report {URL}"),

@@ -28,7 +28,7 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(run):
     to = run.parent / "exported"
-    assert main(["export", str(run), "--to", str(to)]) == 0
+    assert main(["export", str(run), "--out", str(to)]) == 0
     return to
 
 
@@ -45,7 +45,7 @@ def test_the_policy_is_the_checkpoints(run, exported, capsys):
 
 def test_a_step_can_be_chosen_and_rounded(run, tmp_path, capsys):
     to = tmp_path / "deep" / "first"
-    flags = ["--step", "1", "--dtype", "bfloat16", "--to", str(to)]
+    flags = ["--step", "1", "--dtype", "bfloat16", "--out", str(to)]
     assert main(["export", str(run), *flags]) == 0
     assert "iteration 1, as bfloat16" in capsys.readouterr().out
     _, params = weights.load_checkpoint(to, np.float32)
@@ -99,24 +99,24 @@ def test_generation_config_has_the_runs_sampling(run, exported):
 
 def test_nothing_is_overwritten(run, exported, tmp_path, capsys):
     before = {path: path.stat().st_mtime_ns for path in exported.iterdir()}
-    assert main(["export", str(run), "--to", str(exported)]) == 2
+    assert main(["export", str(run), "--out", str(exported)]) == 2
     error = capsys.readouterr().err
-    assert "--to: " in error and "is not empty" in error and error.count("\n") == 1
+    assert "--out: " in error and "is not empty" in error and error.count("\n") == 1
     assert {path: path.stat().st_mtime_ns for path in exported.iterdir()} == before
     (tmp_path / "file").write_text("mine")
-    assert main(["export", str(run), "--to", str(tmp_path / "file")]) == 2
-    assert main(["export", str(run), "--to", str(tmp_path / "file" / "in")]) == 2
+    assert main(["export", str(run), "--out", str(tmp_path / "file")]) == 2
+    assert main(["export", str(run), "--out", str(tmp_path / "file" / "in")]) == 2
     assert (tmp_path / "file").read_text() == "mine"
     assert capsys.readouterr().err.count("\n") == 2
 
 
 def test_a_step_that_is_not_there_leaves_no_folder(run, tmp_path, capsys):
     to = tmp_path / "new"
-    assert main(["export", str(run), "--step", "9", "--to", str(to)]) == 2
+    assert main(["export", str(run), "--step", "9", "--out", str(to)]) == 2
     assert "no checkpoint of step 9" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     to.mkdir()  # an empty folder is fine
-    assert main(["export", str(run), "--to", str(to)]) == 0
+    assert main(["export", str(run), "--out", str(to)]) == 0
     assert (to / "config.json").is_file() and list(tmp_path.iterdir()) == [to]
 
 
@@ -165,7 +165,7 @@ def test_a_run_with_lora_resumes_and_is_exported_merged(tmp_path, capsys):
         policy.all_logits(model, sharding.to_host(x.actor), tokens) for x in (before, found)
     )
     assert np.abs(plain - ours).max() > 0.1  # it has learnt
-    assert main(["export", str(folder), "--to", str(to)]) == 0
+    assert main(["export", str(folder), "--out", str(to)]) == 0
     with torch.no_grad():
         theirs = AutoModelForCausalLM.from_pretrained(to)(torch.tensor(tokens)).logits
     np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-4)

@@ -394,7 +394,7 @@ def test_a_run_tells_of_groups_and_of_no_critic(run):
 
 def test_a_run_without_a_critic_is_exported_without_a_value_head(run, tmp_path):
     to = tmp_path / "exported"
-    assert main(["export", str(run), "--to", str(to)]) == 0
+    assert main(["export", str(run), "--out", str(to)]) == 0
     assert not list(to.glob("value_head*"))
     _, params = weights.load_checkpoint(to, np.float32)
     actor = sharding.to_host(restore.restore(str(run), None, before=False).actor)

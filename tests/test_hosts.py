@@ -101,7 +101,7 @@ def test_a_run_on_two_hosts_is_that_of_one_host_with_two_devices(tmp_path):
     assert_close(metrics_of(two), metrics_of(one))
     assert saved(two, 4)[2]["step"] == 4
     generated.write(generated.load("test")[:8], tmp_path / "problems.json")
-    measured = ("--problems", str(tmp_path / "problems.json"), "--samples", "4")
+    measured = ("--problems", str(tmp_path / "problems.json"), "--samples-per-problem", "4")
     command = ("-m", "stepcoder_jax", "evaluate", str(two), *measured, "--out")
     run_on_one_host(*command, str(tmp_path / "by_one"))
     printed = run_on_two_hosts(*command, str(tmp_path / "by_two"))

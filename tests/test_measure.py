@@ -53,7 +53,7 @@ def test_one_sample_is_greedy_and_several_are_drawn_as_in_the_run():
     ("changes", "words"),
     [
         ({"seed": -1}, "--seed: expected 0 or more, got -1"),
-        ({"samples": 0}, "--samples: expected at least 1, got 0"),
+        ({"samples": 0}, "--samples-per-problem: expected at least 1, got 0"),
         ({"temperature": -1.0}, "--temperature: expected 0 or more, got -1"),
         ({"temperature": float("nan")}, "--temperature: expected 0 or more"),
         ({"samples": 2, "temperature": 0.0}, "--temperature: 2 greedy samples"),
@@ -124,7 +124,7 @@ def read(path):
 @pytest.fixture(scope="module")
 def evaluated(run):
     """Four samples of each problem."""
-    assert evaluate(run, run / "four", "--samples", "4", "--k", "1", "3") == 0
+    assert evaluate(run, run / "four", "--samples-per-problem", "4", "--k", "1", "3") == 0
     return run / "four"
 
 
@@ -167,7 +167,7 @@ def test_judge_says_the_same_of_the_samples(run, evaluated, tmp_path):
 
 def test_windows_and_the_seed(run, evaluated, tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "_WINDOW", 7)
-    flags = ("--samples", "4")
+    flags = ("--samples-per-problem", "4")
     assert evaluate(run, tmp_path / "same", *flags) == 0
     assert evaluate(run, tmp_path / "other", *flags, "--seed", "1") == 0
     first, same, other = (

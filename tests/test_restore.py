@@ -53,12 +53,12 @@ def test_evaluate_prints_the_scores_of_a_split(run, capsys):
 
 def test_the_best_checkpoint_is_the_default_and_steps_can_be_chosen(run, capsys):
     for flags, label in ([], "iteration 1 (best)"), (["--step", "1"], "iteration 1"):
-        assert main(["sample", str(run), "--problems", "1", *flags]) == 0
+        assert main(["sample", str(run), "--count", "1", *flags]) == 0
         assert capsys.readouterr().out.startswith(f"{run}, {label}, greedy\n")
 
 
 def test_sample_shows_programs_with_verdict_and_reward(run, capsys):
-    assert main(["sample", str(run), "--problems", "3", "--before"]) == 0
+    assert main(["sample", str(run), "--count", "3", "--before"]) == 0
     text = capsys.readouterr().out
     assert text.count("verdict: ") == text.count("reward: ") == 3
     assert text.count("| def solve(") == 3  # given

@@ -245,7 +245,14 @@ def test_an_sft_run_can_be_evaluated(first, tmp_path, capsys):
     out = tmp_path / "out"
     problems = tmp_path / "problems.json"
     generated.write(generated.generate("validation", 3, (8, 0, 0)), problems)
-    command = ["evaluate", str(first), "--problems", str(problems), "--samples", "2"]
+    command = [
+        "evaluate",
+        str(first),
+        "--problems",
+        str(problems),
+        "--samples-per-problem",
+        "2",
+    ]
     assert main([*command, "--out", str(out)]) == 0
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert len(rows) == 16 and any(row["passed"] for row in rows)
@@ -261,7 +268,7 @@ def test_an_sft_run_can_be_evaluated(first, tmp_path, capsys):
     for command, words in (
         (["evaluate", str(first), "--before"], "--before"),
         (["evaluate", str(first), "--step", "3"], "no step 3; found steps: 6"),
-        (["export", str(first), "--to", str(tmp_path / "to")], "for transformers already"),
+        (["export", str(first), "--out", str(tmp_path / "to")], "for transformers already"),
     ):
         assert main(command) == 2
         assert words in capsys.readouterr().err.splitlines()[-1]
