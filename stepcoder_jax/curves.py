@@ -55,7 +55,8 @@ RL_PANELS = (
     ),
     Panel("Entropy", ("entropy",), "nats per token", bounds=POSITIVE),
     Panel("Clipping", ("clip_fraction",), "share of kept tokens", bounds=SHARE),
-    Panel("Values", ("value", "return", "value_rmse"), "means over tokens"),
+    Panel("Values", ("value", "return"), "means over tokens"),
+    Panel("Values: RMSE by verdict", ("value_rmse/*",), bounds=POSITIVE),
     Panel("Value loss", ("value_loss",), bounds=POSITIVE),
     Panel(
         "Masked by FGO",

@@ -109,6 +109,7 @@ def row_of(step, length=5):
     share = step / (length - 1)
     names = ("pass_rate", "cccs/stage0_share", "cccs/done_share", "grpo/equal_share")
     names += ("clip_fraction", "fgo/masked", "fgo/masked_pass", "validation/pass@1")
+    names += ("value_rmse/pass",)
     others = ("cccs/mean_stage", "kl", "entropy", "value_loss", "reward", "value", "return")
     seconds = dict.fromkeys(curves.SECONDS, 1.0)
     positive, free = dict.fromkeys(others[:4], share), dict.fromkeys(others[4:], -share)
