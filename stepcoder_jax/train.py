@@ -262,7 +262,7 @@ class Run:
         return grade(self.coder, self.state.actor, problems, label)
 
     def judge_before(self) -> None:
-        """Verdicts on test, and validation scores, of the model that the run begins with."""
+        """Verdicts on test and validation scores of the model that the run begins with."""
         settings = self.config.evaluation
         if int(self.state.step) > 0:
             return
