@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import errno
 import io
 import re
@@ -20,7 +21,8 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
   stepcoder train EXPERIMENT[:ARG] [--section.field VALUE ...]   PPO or GRPO, CCCS, FGO
   stepcoder sft EXPERIMENT[:ARG] [--section.field VALUE ...]     supervised fine-tuning
   stepcoder evaluate RUN [--samples-per-problem 10] [--k 1 10]   pass@k of a run
-  stepcoder sample RUN [--count 4] [--split validation]          programs in colour
+  stepcoder evaluate MODEL --problems FILE [...]                 pass@k of any model folder
+  stepcoder sample RUN [--problems FILE] [--count 4]             programs in colour
   stepcoder export RUN [--step N] --out DIR                      a folder for transformers
   stepcoder judge FILE --solutions canonical                     run canonical solutions
   stepcoder judge FILE --write-limits                            measure CPU limits
@@ -104,6 +106,7 @@ def fill_in(argv: list[str], flag: str, value: str) -> list[str]:
 
 def parse_config(command: str, argv: list[str]) -> Config:
     """EXPERIMENT and its overrides -> a validated Config."""
+    from stepcoder_jax import hf_config
     from stepcoder_jax.config import Config, ConfigError
     from stepcoder_jax.experiment import load_experiment
 
@@ -117,6 +120,11 @@ def parse_config(command: str, argv: list[str]) -> Config:
     prog = f"stepcoder {command} {argv[0]}"
     flags = fill_in(argv[1:], "--run.resume", "yes")
     config: Config = parse_flags(Config, flags, prog, load_experiment(argv[0]))
+    if config.model.checkpoint:  # its context length, before lengths are compared with it
+        folder = hf_config.checkpoint_folder(config.model.checkpoint)
+        if (folder / hf_config.FILE).is_file():  # the checks to come name what is missing
+            shape = hf_config.read_shape(folder)
+            config.model = dataclasses.replace(config.model, **shape)
     config.validate()
     return config
 
@@ -153,10 +161,29 @@ def run_sft(argv: list[str]) -> int:
 
 
 def run_parser(command: str, splits: tuple[str, ...], split: str) -> Parser:
-    """What the commands that look at a run have in common."""
+    """What the commands that ask a model have in common."""
     parser = Parser(prog=f"stepcoder {command}")
-    parser.add_argument("run", help="a run folder of `stepcoder train` or `sft`")
+    parser.add_argument(
+        "run", help="a run folder of `stepcoder train` or `sft`, or any model folder"
+    )
+    parser.add_argument(
+        "--problems", default="", help="a problem file to use in place of the run's split"
+    )
     parser.add_argument("--split", choices=splits, default=split)
+    for part in ("prompt", "completion"):
+        parser.add_argument(
+            f"--max-{part}-length", type=int, help="tokens; default: the run's own"
+        )
+    parser.add_argument(
+        "--template",
+        choices=("deepseek", "plain", "chat"),
+        help="of the prompt; default: the run's own, or the tokenizer's chat template",
+    )
+    parser.add_argument(
+        "--strict",
+        action="store_true",
+        help="stop at a bad row or a prompt that is too long, instead of leaving it out",
+    )
     parser.add_argument(
         "--step", type=int, help="checkpoint; default: the best, else the last"
     )
@@ -166,11 +193,17 @@ def run_parser(command: str, splits: tuple[str, ...], split: str) -> Parser:
     return parser
 
 
+def take_asked(given: argparse.Namespace) -> dict[str, Any]:
+    """The flags as keywords, those of `restore.Asked` as one of them."""
+    from stepcoder_jax.restore import Asked
+
+    flags = vars(given)
+    asked = Asked(**{name: flags.pop(name) for name in Asked._fields})
+    return flags | {"asked": asked}
+
+
 def run_evaluate(argv: list[str]) -> int:
     parser = run_parser("evaluate", ("validation", "test"), "test")
-    parser.add_argument(
-        "--problems", default="", help="a problem file to use in place of the run's split"
-    )
     parser.add_argument(
         "--samples-per-problem",
         type=int,
@@ -203,7 +236,7 @@ def run_evaluate(argv: list[str]) -> int:
     start_devices()
     from stepcoder_jax import measure
 
-    return measure.evaluate_run(measure.Wanted(**vars(given)))
+    return measure.evaluate_run(measure.Wanted(**take_asked(given)))
 
 
 def run_sample(argv: list[str]) -> int:
@@ -211,9 +244,9 @@ def run_sample(argv: list[str]) -> int:
     parser.add_argument("--count", type=int, default=4, help="how many problems")
     given = parser.parse_args(argv)
     start_devices()
-    from stepcoder_jax import restore
+    from stepcoder_jax import show
 
-    return restore.sample_run(given.run, given.split, given.step, given.before, given.count)
+    return show.sample_run(show.Wanted(**take_asked(given)))
 
 
 def run_export(argv: list[str]) -> int:

@@ -26,6 +26,12 @@ from stepcoder_jax.outcomes import Outcome, Table, finite, interval_text
 from stepcoder_jax.records import InputError, Verdict
 
 RESULTS_FILE, RUN_FILE = "results.jsonl", "after.json"
+SUMMARY_FILE, RUN_FILES = "results.json", ("after.json", "before.json")
+RUN_CONFIGS = (
+    "sft.json",
+    "config.json",
+)  # a finished SFT run has a model's config.json too
+LENGTHS = ("max_prompt_length", "max_completion_length")
 VERDICTS = [str(verdict) for verdict in Verdict]
 WANTED = "results of `stepcoder judge` or `stepcoder evaluate`, one JSON object per line"
 _MOST_NAMED = 3
@@ -49,6 +55,8 @@ class CompareOptions:
     """Folders of `stepcoder evaluate --out`, result files of `stepcoder judge`, or runs."""
     k: tuple[int, ...] = ()
     """Which pass@k; default: 1, 5, 10, 100 as far as the samples go."""
+    unlike: bool = False
+    """Compare although samples were drawn unlike, or tests are others."""
     common: bool = False
     """Compare on the problems that all have, where some are not in all."""
     seed: int = 0
@@ -82,12 +90,15 @@ def compare(options: CompareOptions) -> int:
     if len(sides) < len(options.results):
         raise InputError("RESULTS: the same file is given twice")
     sides = on_same_problems(sides, options.common)
+    if not options.unlike:
+        known = {path: read_decoding(Path(path)) for path in options.results}
+        require_alike(known, () if options.common else ("problems_sha256",))
     ks = outcomes.choose_ks(fewest_samples(sides.values()), options.k)
     first, *others = sides
     compared = {
         path: compare_sides(sides[first], sides[path], ks, options.seed) for path in others
     }
-    text = describe(first, compared)
+    text = describe(names_of(list(sides)), compared)
     print(text)
     write(options, text, as_json(first, compared, options.seed))
     return 0
@@ -130,8 +141,62 @@ def find_file(path: Path) -> Path:
     """The file of results that a folder stands for, of an evaluation or of a run."""
     if not path.is_dir():
         return path
-    run = path / RUN_FILE
-    return run if run.exists() else path / RESULTS_FILE
+    for name in (RUN_FILE, RESULTS_FILE):
+        if (path / name).exists():
+            return path / name
+    if any((path / name).is_file() for name in RUN_CONFIGS):
+        raise DataError(
+            f"{path}: is a run that has no results yet: {RUN_FILE} comes at its end, with "
+            f"evaluation.test_problems; or `stepcoder evaluate {path} --out DIR`"
+        )
+    return path / RESULTS_FILE
+
+
+def read_decoding(path: Path) -> dict[str, Any]:
+    """How the samples of one RESULTS were drawn, as far as it is kept beside them."""
+    folder = path if path.is_dir() else path.parent
+    if find_file(path).name == RESULTS_FILE:
+        tree = _load(folder / SUMMARY_FILE)
+        names = (*LENGTHS, "problems_sha256")
+        found = {name: tree[name] for name in names if name in tree}
+        return found | {
+            f"sampling.{name}": value for name, value in tree.get("sampling", {}).items()
+        }
+    if find_file(path).name not in RUN_FILES:
+        return {}
+    config = next(filter(None, (_load(folder / name) for name in RUN_CONFIGS)), {})
+    sections = config.get("config", {})
+    lengths = {
+        name: sections.get(section, {}).get(name)
+        for name, section in zip(LENGTHS, ("prompt", "sampling"))
+    }
+    return {"sampling.temperature": 0.0} | {k: v for k, v in lengths.items() if v}
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """A JSON object; an empty one where there is none."""
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from None
+    return tree if isinstance(tree, dict) else {}
+
+
+def require_alike(known: Mapping[str, Mapping[str, Any]], about: Sequence[str]) -> None:
+    """Refuse sides that are known to differ in how samples were drawn, or in `about`."""
+    first, *others = known
+    for path in others:
+        shared = known[first].keys() & known[path].keys()
+        drawn = sorted(name for name in shared if name != "problems_sha256")
+        for name in (*drawn, *(name for name in about if name in shared)):
+            ours, theirs = known[first][name], known[path][name]
+            if ours != theirs:
+                raise InputError(
+                    f"RESULTS: drawn unlike: {name} is {ours} in {first} and {theirs} in "
+                    f"{path}; --unlike compares them all the same"
+                )
 
 
 def read_graded(value: Any) -> Outcome:
@@ -242,10 +307,22 @@ def exact_p(
     return mcnemar(gained=changes.count(1.0), lost=changes.count(-1.0))
 
 
-def describe(first: str, compared: Mapping[str, Sequence[Row]]) -> str:
-    """The tables, as Markdown."""
+def names_of(paths: Sequence[str]) -> dict[str, str]:
+    """A short name for each side: as many of its last parts as tell it from the others."""
+    parts = {path: Path(path).absolute().parts for path in paths}
+    for count in range(1, max(map(len, parts.values())) + 1):
+        names = {path: "/".join(found[-count:]) for path, found in parts.items()}
+        if len(set(names.values())) == len(paths):
+            return names
+    return {path: path for path in paths}
+
+
+def describe(names: Mapping[str, str], compared: Mapping[str, Sequence[Row]]) -> str:
+    """The tables, as Markdown; `names` has the first side first."""
+    first = next(iter(names))
     parts = [
-        f"{path} compared with {first}:\n\n{outcomes.markdown(table(rows))}"
+        f"{path} compared with {first}:\n\n"
+        + outcomes.markdown(table(rows, names[first], names[path]))
         for path, rows in compared.items()
     ]
     closing = (
@@ -255,9 +332,9 @@ def describe(first: str, compared: Mapping[str, Sequence[Row]]) -> str:
     return "\n\n".join([*parts, closing])
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[Row], before: str, after: str) -> Table:
     """Shares in percent, changes in points; "-" where something cannot be told."""
-    head = ["", "problems", "before", "after", "change, points [95 %]", "p", "p exact"]
+    head = ["", "problems", before, after, "change, points [95 %]", "p", "p exact"]
     return [head] + [
         [
             f"pass@{row.k}, {row.difficulty}",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import os
 import re
 from collections.abc import Iterator
 from itertools import chain
@@ -114,7 +115,8 @@ class PromptConfig(Section):
     """How a problem is put before the model."""
 
     template: Literal["deepseek", "plain", "chat"] = "deepseek"  # chat: the tokenizer's own
-    max_prompt_length: int = 1024  # tokens, head included; longer prompts are an error
+    # tokens, head included; problems with longer prompts are left out, and named
+    max_prompt_length: int = 1024
     fence: str = "```"
 
 
@@ -256,7 +258,8 @@ class DataConfig(Section):
     validation: str = ""  # file of the validation split, where path is a file
     test: str = ""  # file of the test split, where path is a file
     pool_size: int = 0  # problems that RL draws from; 0: all of the train split
-    strict: bool = False  # stop at the first bad row instead of reporting and counting it
+    # stop at a bad row, or a prompt that is too long, instead of leaving it out
+    strict: bool = False
 
 
 @dataclasses.dataclass
@@ -356,6 +359,10 @@ class Config(Section):
             config.run.resume = "yes" if config.run.resume else "no"
         return config
 
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dicts, for a file: their paths mean the same from any folder."""
+        return absolute_paths(dataclasses.asdict(self))
+
     def validate(self) -> None:
         """Raise ConfigError for the first field whose value cannot work."""
         for field in rules.fields_of(self):
@@ -371,6 +378,23 @@ class Config(Section):
                     f"{name}: expected {expected}, got {_look_up(self, name)!r}; set "
                     f"--{name}"
                 )
+
+
+def absolute_paths(tree: dict[str, Any]) -> dict[str, Any]:
+    """The config as nested dicts with its paths made absolute, from the present folder."""
+    found = dict(tree)
+    for section, _, name in (path.partition(".") for path in PATHS):
+        value = found.get(section, {}).get(name)
+        # an interpreter may be one on PATH
+        if value and (name != "python" or os.sep in value):
+            found[section] = found[section] | {name: _absolute(value)}
+    return found
+
+
+def _absolute(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_absolute(item) for item in value]
+    return value if value == "builtin" or is_url(value) else os.path.abspath(value)
 
 
 def _look_up(config: Config, name: str) -> Any:
@@ -433,6 +457,13 @@ def _rules(config: Config) -> Iterator[tuple[str, bool, str]]:
         config.execution.backend == "local"
         or config.execution.url.startswith(("http://", "https://")),
         "the http:// or https:// address of a service (execution.backend is http)",
+    )
+    yield (
+        "evaluation.test_problems",
+        not config.evaluation.test_problems
+        or config.data.path == "builtin"
+        or bool(config.data.test),
+        "0, since there is no file of test problems (or set --data.test FILE)",
     )
     sft = config.sft
     yield (

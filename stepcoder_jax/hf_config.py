@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from stepcoder_jax.config import ModelConfig
 
 
+BUILTIN = "builtin"
+FILE = "config.json"
+WARM_START = Path(__file__).parent / "assets" / "warm_start"
+
+
+def checkpoint_folder(name: str) -> Path:
+    """The folder of a Hugging Face checkpoint; "builtin" is the shipped warm start."""
+    return WARM_START if name == BUILTIN else Path(name)
+
+
 class WeightsError(InputError):
     """A checkpoint folder that cannot be read or does not fit the model."""
 
@@ -59,7 +69,7 @@ def read_shape(folder: str | Path) -> dict[str, Any]:
     Raises WeightsError with the file, the field and what is supported for anything that
     the decoder cannot compute.
     """
-    path = Path(folder) / "config.json"
+    path = Path(folder) / FILE
     hf = _read_json(path)
     family = hf.get("model_type")
     if family not in FAMILIES:

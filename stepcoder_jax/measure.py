@@ -15,15 +15,15 @@ from typing import Any, NamedTuple, TextIO
 
 import jax
 
-from stepcoder_jax import outcomes, preflight, sharding
+from stepcoder_jax import outcomes, preflight, restore, sharding
 from stepcoder_jax.config import Config, ConfigError
+from stepcoder_jax.data import own
 from stepcoder_jax.data.generated import Split
 from stepcoder_jax.drawing import Truncation
 from stepcoder_jax.evaluate import whole_tasks
 from stepcoder_jax.generate import Coder, judge_stream
 from stepcoder_jax.outcomes import Outcome, Scores
 from stepcoder_jax.records import Problem, Program, Report, Task
-from stepcoder_jax.restore import open_folder, opened, pick, pick_file
 from stepcoder_jax.run_folder import versions
 from stepcoder_jax.samples import describe_outcome, describe_report, outcome_of
 
@@ -45,6 +45,7 @@ class Wanted(NamedTuple):
     k: list[int]
     seed: int
     out: str
+    asked: restore.Asked = restore.Asked()
 
 
 class Plan(NamedTuple):
@@ -119,15 +120,16 @@ def make_plan(wanted: Wanted, config: Config) -> Plan:
 def evaluate_run(wanted: Wanted) -> int:
     """`stepcoder evaluate`; returns the exit code: 2 while samples were not judged."""
     sharding.join_hosts()
-    plan = make_plan(wanted, Config.from_dict(open_folder(wanted.run).read_config()))
+    restore.check_problems(wanted.run, wanted.problems)
+    plan = make_plan(wanted, restore.read_config(wanted.run))
     check_out(wanted.out)
     place = (wanted.run, wanted.step, wanted.before)
-    with opened(*place, coverage="none") as (config, coder, actor, label):
-        if wanted.problems:
-            problems, source = pick_file(wanted.problems, config), wanted.problems
-        else:
-            problems = pick(wanted.run, config, wanted.split, count=None)
-            source = wanted.split
+    opened = restore.opened(*place, coverage="none", asked=wanted.asked)
+    with opened as (config, coder, actor, label):
+        picked = restore.pick(
+            wanted.run, config, wanted.problems, wanted.split, None, coder.tokenizer
+        )
+        problems, source = picked.problems, picked.source
         found: list[Outcome] = []
         with open_rows(wanted.out) as keep:
             try:
@@ -145,11 +147,18 @@ def evaluate_run(wanted: Wanted) -> int:
         "model": label,
         "problems": source,
         "samples": plan.samples,
+        "problems_sha256": own.digest_tests(problems),
+        "left_out": picked.left_out,
         "sampling": plan.truncation._asdict(),
+        "max_prompt_length": config.prompt.max_prompt_length,
+        "max_completion_length": config.sampling.max_completion_length,
+        "template": config.prompt.template,
         "seed": plan.seed,
     }
+    left_out = len(picked.left_out)
+    beside = f" ({left_out} left out: too long prompts)" * (left_out > 0)
     text = (
-        f"{wanted.run}, {label}, {len(problems)} problems of {source}, "
+        f"{wanted.run}, {label}, {len(problems)} problems of {source}{beside}, "
         f"{plan.describe()}\n\n{outcomes.describe(scores)}"
     )
     print(text)

@@ -72,7 +72,9 @@ def render(task: Task, tokenizer: Tokenizer, config: PromptConfig) -> str:
         opening = chat_opening(tokenizer, REQUEST.replace("{statement}", statement))
     else:
         opening = TEMPLATES[config.template].replace("{statement}", statement)
-    return f"{opening}{config.fence}python\n{task.head}"
+    fence = f"{config.fence}python\n"
+    # the template of an exported run opens the fence itself (chat_template)
+    return f"{opening.removesuffix(fence)}{fence}{task.head}"
 
 
 def chat_opening(tokenizer: Tokenizer, message: str) -> str:
@@ -157,6 +159,18 @@ def encode(
         tokens[row, : len(ids)] = ids
         lengths[row] = len(ids)
     return PromptBatch(tokens, lengths, np.asarray(index, np.int32))
+
+
+def lengths_over(
+    tasks: Sequence[Task], tokenizer: Tokenizer, config: PromptConfig
+) -> dict[str, tuple[int, int]]:
+    """Tokens and stage of each problem's longest prompt over `max_prompt_length`, by id."""
+    found: dict[str, tuple[int, int]] = {}
+    for task in tasks:
+        size, name = len(prompt_ids(task, tokenizer, config)), task.problem.id
+        if size > max(config.max_prompt_length, found.get(name, (0, 0))[0]):
+            found[name] = size, task.stage
+    return found
 
 
 def byte_alphabet() -> dict[str, int]:

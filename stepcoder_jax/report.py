@@ -41,6 +41,7 @@ def verdict_line(report: Report, reward: float) -> str:
 # elsewhere than we do, by U+FFFD.
 _HIDDEN = [0x7F, *range(0x80, 0xA0), 0x061C, *range(0x200B, 0x2010), 0xFEFF]
 _HIDDEN += [*range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+_HIDDEN += range(0xD800, 0xE000)  # halves of pairs, which no terminal takes
 CONTROLS = dict.fromkeys(_HIDDEN, 0xFFFD) | {code: 0x2400 + code for code in range(0x20)}
 CONTROLS |= {ord("\n"): ord("\n"), ord("\t"): ord("\t")}
 

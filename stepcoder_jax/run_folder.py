@@ -9,7 +9,6 @@ limits.json   measured CPU limits of the problems
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import json
 import platform
@@ -25,7 +24,7 @@ import numpy as np
 from stepcoder_jax import checkpoint, model_folder, preflight, sharding, sources
 from stepcoder_jax.cccs import CurriculumState
 from stepcoder_jax.checkpoint import Saved
-from stepcoder_jax.config import Config, ConfigError, RunConfig
+from stepcoder_jax.config import Config, ConfigError, RunConfig, absolute_paths
 from stepcoder_jax.interrupt import Stopped
 from stepcoder_jax.logger import START, to_json
 from stepcoder_jax.models import lora
@@ -124,8 +123,8 @@ class Folder:
 
     def check_config(self, config: Config) -> None:
         """Refuse a config that would not go on with the run here."""
-        known = flatten(self.read_config())
-        for name, value in flatten(dataclasses.asdict(config)).items():
+        known = flatten(absolute_paths(self.read_config()))
+        for name, value in flatten(config.to_dict()).items():
             if name not in FREE and known.get(name, value) != value:
                 raise ConfigError(
                     f"{name}: the run in {self.path} was started with {known[name]!r}, not "
@@ -151,7 +150,7 @@ class Folder:
         preflight.require_new_folder("run.folder", self.path, preflight.NEW_RUN)
 
     def _start(self, config: Config) -> None:
-        record = {"config": dataclasses.asdict(config), "versions": versions()}
+        record = {"config": config.to_dict(), "versions": versions()}
         part = self.path / "config.part"
         try:
             self.path.mkdir(parents=True, exist_ok=True)

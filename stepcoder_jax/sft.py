@@ -8,6 +8,7 @@ It learns canonical solutions, or with sft.samples what a model wrote and the ju
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -27,7 +28,7 @@ from stepcoder_jax import (
 from stepcoder_jax.config import Config, ConfigError, ModelConfig
 from stepcoder_jax.data import tokenizer as bpe
 from stepcoder_jax.data.generated import Split
-from stepcoder_jax.evaluate import scores
+from stepcoder_jax.evaluate import scores, whole_tasks
 from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.generate import Coder
 from stepcoder_jax.interrupt import Interrupt, Stopped
@@ -47,8 +48,12 @@ def judging(config: Config, tokenizer: Any, folder: SFTFolder) -> Iterator[Judgi
         yield None
         return
 
+    @functools.cache
     def find(split: Split, count: int) -> list[Problem]:
         problems = sources.load_problems(config.data, split, config.execution)[:count]
+        flag = "--prompt.max_prompt_length"
+        out = sources.leave_out_long(whole_tasks(problems), tokenizer, config, flag)
+        problems = [problem for problem in problems if problem.id not in out]
         return sources.limit_cpu(problems, config, split, folder.limits_file)
 
     if config.evaluation.every and not sources.load_problems(config.data, "validation"):

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stepcoder_jax import hf_config, hf_folder, sharding, weights
+from stepcoder_jax import hf_config, hf_folder, prompts, sharding, weights
 from stepcoder_jax.config import (
     Config,
     ConfigError,
@@ -24,17 +25,12 @@ from stepcoder_jax.config import (
 from stepcoder_jax.data import generated
 from stepcoder_jax.data.problems import digest, read_any
 from stepcoder_jax.execution import PoolSettings, limits, open_pool
+from stepcoder_jax.hf_config import BUILTIN, checkpoint_folder
 from stepcoder_jax.models import policy
 from stepcoder_jax.progress import CountProgress
-from stepcoder_jax.records import Problem
+from stepcoder_jax.records import Problem, Task
 
-BUILTIN = "builtin"
-WARM_START = Path(__file__).parent / "assets" / "warm_start"
-
-
-def checkpoint_folder(name: str) -> Path:
-    """The folder of a Hugging Face checkpoint; "builtin" is the shipped warm start."""
-    return WARM_START if name == BUILTIN else Path(name)
+_MOST_NAMED = 20
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
@@ -166,6 +162,34 @@ def load_pool(
     """The problems to learn from: the first `data.pool_size` of a split, or all of it."""
     problems = load_problems(config, split, execution)
     return problems[: config.pool_size] if config.pool_size else problems
+
+
+def leave_out_long(
+    tasks: Sequence[Task], tokenizer: Any, config: Config, flag: str
+) -> list[str]:
+    """The ids of the problems that no prompt is made of, for one of theirs is too long.
+
+    They are named on standard error; ConfigError where data.strict, and where all are.
+    `flag` is what sets prompt.max_prompt_length.
+    """
+    found = prompts.lengths_over(tasks, tokenizer, config.prompt)
+    if not found:
+        return []
+    total, most = len({task.problem.id for task in tasks}), config.prompt.max_prompt_length
+    named = [
+        f"{name} ({size} tokens{f' at stage {stage}' * (stage > 0)})"
+        for name, (size, stage) in found.items()
+    ]
+    more = f" and {len(named) - _MOST_NAMED} more" * (len(named) > _MOST_NAMED)
+    said = (
+        f"{len(found)} of {total} problems have prompts of more than {most} tokens "
+        f"({flag}): {', '.join(named[:_MOST_NAMED])}{more}"
+    )
+    if config.data.strict or len(found) == total:
+        raise ConfigError(f"{said}; raise {flag}")
+    if jax.process_index() == 0:
+        print(f"left out: {said}", file=sys.stderr)
+    return list(found)
 
 
 def limit_cpu(

@@ -22,7 +22,6 @@ from stepcoder_jax import (
     generate,
     iteration_metrics,
     problem_set,
-    prompts,
     rewards,
     sharding,
     slots,
@@ -32,7 +31,7 @@ from stepcoder_jax import (
 from stepcoder_jax.cccs import CurriculumState
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated import Split
-from stepcoder_jax.evaluate import grade, pass_rate, scores, unmeasured
+from stepcoder_jax.evaluate import grade, pass_rate, scores, unmeasured, whole_tasks
 from stepcoder_jax.execution import Pool, PoolSettings, open_pool
 from stepcoder_jax.generate import Coder
 from stepcoder_jax.interrupt import Interrupt, Stopped
@@ -46,6 +45,7 @@ from stepcoder_jax.summary import Graded
 
 # sysexits.h, EX_UNAVAILABLE: what the run needs, a judge that works, is not there
 JUDGE_FAILS = 69
+LENGTH_FLAG = "--prompt.max_prompt_length"
 
 
 class Iteration(NamedTuple):
@@ -176,10 +176,10 @@ class Run:
         mesh = sharding.make_mesh(config.mesh, jax.devices())
         self.config = config
         self.steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
-        self.problems = sources.load_pool(config.data, "train", config.execution)
+        problems = sources.load_pool(config.data, "train", config.execution)
+        self.problems = self.fitting(problems, tokenizer)
         self.curriculum = cccs.initial(self.problems, config.cccs)
         self.known_problems = problem_set.describe(self.problems)
-        self.check_prompts(tokenizer)
         self.coder = Coder.make(config, self.steps, pool, tokenizer)
         sharding.on_first(lambda: self.folder.open(config))
         with self.folder.starting():
@@ -193,6 +193,7 @@ class Run:
         layout = self.steps.actor_shardings
         self.reference = sources.load_reference(self.folder.reference, layout)
         self.reference_hash = checkpoint.hash_params(self.reference)
+        self.graded: dict[Split, list[Problem]] = {}  # as they were met
         self.best = -1.0
         self.verdicts: collections.Counter[str] = collections.Counter()
         self.empty = 0  # iterations in a row without a valid row
@@ -202,14 +203,16 @@ class Run:
             self.state = self.steps.init_state(self.reference)
         self.reference = self.steps.place_reference(self.reference)
 
-    def check_prompts(self, tokenizer: Any) -> None:
-        """Refuse a prompt that is too long now, not in iteration 500."""
+    def fitting(self, problems: list[Problem], tokenizer: Any) -> list[Problem]:
+        """The problems whose prompts fit, at each stage that they may come to."""
+        stages = cccs.initial(problems, self.config.cccs).stage
         tasks = [
             Task(problem, i, stage, cccs.head(problem, stage))
-            for i, problem in enumerate(self.problems)
-            for stage in range(int(self.curriculum.stage[i]) + 1)
+            for i, problem in enumerate(problems)
+            for stage in range(int(stages[i]) + 1)
         ]
-        prompts.encode(tasks, tokenizer, self.config.prompt, np.arange(len(tasks)))
+        out = sources.leave_out_long(tasks, tokenizer, self.config, LENGTH_FLAG)
+        return [problem for problem in problems if problem.id not in out]
 
     def limit_cpu(self, problems: list[Problem], split: Split) -> list[Problem]:
         """The problems with the CPU limits that this run keeps."""
@@ -258,7 +261,7 @@ class Run:
 
     def grade(self, split: Split, count: int, label: str) -> list[Graded]:
         """Greedy verdicts on the first `count` problems of a split."""
-        problems = self.limit_cpu(self.load(split)[:count], split)
+        problems = self.graded_problems(split, count)
         return grade(self.coder, self.state.actor, problems, label)
 
     def judge_before(self) -> None:
@@ -275,6 +278,16 @@ class Run:
             found = scores(rows, "validation") if rows else {}
             sharding.on_first(lambda: self.folder.write_start(found))
 
+    def graded_problems(self, split: Split, count: int) -> list[Problem]:
+        """The first `count` problems of a split, but for those with too long prompts."""
+        if split not in self.graded:
+            problems = self.load(split)[:count]
+            tasks, tokenizer = whole_tasks(problems), self.coder.tokenizer
+            out = sources.leave_out_long(tasks, tokenizer, self.config, LENGTH_FLAG)
+            kept = [problem for problem in problems if problem.id not in out]
+            self.graded[split] = self.limit_cpu(kept, split)
+        return self.graded[split]
+
     def count_empty(self, valid_rows: int) -> dict[str, int]:
         """Take an iteration in; its metric: how many in a row had no valid row."""
         self.empty = 0 if valid_rows else self.empty + 1
@@ -289,7 +302,7 @@ class Run:
         if not self.config.evaluation.every:
             return {}
         count = self.config.evaluation.validation_problems
-        return unmeasured(self.load("validation")[:count], "validation")
+        return unmeasured(self.graded_problems("validation", count), "validation")
 
     def validate(self) -> dict[str, float]:
         """Validation scores; a new best is kept as a checkpoint of its own."""

@@ -23,6 +23,9 @@ ROW = {
 }
 
 
+NO_TEST = ["--evaluation.test_problems", "0"]
+
+
 def refuse(capsys, *argv):
     """The one line with which the command refuses."""
     assert main([str(word) for word in argv]) == 2
@@ -67,7 +70,7 @@ FLAGS = {
     ),
     "prompt": (
         ["--prompt.max_prompt_length", "9"],
-        ["problem train/", "prompt.max_prompt_length=9", "drop the problem"],
+        ["12 of 12 problems", "more than 9 tokens", "raise --prompt.max_prompt_length"],
     ),
     "checkpoint": (["--model.checkpoint", "nowhere"], ["model.", "nowhere"]),
     "tokenizer": (
@@ -78,7 +81,11 @@ FLAGS = {
     "temperature": (["--sampling.temperature", "0"], ["--sampling.temperature"]),
     "memory": (["--execution.memory_mb", "1"], ["execution.memory_mb", "64"]),
     "interpreter": (["--execution.python", "/no/python"], ["execution.python"]),
-    "data": (["--data.path", "nowhere.json"], ["nowhere.json", "APPS+"]),
+    "data": (["--data.path", "nowhere.json", *NO_TEST], ["nowhere.json", "APPS+"]),
+    "no test file": (
+        ["--data.path", "nowhere.json"],
+        ["evaluation.test_problems: expected 0", "got 8", "--data.test FILE"],
+    ),
 }
 
 
@@ -192,7 +199,7 @@ FILES = {
 def test_problem_files(capsys, problems, tmp_path, name):
     rows, words = FILES[name]
     path, folder = problems(rows), tmp_path / "run"
-    flags = ["--run.folder", folder, "--data.path", path, "--data.strict"]
+    flags = ["--run.folder", folder, "--data.path", path, "--data.strict", *NO_TEST]
     has(refuse(capsys, "train", HERE, *flags), path, *words)
     assert not folder.exists()
     has(refuse(capsys, "judge", path, "--strict"), path, *words)

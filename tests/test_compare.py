@@ -202,3 +202,64 @@ def test_runs_have_their_greedy_verdicts(tmp_path, compare, capsys):
 
 def test_numbers_that_cannot_be_told_are_null():
     assert outcomes.finite(math.nan) is None and outcomes.finite(0.5) == 0.5
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Results as `stepcoder evaluate --out` leaves them."""
+
+    def folder(name, passed, **about):
+        path = tmp_path / name
+        path.mkdir(parents=True)
+        rows = "\n".join(map(json.dumps, rows_of(passed)))
+        (path / "results.jsonl").write_text(rows)
+        known = {"sampling": {"temperature": 0.0}, "max_completion_length": 96}
+        (path / "results.json").write_text(json.dumps(known | about))
+        return str(path)
+
+    return folder
+
+
+def refuse(capsys, *argv):
+    assert main(["compare", *argv]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    return error
+
+
+def test_columns_are_named_after_what_was_given(folder, capsys):
+    one, two = folder("ppo/results", A), folder("grpo/results", B)
+    assert main(["compare", one, two]) == 0
+    head = next(line for line in capsys.readouterr().out.splitlines() if "change" in line)
+    assert "| ppo/results | grpo/results |" in head
+    assert main(["compare", one, folder("sft", B)]) == 0
+    assert "| results | sft |" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"sampling": {"temperature": 0.8}}, "sampling.temperature is 0.0 in"),
+        ({"max_completion_length": 512}, "max_completion_length is 96 in"),
+        ({"problems_sha256": "b"}, "problems_sha256 is a in"),
+    ],
+)
+def test_unlike_decoding_is_refused_unless_told(folder, capsys, about, words):
+    one, two = folder("one", A, problems_sha256="a"), folder("two", B, **about)
+    error = refuse(capsys, one, two)
+    assert words in error and "--unlike" in error
+    assert main(["compare", one, two, "--unlike"]) == 0
+
+
+def test_a_run_is_greedy_and_has_lengths_of_its_own(folder, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    sections = {"sampling": {"max_completion_length": 64}}
+    (run / "config.json").write_text(json.dumps({"config": sections}))
+    drawn = folder("drawn", A)
+    assert "run that has no results yet: after.json" in refuse(capsys, str(run), drawn)
+    (run / "after.json").write_text(json.dumps([[t, "easy", "pass"] for t in A]))
+    assert "max_completion_length is 64" in refuse(capsys, str(run), drawn)
+    sampled = folder("sampled", A, sampling={"temperature": 0.8}, max_completion_length=64)
+    assert "sampling.temperature is 0.0" in refuse(capsys, str(run), sampled)
+    assert main(["compare", str(run), folder("same", A, max_completion_length=64)]) == 0

@@ -8,9 +8,11 @@ import pickle
 import typing
 
 import pytest
+from run_kit import HERE
 
 from stepcoder_jax import config as c
 from stepcoder_jax import rules
+from stepcoder_jax.__main__ import parse_config
 from stepcoder_jax.config import PATHS, Config, ConfigError
 
 
@@ -216,3 +218,32 @@ def test_every_choice_is_held():
     config.cccs.enabled = "no"  # type: ignore[assignment]
     with pytest.raises(ConfigError, match=r"^cccs.enabled: expected a value of type bool"):
         config.validate()
+
+
+def test_a_files_paths_mean_the_same_from_another_folder(tmp_path, monkeypatch):
+    config = Config()
+    config.data.path, config.data.test = "mine.json", "sets/x:test"
+    config.model.checkpoint, config.run.folder = "builtin", str(tmp_path / "run")
+    config.sft.samples, config.execution.python = ("a.jsonl",), "python3.12"
+    monkeypatch.chdir(tmp_path)
+    tree = json.loads(json.dumps(config.to_dict()))
+    monkeypatch.chdir("/")
+    read = Config.from_dict(tree)
+    assert read.data.path == str(tmp_path / "mine.json")
+    assert read.data.test == str(tmp_path / "sets/x:test") and read.data.validation == ""
+    assert read.sft.samples == (str(tmp_path / "a.jsonl"),)
+    assert (read.model.checkpoint, read.execution.python) == ("builtin", "python3.12")
+    assert json.loads(json.dumps(read.to_dict())) == tree  # nothing moves twice
+    assert config.data.path == "mine.json"
+
+
+def test_the_context_length_is_the_checkpoints(tmp_path):
+    shape = {"model_type": "llama", "vocab_size": 640, "hidden_size": 8}
+    shape |= {"intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    shape |= {"max_position_embeddings": 5000, "rms_norm_eps": 1e-6}
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    argv = [HERE, "--model.checkpoint", str(tmp_path)]
+    config = parse_config("train", [*argv, "--prompt.max_prompt_length", "4000"])
+    assert config.model.max_positions == 5000
+    with pytest.raises(ConfigError, match=r"at most model\.max_positions=5000"):
+        parse_config("train", [*argv, "--prompt.max_prompt_length", "5000"])

@@ -5,12 +5,14 @@ import json
 import pytest
 from run_kit import get_config
 
-from stepcoder_jax import measure, outcomes, run_folder, sources
+from stepcoder_jax import measure, outcomes, restore, run_folder, sources
 from stepcoder_jax.__main__ import main
-from stepcoder_jax.config import ConfigError
+from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data import generated
+from stepcoder_jax.data.problems import read_any
 from stepcoder_jax.drawing import Truncation
 from stepcoder_jax.execution import Pool
+from stepcoder_jax.prompts import prompt_ids
 from stepcoder_jax.records import InputError, Mode, Problem, Program, Report, Verdict
 
 FILES = {"results.jsonl", "results.json", "results.md", "samples.jsonl"}
@@ -91,8 +93,8 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path):
     measure.check_out(str(tmp_path))
     measure.check_out(str(tmp_path / "new"))
     (tmp_path / "mine").write_text("")
-    for out in (tmp_path, tmp_path / "mine"):
-        with pytest.raises(ConfigError, match=r"--out: .* not empty"):
+    for out, why in ((tmp_path, "not empty"), (tmp_path / "mine", "is a file")):
+        with pytest.raises(ConfigError, match=f"--out: .* {why}"):
             measure.check_out(str(out))
 
 
@@ -109,6 +111,9 @@ def run(tmp_path_factory):
     opened.save_reference(config, tokenizer)
     generated.write(generated.load("validation")[:6], folder / "problems.json")
     return folder
+
+
+ROOM = ["--max-prompt-length", "1000", "--max-completion-length", "100"]
 
 
 def evaluate(run, out, *flags):
@@ -209,3 +214,63 @@ def test_a_stopped_evaluation_keeps_its_rows(run, tmp_path, monkeypatch, capsys)
     assert len(read(tmp_path / "out" / "results.jsonl")) == 2
     assert evaluate(run, tmp_path / "out") == 2  # and they are not overwritten
     assert "not empty" in capsys.readouterr().err
+
+
+def test_any_model_folder_is_evaluated_and_long_prompts_are_left_out(run, capsys):
+    """The reference below a run is asked as in the run: the same programs come out."""
+    model, out = str(run / "run" / "reference"), run / "folder"
+    command = ["evaluate", model, "--problems", str(run / "problems.json")]
+    problems, _ = read_any(str(run / "problems.json"), strict=True)
+    tasks = measure.whole_tasks(problems)
+    tokenizer = sources.load_tokenizer(get_config().model)
+    sizes = [len(prompt_ids(t, tokenizer, get_config().prompt)) for t in tasks]
+    most = min(sizes)
+    lengths = ["--max-prompt-length", str(most), "--max-completion-length", "64"]
+    assert main([*command, *lengths, "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    tree = json.loads((out / "results.json").read_text())
+    assert (tree["template"], tree["max_prompt_length"]) == ("plain", most)
+    assert tree["max_completion_length"] == 64 and tree["model"] == "model folder"
+    left_out, rows = tree["left_out"], read(out / "results.jsonl")
+    assert left_out == [t.problem.id for t, size in zip(tasks, sizes) if size > most]
+    assert 0 < len(left_out) < 6 and len(rows) == 6 - len(left_out)
+    assert not {row["task_id"] for row in rows} & set(left_out)
+    assert f"({len(left_out)} left out: too long prompts)" in said.out
+    assert (
+        f"left out: {len(left_out)} of 6 problems have prompts of more than {most}"
+        in said.err
+    )
+    assert all(name in said.err for name in left_out)
+    assert main([*command, *lengths, "--strict"]) == 2
+    assert "raise --max-prompt-length" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ([], "--problems: builtin is a model folder, which has no problems"),
+        (["--problems", "3"], "how many are shown is --count of `stepcoder sample`"),
+        (["--problems", "builtin", "--before"], "--before: builtin is a model folder"),
+        (["--problems", "builtin", "--max-prompt-length", "1024"], "expected 1 to 1023"),
+        (
+            ["--problems", "builtin", *ROOM],
+            "--max-prompt-length: 1000 and --max-completion-length 100 are more than",
+        ),
+    ],
+)
+@pytest.mark.parametrize("command", ["evaluate", "sample"])
+def test_flags_that_a_model_folder_cannot_take(command, flags, words, capsys):
+    assert main([command, "builtin", *flags]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+
+
+def test_lengths_make_room_for_each_other():
+    def lengths(**flags):
+        config = Config()
+        restore.Asked(**flags).apply(config)
+        return config.prompt.max_prompt_length, config.sampling.max_completion_length
+
+    assert lengths(max_prompt_length=300) == (300, 724)  # of 1024 positions
+    assert lengths(max_completion_length=24) == (1000, 24)
+    assert lengths(max_prompt_length=30, max_completion_length=40) == (30, 40)

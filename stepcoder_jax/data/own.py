@@ -24,6 +24,7 @@ they are kept as `metadata` of the problem, and go where it goes.
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import math
 from collections.abc import Iterable
@@ -33,6 +34,7 @@ from typing import Any
 from stepcoder_jax.data import rows
 from stepcoder_jax.data.literals import source_of
 from stepcoder_jax.data.rows import DataError, require, require_text, say
+from stepcoder_jax.execution import values
 from stepcoder_jax.records import Mode, Problem, TestCase
 
 MARKS = {"statement", "mode", "tests"}  # fields that no other format has
@@ -185,6 +187,16 @@ def _dump_test(test: TestCase, mode: Mode) -> dict[str, Any]:
         return {"inputs": test.inputs, "expected": test.expected}
     arguments = [dump_value(value) for value in test.inputs]
     return {"inputs": arguments, "expected": dump_value(test.expected)}
+
+
+def digest_tests(problems: Iterable[Problem]) -> str:
+    """SHA-256 of what judges an answer: ids, statements, starter code and tests."""
+    total = hashlib.sha256()
+    for problem in problems:
+        tests = [(test.inputs, test.expected) for test in problem.tests]
+        about = (problem.id, problem.statement, problem.starter_code, problem.entry_point)
+        total.update(values.encode((*about, str(problem.mode), tests)) + b"\n")
+    return total.hexdigest()
 
 
 def write(problems: Iterable[Problem], path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import time
@@ -89,7 +90,11 @@ def judge_check(program: Seen, check: Seen) -> tuple[TestResult, str]:
     if refused is not None:
         return refused
     judgement = _broken(program) or _broken(check) or _read_check(check.parts["result"])
-    return _result(program, judgement), judgement.why
+    result = _result(program, judgement)
+    if judgement.verdict is Verdict.WRONG:  # what the test code said, not the program
+        said = check.parts["err"][-check.kept :].decode("utf-8", "replace")
+        result = dataclasses.replace(result, stderr=said)
+    return result, judgement.why
 
 
 def _read_check(note: bytes) -> Judgement:
