@@ -13,8 +13,8 @@ from pathlib import Path
 from stepcoder_jax import hf_config, hf_folder
 from stepcoder_jax.config import Config, ConfigError, is_url
 from stepcoder_jax.data.problems import FOLDERS, WANTED
+from stepcoder_jax.hf_config import BUILTIN
 
-BUILTIN = "builtin"
 NEW_RUN = "add --run.resume to go on with the run in it, or choose another --run.folder"
 _URL_FLAGS = ("--execution.url",)  # all other flags that could hold one take paths
 

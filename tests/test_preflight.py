@@ -7,7 +7,7 @@ import shutil
 import pytest
 from run_kit import get_config
 
-from stepcoder_jax import __main__, hf_folder, preflight, sources
+from stepcoder_jax import __main__, hf_config, hf_folder, preflight
 from stepcoder_jax.__main__ import main
 from stepcoder_jax.config import ConfigError
 from stepcoder_jax.hf_config import WeightsError
@@ -17,7 +17,7 @@ from stepcoder_jax.hf_config import WeightsError
 def model(tmp_path):
     """A copy of the shipped model's folder."""
     folder = tmp_path / "model"
-    shutil.copytree(sources.WARM_START, folder)
+    shutil.copytree(hf_config.WARM_START, folder)
     return folder
 
 
