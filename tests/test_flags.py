@@ -35,6 +35,7 @@ FLAGS = {
     "jobs": ("number", "short for execution.workers"),
     "timeout": ("number", "short for execution.cpu_seconds, whatever was measured"),
     "min-level": ("number", "short for execution.min_level"),
+    "unlike": ("switch", "compare what was decoded in different ways"),
     "common": ("switch", "compare on the problems that all have"),
     "tokenizer": ("text", "a tokenizer's folder, as in model.tokenizer"),
     "coverage": ("switch", "run canonical solutions and note what tests execute"),
