@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from stepcoder_jax import preflight
 from stepcoder_jax.config import ExecutionConfig, ModelConfig
 from stepcoder_jax.data import built_set, curation, curation_report, generated, stats
 from stepcoder_jax.data.curation import BenchmarkOverlap, Finding, Reason, Thresholds
@@ -158,6 +159,7 @@ def _settings(
 
 def show_stats(options: StatsOptions) -> int:
     """`stepcoder data stats`; returns the exit code."""
+    preflight.check_tokenizer("--tokenizer", options.tokenizer)
     problems, complaints = _read(options.file, options.strict, options.execution)
     units: dict[str, stats.Measure] = {"characters": len}
     if options.tokenizer:
@@ -292,6 +294,10 @@ def build(options: BuildOptions) -> int:
     files = options.files()
     if not files:
         raise InputError("expected a problem file of a split, as in --train FILE; got none")
+    if Path(options.folder).exists():
+        preflight.require_folder("FOLDER", options.folder)
+    for split, file in files.items():
+        preflight.require_problems(f"--{split}", file)
     out = curation_report.read_left_out(options.report, files) if options.report else {}
     logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of what is not there yet
     where = built_set.build(options.folder, files, leave_out=out, strict=options.strict)

@@ -47,13 +47,16 @@ def check_config(config: Config) -> None:
         folder = require_folder("model.checkpoint", model.checkpoint)
         hf_config.read_shape(folder)
         hf_folder.find_weights(folder)
-    name = model.tokenizer or model.checkpoint
-    if name not in ("", BUILTIN):
-        kind = "model.tokenizer"
-        hf_folder.require_tokenizer(kind, require_folder(kind, name))
+    check_tokenizer("model.tokenizer", model.tokenizer or model.checkpoint)
     python = config.execution.python
     if python and shutil.which(python) is None:
         raise ConfigError(f"execution.python: {python} is no program that can be run")
+
+
+def check_tokenizer(name: str, path: str) -> None:
+    """Refuse a tokenizer that is not there; "" is none."""
+    if path not in ("", BUILTIN):
+        hf_folder.require_tokenizer(name, require_folder(name, path))
 
 
 def require_problems(name: str, path: str) -> None:

@@ -182,11 +182,11 @@ class Folder:
     def read_config(self) -> dict[str, Any]:
         """The config that the run here was started with, as nested dicts."""
         try:
-            return json.loads(self.config_file.read_text())["config"]
-        except (OSError, ValueError, KeyError) as error:
+            return dict(json.loads(self.config_file.read_text())["config"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"run.folder: {self.path} holds no run (no readable {self.config_name}); "
-                "check the path, or leave out --run.resume"
+                f"{self.path} holds no run (no readable {self.config_name}); check the "
+                "path; a new run starts there without --run.resume"
             ) from error
 
 

@@ -189,7 +189,7 @@ def test_bad_flags_and_files(files, tmp_path, capsys):
     has(refuse(capsys, "data", "check", good, "--drop", "x"), "--drop", "near_duplicate")
     has(refuse(capsys, "data", "check", good, "--test", "nowhere"), "nowhere")
     has(refuse(capsys, "data", "stats", tmp_path), tmp_path, "is a folder")
-    has(refuse(capsys, "data", "stats", good, "--tokenizer", "no"), "model.tokenizer", "no")
+    has(refuse(capsys, "data", "stats", good, "--tokenizer", "no"), "--tokenizer: no")
     has(refuse(capsys, "data", "build", tmp_path / "set"), "--train FILE")
     has(refuse(capsys, "data"), "generate, stats, check, build")
     has(refuse(capsys, "data", "stat", good), "'stat'", "stepcoder data stats FILE")

@@ -149,3 +149,28 @@ def test_other_faults_keep_their_traceback(monkeypatch):
     monkeypatch.setitem(__main__.COMMANDS, "judge", fail)
     with pytest.raises(OSError, match="the disk is broken"):
         main(["judge", "x"])
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("evaluate run", "run holds no run (no readable config.json)"),
+        ("export run --out new", "run holds no run (no readable config.json)"),
+        ("export file --out new", "file holds no run"),
+        ("data build file --train set", "FOLDER: file is a file; expected a folder"),
+        ("data build new --train nowhere", "--train: nowhere does not exist; expected"),
+        ("data stats set --tokenizer file", "--tokenizer: file is a file; expected a"),
+        ("data stats set --tokenizer run", "--tokenizer: no tokenizer.json in run"),
+    ],
+)
+def test_what_other_commands_refuse_at_once(capsys, tmp_path, monkeypatch, command, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "set").write_text("[{}]")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("[1]")  # JSON, but no object
+    assert main(command.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert said in captured.err
+    assert not (tmp_path / "new").exists()
