@@ -16,6 +16,7 @@ import tyro
 from stepcoder_jax import preflight
 from stepcoder_jax.config import ExecutionConfig, ModelConfig
 from stepcoder_jax.data import built_set, curation, curation_report, generated, stats
+from stepcoder_jax.data.build import build_set
 from stepcoder_jax.data.curation import BenchmarkOverlap, Finding, Reason, Thresholds
 from stepcoder_jax.data.problems import digest, read_any
 from stepcoder_jax.data.solutions import run_solutions, run_twice
@@ -300,7 +301,7 @@ def build(options: BuildOptions) -> int:
         preflight.require_problems(f"--{split}", file)
     out = curation_report.read_left_out(options.report, files) if options.report else {}
     logging.getLogger("absl").setLevel(logging.ERROR)  # it warns of what is not there yet
-    where = built_set.build(options.folder, files, leave_out=out, strict=options.strict)
+    where = build_set(options.folder, files, leave_out=out, strict=options.strict)
     sources = built_set.read_metadata(str(where))["sources"]
     bad = 0
     for split, about in sources.items():

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from stepcoder_jax.models.policy import Head
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -25,13 +27,6 @@ if TYPE_CHECKING:
 # 1.3B model holds for as many tokens. Wide enough for matrix units.
 CHUNK = 4096
 LOWEST = -1e30  # below any logit, and finite: -inf - -inf is no number
-
-
-class Head(NamedTuple):
-    """The matrix from hidden states to logits."""
-
-    kernel: Any  # [H, V], or [V, H] where tied
-    tied: bool  # it is the embedding
 
 
 class Scoring(NamedTuple):

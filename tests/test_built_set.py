@@ -14,6 +14,7 @@ from stepcoder_jax import sources
 from stepcoder_jax.config import Config
 from stepcoder_jax.data import built_set, generated, own
 from stepcoder_jax.data.apps_plus_builder import AppsPlus, find_files
+from stepcoder_jax.data.build import build_set
 from stepcoder_jax.data.problems import digest, read_any
 from stepcoder_jax.data.rows import DataError
 from stepcoder_jax.records import Mode, Problem, TestCase
@@ -54,7 +55,7 @@ def files(problems, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def built(files, tmp_path_factory):
-    return built_set.build(str(tmp_path_factory.mktemp("built")), files)
+    return build_set(str(tmp_path_factory.mktemp("built")), files)
 
 
 def test_all_that_was_written_is_read_in_its_order(built, problems):
@@ -95,19 +96,19 @@ def test_metadata(built, files):
 def test_a_data_set_is_not_overwritten(built, files):
     before = digest(str(built))
     with pytest.raises(DataError, match=r"FOLDER: .* is built already; give a new folder"):
-        built_set.build(str(built.parent.parent), {"train": files["test"]})
+        build_set(str(built.parent.parent), {"train": files["test"]})
     assert digest(str(built)) == before
 
 
 def test_a_folder_that_cannot_be_written(files, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(DataError, match=r"FOLDER: .* cannot be written"):
-        built_set.build(str(tmp_path / "file" / "x"), files)
+        build_set(str(tmp_path / "file" / "x"), files)
 
 
 @pytest.mark.parametrize("damage", ["change", "cut", "remove", "forget"])
 def test_damage_is_named(files, tmp_path, damage):
-    where = built_set.build(str(tmp_path), {"train": files["test"]})
+    where = build_set(str(tmp_path), {"train": files["test"]})
     (shard,) = where.glob("apps_plus-*")
     data = shard.read_bytes()
     if damage == "change":
@@ -125,7 +126,7 @@ def test_damage_is_named(files, tmp_path, damage):
 def test_what_is_left_out_and_bad_rows_are_counted(files, problems, tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(f"{{}}\n{Path(files['train']).read_text()}")
-    where = built_set.build(
+    where = build_set(
         str(tmp_path), {"train": str(path)}, leave_out={"train": {"m", "code", "other"}}
     )
     assert list(built_set.open_split(str(where), "train")) == problems[:-2]
@@ -133,10 +134,10 @@ def test_what_is_left_out_and_bad_rows_are_counted(files, problems, tmp_path):
     assert about["left_out"] == 2
     assert about["bad_rows"] == ["line 1: field mode: expected str, but it is missing"]
     with pytest.raises(DataError, match=r"rows.jsonl: line 1: field mode"):
-        built_set.build(str(tmp_path / "strict"), {"train": str(path)}, strict=True)
+        build_set(str(tmp_path / "strict"), {"train": str(path)}, strict=True)
     everything = {problem.id for problem in problems}
     with pytest.raises(DataError, match=r"train: .* has no problem to store"):
-        built_set.build(
+        build_set(
             str(tmp_path / "none"), {"train": str(path)}, leave_out={"train": everything}
         )
     assert not list((tmp_path / "none").rglob("dataset_info.json"))
@@ -146,7 +147,7 @@ def test_text_that_utf8_cannot_say(tmp_path):
     path = tmp_path / "half.jsonl"
     own.write([dataclasses.replace(MAIN, statement="a\ud800")], path)
     with pytest.raises(DataError, match=r"problem 'm': field statement: half a character"):
-        built_set.build(str(tmp_path), {"train": str(path)})
+        build_set(str(tmp_path), {"train": str(path)})
 
 
 TFDS_BUILD = """
@@ -211,14 +212,14 @@ def test_files_of_the_manual_folder(tmp_path):
 
 def test_the_genuine_file_is_built_and_read(tmp_path):
     path = str(need_data("apps_plus/problems.json"))
-    where = built_set.build(str(tmp_path), {"train": path})
+    where = build_set(str(tmp_path), {"train": path})
     assert read_any(f"{where}:train", strict=True)[0] == read_any(path, strict=True)[0]
 
 
 def test_cpu_limits_of_a_split_are_measured_once_and_kept_beside_it(tmp_path, monkeypatch):
     problems = generated.generate("train", 2, (2, 2, 2))
     own.write(problems, tmp_path / "train.jsonl")
-    where = built_set.build(str(tmp_path), {"train": str(tmp_path / "train.jsonl")})
+    where = build_set(str(tmp_path), {"train": str(tmp_path / "train.jsonl")})
     config = Config()
     config.data.path = f"{where}:train"
     read = sources.load_problems(config.data, "train")

@@ -6,6 +6,7 @@ import pytest
 
 from stepcoder_jax import cccs
 from stepcoder_jax.data import built_set, generated, own
+from stepcoder_jax.data.build import build_set
 from stepcoder_jax.data.pipeline import ProblemStream, epoch_order
 from stepcoder_jax.records import InputError
 
@@ -87,7 +88,7 @@ def test_what_cannot_be_a_stream(size, index, count):
 def test_a_built_split_is_a_source(tmp_path):
     problems = generated.generate("train", 2, (4, 4, 4))
     own.write(problems, tmp_path / "train.jsonl")
-    where = built_set.build(str(tmp_path), {"train": str(tmp_path / "train.jsonl")})
+    where = build_set(str(tmp_path), {"train": str(tmp_path / "train.jsonl")})
     stream = ProblemStream(built_set.open_split(str(where), "train"), 5)
     order = [*epoch_order(12, 5, 0), *epoch_order(12, 5, 1)]
     assert take(stream, 24) == [problems[row] for row in order]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from stepcoder_jax import vocabulary
-from stepcoder_jax.vocabulary import Head, Scoring
+from stepcoder_jax.models.policy import Head
+from stepcoder_jax.vocabulary import Scoring
 
 B, T, H, V = 2, 3, 8, 46
 TEMPERATURE = 0.7

@@ -36,6 +36,7 @@ def write_problems(path: Path, count: int) -> None:
 def run_step(step: str, folder: Path) -> int:
     """One step; returns how many problems it was about."""
     from stepcoder_jax.data import built_set
+    from stepcoder_jax.data.build import build_set
     from stepcoder_jax.data.pipeline import ProblemStream
     from stepcoder_jax.data.problems import read_any
 
@@ -44,7 +45,7 @@ def run_step(step: str, folder: Path) -> int:
         return len(read_any(lines, strict=True)[0])
     if step == "build":
         shutil.rmtree(folder / "set", ignore_errors=True)
-        built_set.build(str(folder / "set"), {"train": lines})
+        build_set(str(folder / "set"), {"train": lines})
         return built_set.read_metadata(where)["sources"]["train"]["left_out"]
     split = built_set.open_split(where, "train")
     if step == "verify and open":

@@ -1,15 +1,15 @@
 """The TFDS builder `apps_plus`: problem files of any format as an ArrayRecord data set.
 
 From Python `AppsPlus(files={"train": "train.json", ...}, data_dir=...)`, which
-`built_set.build` does; from the shell, with `train`, `validation` and `test` files in a
+`build.build_set` does; from the shell, with `train`, `validation` and `test` files in a
 folder (any of them, any format that `read_any` knows, ending in .json, .jsonl or .jsonl.gz;
 or folders of APPS problems):
 
   tfds build stepcoder_jax/data/apps_plus_builder.py --manual_dir FOLDER --data_dir OUT
 
-A row has a problem's fields as text. Tests are texts too, JSON as in a file of our own
-(own.py). The rows of a split stay in their file's order; the metadata has the digests of
-the files, of the rows and of the shards. Nothing here needs TensorFlow.
+What a row is says built_set.py, which reads it again. The rows of a split stay in their
+file's order; the metadata has the digests of the files, of the rows and of the shards.
+Nothing here needs TensorFlow.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from stepcoder_jax.data import own
+from stepcoder_jax.data.built_set import TEXTS, to_example
 from stepcoder_jax.data.problems import digest, read_any
 from stepcoder_jax.data.rows import DataError
 from stepcoder_jax.execution.limits import digest_file
-from stepcoder_jax.records import Mode, Problem
+from stepcoder_jax.records import Problem
 
 SPLITS = ("train", "validation", "test")
 FORMAT = "array_record"
 _SUFFIXES = (".json", ".jsonl", ".jsonl.gz", "")
-_TEXTS = ("id", "statement", "starter_code", "solution", "difficulty")
 
 
 class AppsPlus(tfds.core.GeneratorBasedBuilder):
@@ -66,7 +66,7 @@ class AppsPlus(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
-        features: dict[str, Any] = dict.fromkeys(_TEXTS, text)
+        features: dict[str, Any] = dict.fromkeys(TEXTS, text)
         features |= {"entry_point": text, "mode": text, "cpu_seconds": np.float64}
         features["metadata"] = text
         features["tests"] = tfds.features.Sequence({"inputs": text, "expected": text})
@@ -138,50 +138,3 @@ def find_files(folder: Path) -> dict[str, str]:
             "behind it, found none of them"
         )
     return found
-
-
-def to_example(problem: Problem) -> dict[str, Any]:
-    """A row of the data set; DataError for text that UTF-8 cannot say."""
-    row = own.to_row(problem)
-    example = {name: _text(problem, name, row[name]) for name in _TEXTS}
-    return example | {
-        "entry_point": problem.entry_point or "",
-        "mode": str(problem.mode),
-        "cpu_seconds": problem.cpu_seconds or 0.0,
-        "metadata": json.dumps(dict(problem.metadata)),
-        "tests": [
-            {name: json.dumps(value) for name, value in test.items()}
-            for test in row["tests"]
-        ],
-    }
-
-
-def _text(problem: Problem, field: str, text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"problem {problem.id!r}: field {field}: half a character pair at "
-            f"{error.start}, which UTF-8 cannot say; mend the row"
-        ) from None
-
-
-def from_example(example: Mapping[str, Any]) -> Problem:
-    """The problem of a row; to_example's inverse."""
-    texts = {name: example[name].decode() for name in _TEXTS}
-    tests = example["tests"]
-    about = json.loads(example.get("metadata", b"{}"))  # older sets have none
-    row = (
-        about
-        | texts
-        | {
-            "entry_point": example["entry_point"].decode() or None,
-            "mode": Mode(example["mode"].decode()),
-            "cpu_seconds": float(example["cpu_seconds"]) or None,
-            "tests": [
-                {"inputs": json.loads(given), "expected": json.loads(wanted)}
-                for given, wanted in zip(tests["inputs"], tests["expected"])
-            ],
-        }
-    )
-    return own.read_row(row)

@@ -1,45 +1,24 @@
-"""Building the ArrayRecord data set and reading it again, row by row or as a sequence."""
+"""The ArrayRecord data set read again, row by row or as a sequence, and what a row is.
+
+A row has a problem's fields as text. Tests are texts too, JSON as in a file of our own
+(own.py).
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from stepcoder_jax.data import own
 from stepcoder_jax.data.rows import DataError
 from stepcoder_jax.execution.limits import digest_file
-from stepcoder_jax.records import Problem
+from stepcoder_jax.records import Mode, Problem
 
 MEND = "build it again with `stepcoder data build`"
-
-
-def build(
-    folder: str,
-    files: Mapping[str, str],
-    *,
-    leave_out: Mapping[str, Collection[str]] | None = None,
-    strict: bool = False,
-) -> Path:
-    """Write `files` (by split) below `folder`; return where: FOLDER/apps_plus/1.0.0.
-
-    DataError when there is a data set already, when a split has no problem, and for what
-    `read_any` refuses. All or nothing: a build that fails leaves no data set.
-    """
-    from stepcoder_jax.data.apps_plus_builder import AppsPlus
-
-    try:
-        builder = AppsPlus(files=files, leave_out=leave_out, strict=strict, data_dir=folder)
-        if builder.is_prepared():
-            raise DataError(
-                f"FOLDER: {builder.data_dir} is built already; give a new folder or remove "
-                "it"
-            )
-        builder.download_and_prepare()
-    except OSError as error:
-        raise DataError(f"FOLDER: {folder} cannot be written: {error.strerror}") from None
-    return Path(builder.data_dir)
+TEXTS = ("id", "statement", "starter_code", "solution", "difficulty")
 
 
 def read_metadata(folder: str) -> dict[str, Any]:
@@ -79,8 +58,6 @@ class BuiltSplit(Sequence[Problem]):
     def __getitem__(self, index: slice) -> list[Problem]: ...
 
     def __getitem__(self, index: int | slice) -> Problem | list[Problem]:
-        from stepcoder_jax.data.apps_plus_builder import from_example
-
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
@@ -101,3 +78,50 @@ def open_split(folder: str, split: str) -> BuiltSplit:
         there = ", ".join(sorted(builder.info.splits))
         raise DataError(f"{folder}: has no split {split!r}, but {there}")
     return BuiltSplit(builder.as_data_source(split))
+
+
+def to_example(problem: Problem) -> dict[str, Any]:
+    """A row of the data set; DataError for text that UTF-8 cannot say."""
+    row = own.to_row(problem)
+    example = {name: _text(problem, name, row[name]) for name in TEXTS}
+    return example | {
+        "entry_point": problem.entry_point or "",
+        "mode": str(problem.mode),
+        "cpu_seconds": problem.cpu_seconds or 0.0,
+        "metadata": json.dumps(dict(problem.metadata)),
+        "tests": [
+            {name: json.dumps(value) for name, value in test.items()}
+            for test in row["tests"]
+        ],
+    }
+
+
+def _text(problem: Problem, field: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"problem {problem.id!r}: field {field}: half a character pair at "
+            f"{error.start}, which UTF-8 cannot say; mend the row"
+        ) from None
+
+
+def from_example(example: Mapping[str, Any]) -> Problem:
+    """The problem of a row; to_example's inverse."""
+    texts = {name: example[name].decode() for name in TEXTS}
+    tests = example["tests"]
+    about = json.loads(example.get("metadata", b"{}"))  # older sets have none
+    row = (
+        about
+        | texts
+        | {
+            "entry_point": example["entry_point"].decode() or None,
+            "mode": Mode(example["mode"].decode()),
+            "cpu_seconds": float(example["cpu_seconds"]) or None,
+            "tests": [
+                {"inputs": json.loads(given), "expected": json.loads(wanted)}
+                for given, wanted in zip(tests["inputs"], tests["expected"])
+            ],
+        }
+    )
+    return own.read_row(row)

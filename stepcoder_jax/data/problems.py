@@ -13,6 +13,7 @@ from types import ModuleType
 from stepcoder_jax.data import (
     apps,
     apps_plus,
+    built_set,
     evalplus,
     humaneval,
     livecodebench,
@@ -55,8 +56,6 @@ def read_any(
     """
     built = split_built(path)
     if built is not None:
-        from stepcoder_jax.data import built_set
-
         return list(built_set.open_split(*built)), []
     if not Path(path).is_dir():
         rest = iter_rows(path, WANTED)

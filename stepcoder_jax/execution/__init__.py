@@ -6,14 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from stepcoder_jax.execution.opening import open_pool as open_pool
     from stepcoder_jax.execution.pool import Pool as Pool
-    from stepcoder_jax.execution.pool import open_pool as open_pool
     from stepcoder_jax.execution.settings import PoolSettings as PoolSettings
     from stepcoder_jax.execution.settings import SandboxError as SandboxError
 
 _HOMES = {
     "Pool": "pool",
-    "open_pool": "pool",
+    "open_pool": "opening",
     "PoolSettings": "settings",
     "SandboxError": "settings",
 }

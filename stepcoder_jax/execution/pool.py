@@ -314,15 +314,6 @@ class Pool:
         return verdicts.infra_report(tests, message)
 
 
-def open_pool(settings: PoolSettings) -> Pool:
-    """The pool of `settings.backend`; SandboxError when it cannot be had."""
-    if settings.backend == "http":
-        from stepcoder_jax.execution.remote import RemotePool  # which is a Pool itself
-
-        return RemotePool(settings)
-    return Pool(settings)
-
-
 def _drain(jobs: queue.SimpleQueue[Job | None]) -> Iterator[Job]:
     while True:
         try:

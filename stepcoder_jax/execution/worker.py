@@ -119,7 +119,8 @@ def _start_again() -> None:
 
     The address space is laid out around that limit when a program starts.
     """
-    from stepcoder_jax.execution.layout import find_layout  # loads too much for below
+    # loads too much for below
+    from stepcoder_jax.execution.layout import find_layout
 
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     soft = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)

@@ -8,19 +8,25 @@ float32 whatever the activations' dtype.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from stepcoder_jax.models import lora
 from stepcoder_jax.models.transformer import Trunk
-from stepcoder_jax.vocabulary import Head
 
 if TYPE_CHECKING:
     from stepcoder_jax.config import ModelConfig
 
 Params = Any
+
+
+class Head(NamedTuple):
+    """The matrix from hidden states to logits."""
+
+    kernel: Any  # [H, V], or [V, H] where tied
+    tied: bool  # it is the embedding
 
 
 def init_params(config: ModelConfig, key: jax.Array) -> Params:
