@@ -106,9 +106,9 @@ def fill_in(argv: list[str], flag: str, value: str) -> list[str]:
 
 def parse_config(command: str, argv: list[str]) -> Config:
     """EXPERIMENT and its overrides -> a validated Config."""
-    from stepcoder_jax import hf_config
     from stepcoder_jax.config import Config, ConfigError
-    from stepcoder_jax.experiment import load_experiment
+    from stepcoder_jax.models import hf_config
+    from stepcoder_jax.runs.experiment import load_experiment
 
     if not argv or argv[0].startswith("-"):
         if {"-h", "--help"} & set(argv):  # the flags with the config's own defaults
@@ -131,7 +131,7 @@ def parse_config(command: str, argv: list[str]) -> Config:
 
 def prepare(command: str, argv: list[str]) -> Config:
     """As `parse_config`; its files are looked at, and then JAX starts."""
-    from stepcoder_jax import preflight
+    from stepcoder_jax.runs.disk import preflight
 
     config = parse_config(command, argv)
     preflight.check_config(config)
@@ -141,7 +141,7 @@ def prepare(command: str, argv: list[str]) -> Config:
 
 def start_devices() -> None:
     """Load JAX, and refuse a machine without the devices that were asked for."""
-    from stepcoder_jax import sharding
+    from stepcoder_jax.devices import sharding
 
     sharding.join_hosts()
 
@@ -155,7 +155,7 @@ def run_train(argv: list[str]) -> int:
 
 def run_sft(argv: list[str]) -> int:
     config = prepare("sft", argv)
-    from stepcoder_jax import sft
+    from stepcoder_jax.commands import sft
 
     return sft.run(config)
 
@@ -195,7 +195,7 @@ def run_parser(command: str, splits: tuple[str, ...], split: str) -> Parser:
 
 def take_asked(given: argparse.Namespace) -> dict[str, Any]:
     """The flags as keywords, those of `restore.Asked` as one of them."""
-    from stepcoder_jax.restore import Asked
+    from stepcoder_jax.runs.restore import Asked
 
     flags = vars(given)
     asked = Asked(**{name: flags.pop(name) for name in Asked._fields})
@@ -234,9 +234,9 @@ def run_evaluate(argv: list[str]) -> int:
     )
     given = parser.parse_args(argv)
     start_devices()
-    from stepcoder_jax import measure
+    from stepcoder_jax.commands import evaluate
 
-    return measure.evaluate_run(measure.Wanted(**take_asked(given)))
+    return evaluate.evaluate_run(evaluate.Wanted(**take_asked(given)))
 
 
 def run_sample(argv: list[str]) -> int:
@@ -244,9 +244,9 @@ def run_sample(argv: list[str]) -> int:
     parser.add_argument("--count", type=int, default=4, help="how many problems")
     given = parser.parse_args(argv)
     start_devices()
-    from stepcoder_jax import show
+    from stepcoder_jax.commands import sample
 
-    return show.sample_run(show.Wanted(**take_asked(given)))
+    return sample.sample_run(sample.Wanted(**take_asked(given)))
 
 
 def run_export(argv: list[str]) -> int:
@@ -263,21 +263,21 @@ def run_export(argv: list[str]) -> int:
     )
     given = parser.parse_args(argv)
     start_devices()
-    from stepcoder_jax import export
+    from stepcoder_jax.commands import export
 
     return export.export_run(given.run, given.step, given.to, given.dtype)
 
 
 def run_judge(argv: list[str]) -> int:
-    from stepcoder_jax import judge, samples
+    from stepcoder_jax.commands import judge, judge_samples
 
     options = parse_flags(judge.JudgeOptions, argv, "stepcoder judge", None)
-    run = samples.judge_samples if options.problems else judge.judge_file
+    run = judge_samples.judge_samples if options.problems else judge.judge_file
     return run(options)
 
 
 def run_compare(argv: list[str]) -> int:
-    from stepcoder_jax import compare
+    from stepcoder_jax.commands import compare
 
     return compare.compare(
         parse_flags(compare.CompareOptions, argv, "stepcoder compare", None)
@@ -285,7 +285,7 @@ def run_compare(argv: list[str]) -> int:
 
 
 def run_data(argv: list[str]) -> int:
-    from stepcoder_jax import data_commands
+    from stepcoder_jax.commands import data
     from stepcoder_jax.config import ConfigError
 
     verb = argv[0] if argv else ""
@@ -294,18 +294,18 @@ def run_data(argv: list[str]) -> int:
         print("\n".join(line for line in lines if line.startswith("  stepcoder data ")))
         print("\n`stepcoder data VERB --help` has all flags of each")
         raise SystemExit(0)
-    if verb not in data_commands.VERBS:
+    if verb not in data.VERBS:
         raise ConfigError(
-            f"expected one of {', '.join(data_commands.VERBS)} first, as in `stepcoder "
+            f"expected one of {', '.join(data.VERBS)} first, as in `stepcoder "
             f"data stats FILE`; got {verb!r}"
         )
-    kind, run = data_commands.VERBS[verb]
+    kind, run = data.VERBS[verb]
     return run(parse_flags(kind, argv[1:], f"stepcoder data {verb}", None))
 
 
 def run_doctor(argv: list[str]) -> int:
     Parser(prog="stepcoder doctor").parse_args(argv)
-    from stepcoder_jax import doctor
+    from stepcoder_jax.commands import doctor
 
     return doctor.doctor()
 
@@ -344,8 +344,8 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
-    from stepcoder_jax.preflight import refuse_urls
     from stepcoder_jax.records import InputError
+    from stepcoder_jax.runs.disk.preflight import refuse_urls
 
     try:
         refuse_urls(argv[1:])

@@ -14,34 +14,26 @@ import jax
 import numpy as np
 from absl import logging as orbax_logging
 
-from stepcoder_jax import (
-    cccs,
-    checkpoint,
-    curves,
-    diagnosis,
-    generate,
-    iteration_metrics,
-    problem_set,
-    rewards,
-    sharding,
-    slots,
-    sources,
-    summary,
-)
-from stepcoder_jax.cccs import CurriculumState
 from stepcoder_jax.config import Config, ConfigError
-from stepcoder_jax.data.generated import Split
-from stepcoder_jax.evaluate import grade, pass_rate, scores, unmeasured, whole_tasks
+from stepcoder_jax.data.generated.benchmark import Split
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool, PoolSettings, open_pool
-from stepcoder_jax.generate import Coder
-from stepcoder_jax.interrupt import Interrupt, Stopped
-from stepcoder_jax.logger import METRICS, Logger, read_metrics, to_json
+from stepcoder_jax.feedback import cccs, rewards
+from stepcoder_jax.feedback.cccs import CurriculumState
 from stepcoder_jax.progress import StepProgress, describe_iteration
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout, TrainState
 from stepcoder_jax.records import Problem, Program, Report, Task
-from stepcoder_jax.run_folder import RunFolder, versions
-from stepcoder_jax.steps import Steps
-from stepcoder_jax.summary import Graded
+from stepcoder_jax.results import curves, diagnosis, summary
+from stepcoder_jax.results.logger import METRICS, Logger, read_metrics, to_json
+from stepcoder_jax.results.summary import Graded
+from stepcoder_jax.runs import generate, iteration_metrics, problem_set
+from stepcoder_jax.runs.disk import checkpoint, sources
+from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped
+from stepcoder_jax.runs.disk.run_folder import RunFolder, versions
+from stepcoder_jax.runs.generate import Coder
+from stepcoder_jax.runs.greedy import grade, pass_rate, scores, unmeasured, whole_tasks
+from stepcoder_jax.sampling import slots
 
 # sysexits.h, EX_UNAVAILABLE: what the run needs, a judge that works, is not there
 JUDGE_FAILS = 69

@@ -16,7 +16,7 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Two processes end together when the files that take longest begin first.
 LONG = (
     *("train", "sft", "notebook", "grpo", "sharding", "ppo", "one_pass"),
-    *("export", "restore", "sft_step", "coverage"),
+    *("export", "restore", "coverage"),
 )
 
 

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from stepcoder_jax import config as settings
-from stepcoder_jax import sampling, slots
-from stepcoder_jax.drawing import Truncation
 from stepcoder_jax.models import decoding, policy
 from stepcoder_jax.models.transformer import LayerCache
 from stepcoder_jax.pytrees import Feedback, PromptBatch, Rollout
+from stepcoder_jax.sampling import chunks as sampling
+from stepcoder_jax.sampling import slots
+from stepcoder_jax.sampling.drawing import Truncation
 
 ROWS, PROMPT, COLUMNS = 16, 12, 10  # B, P, T
 EOS = 1

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from stepcoder_jax import config as c
-from stepcoder_jax import restore
 from stepcoder_jax.__main__ import main
-from stepcoder_jax.logger import read_metrics
-from stepcoder_jax.run_folder import RunFolder
+from stepcoder_jax.results.logger import read_metrics
+from stepcoder_jax.runs import restore
+from stepcoder_jax.runs.disk.run_folder import RunFolder
 
 STEPS = 4
 HERE = str(Path(__file__))

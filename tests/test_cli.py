@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from run_kit import HERE, get_config
 
-from stepcoder_jax import run_folder, sources
 from stepcoder_jax.__main__ import COMMANDS, USAGE, main
+from stepcoder_jax.runs.disk import run_folder, sources
+from tests.run_kit import HERE, get_config
 
 ROW = {
     "prompt": "p",

@@ -8,12 +8,12 @@ import pickle
 import typing
 
 import pytest
-from run_kit import HERE
 
 from stepcoder_jax import config as c
 from stepcoder_jax import rules
 from stepcoder_jax.__main__ import parse_config
 from stepcoder_jax.config import PATHS, Config, ConfigError
+from tests.run_kit import HERE
 
 
 def test_the_defaults_are_the_papers():

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from execution_kit import need_data
 
 from stepcoder_jax.__main__ import main, parse_config
-from stepcoder_jax.experiment import load_experiment
-from stepcoder_jax.logger import read_metrics
+from stepcoder_jax.results.logger import read_metrics
+from stepcoder_jax.runs.experiment import load_experiment
+from tests.execution.kit import need_data
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))

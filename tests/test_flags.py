@@ -6,8 +6,9 @@ import typing
 
 import pytest
 
-from stepcoder_jax import __main__, compare, data_commands, judge
+from stepcoder_jax import __main__
 from stepcoder_jax.__main__ import COMMANDS, Parser, hyphenate
+from stepcoder_jax.commands import compare, data, judge
 from stepcoder_jax.config import Config
 
 # What every flag means, whichever command has it: its kind, and its one meaning. Dotted
@@ -51,7 +52,7 @@ FLAGS = {
 OPTIONS = {
     "judge": judge.JudgeOptions,
     "compare": compare.CompareOptions,
-    **{f"data {verb}": kind for verb, (kind, _) in data_commands.VERBS.items()},
+    **{f"data {verb}": kind for verb, (kind, _) in data.VERBS.items()},
 }
 PARSED = ("evaluate", "sample", "export", "doctor")
 

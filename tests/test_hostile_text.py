@@ -4,14 +4,17 @@ import importlib.util
 from pathlib import Path
 
 import pytest
-from execution_kit import judge, make_settings
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stepcoder_jax import fgo, logger, prompts, report, syntax, taxonomy
+from stepcoder_jax import syntax
 from stepcoder_jax.config import FGOConfig
-from stepcoder_jax.execution import Pool, grading
+from stepcoder_jax.execution import Pool
+from stepcoder_jax.execution.judging import grading
+from stepcoder_jax.feedback import fgo, prompts
 from stepcoder_jax.records import Mode, Program, Report, Verdict
+from stepcoder_jax.results import logger, report, taxonomy
+from tests.execution.kit import judge, make_settings
 
 BENCHMARK = Path(__file__).parents[1] / "experiments" / "benchmarks" / "hostile_text.py"
 MOST = 8  # a text of four times the length; linear is 4, quadratic 16

@@ -12,11 +12,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import sft_kit
-from run_kit import HERE, metrics_of, rollouts_of, saved
 
-from stepcoder_jax import sharding, weights
-from stepcoder_jax.data import generated
+from stepcoder_jax.data.generated import benchmark
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.models import weights
+from tests.commands import sft_kit
+from tests.run_kit import HERE, metrics_of, rollouts_of, saved
 
 SCRIPT = Path(__file__).with_name("two_hosts.py")
 PLAIN = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
@@ -100,7 +101,7 @@ def test_a_run_on_two_hosts_is_that_of_one_host_with_two_devices(tmp_path):
     assert rollouts_of(two) == rollouts_of(one)
     assert_close(metrics_of(two), metrics_of(one))
     assert saved(two, 4)[2]["step"] == 4
-    generated.write(generated.load("test")[:8], tmp_path / "problems.json")
+    benchmark.write(benchmark.load("test")[:8], tmp_path / "problems.json")
     measured = ("--problems", str(tmp_path / "problems.json"), "--samples-per-problem", "4")
     command = ("-m", "stepcoder_jax", "evaluate", str(two), *measured, "--out")
     run_on_one_host(*command, str(tmp_path / "by_one"))

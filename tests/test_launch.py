@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from stepcoder_jax.__main__ import parse_config
-from stepcoder_jax.preflight import refuse_urls
+from stepcoder_jax.runs.disk.preflight import refuse_urls
 
 LAUNCH = Path(__file__).parent.parent / "launch"
 SCRIPTS = sorted(LAUNCH.glob("*.sh"))

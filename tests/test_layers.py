@@ -1,4 +1,4 @@
-"""Who may import whom, as a table checked by parsing; and other rules of the house."""
+"""Who may import whom, a table of folders checked by parsing; other rules of the house."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,42 +18,95 @@ from stepcoder_jax import config
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "stepcoder_jax"
 
-LEAVES = {"records", "pytrees", "config", "rules", "syntax"}
-LEARNING = {"models", "drawing", "sampling", "slots"}
-LEARNING |= {"advantages", "losses", "batching", "updates", "ppo", "grpo"}
-LEARNING |= {"vocabulary", "optimizers", "quantized_adam", "sft_step"}
-FEEDBACK = {"cccs", "prompts", "fgo", "painting", "evidence", "rewards", "sft_rows"}
-PICTURES = {"logger", "curves", "report", "summary", "diagnosis"}
-SCORES = {"estimates", "taxonomy", "outcomes"}
-DEVICE = {"sharding", "hf_config", "hf_folder", "weights", "checkpoint", "seals", "steps"}
-ARRAYS = {"jax", "flax", "optax", "numpy"}
+ARRAYS = ("jax", "flax", "optax", "numpy")
+LEAVES = ("records", "pytrees", "config")
+JUDGE = tuple(
+    f"execution/{room}" for room in ("sandbox", "crossing", "worker", "judging", "pool")
+)
+MOST_FILES = 14  # of a folder
 
 
-class Layer(typing.NamedTuple):
-    """What the files of a layer may import when they run."""
+class Room(typing.NamedTuple):
+    """What the files of a folder may import when they run."""
 
-    files: set[str]  # modules of the package, or folders
-    inside: set[str]  # what they may import of the package
-    outside: set[str]  # and of others, beside the standard library
+    inside: tuple[str, ...]  # rooms of the package, beside itself
+    outside: tuple[str, ...] | None  # beside the standard library; None: anything
 
 
-# Files in no layer join the sides (train, evaluate, sft, judge ...): anything is open to
-# them, and no layer may import them.
-LAYERS = {
-    "leaves": Layer(LEAVES - {"config"}, {"records"}, set()),
-    # its error is an InputError, and the judge, which stands alone, has defaults of its own
-    "config": Layer({"config"}, {"records", "rules", "execution"}, set()),
-    "learning": Layer(LEARNING, LEARNING | {"pytrees", "config"}, ARRAYS),
-    "feedback": Layer(FEEDBACK, FEEDBACK | LEAVES, {"numpy"}),
-    "execution": Layer({"execution"}, {"execution", "records", "syntax"}, set()),
-    "pictures": Layer(PICTURES, PICTURES | LEAVES, {"numpy", "matplotlib", "tensorboardX"}),
-    "scores": Layer(SCORES, SCORES | {"records"}, {"numpy"}),
-    "device": Layer(
-        DEVICE,
-        DEVICE | LEARNING | LEAVES,
-        ARRAYS | {"orbax", "safetensors", "ml_dtypes"},
+# A folder is a layer, and a file at the top is a room of its own. A room may import those
+# that stand before it and that it names, so no import can go uphill.
+ROOMS = {
+    "records": Room((), ()),
+    "pytrees": Room((), ()),
+    "syntax": Room(("records",), ()),
+    "progress": Room((), ("tqdm",)),
+    # the one file that stands for itself: the judge is whole without the trainer's knobs
+    "execution/settings": Room(("records",), ()),
+    "rules": Room((), ()),
+    "config": Room(("records", "rules", "execution/settings"), ()),
+    "models": Room(
+        ("config", "records"), ("jax", "flax", "numpy", "safetensors", "ml_dtypes")
+    ),
+    "learning": Room(("models", "pytrees"), ARRAYS),
+    "sampling": Room(("models", "pytrees"), ARRAYS),
+    "feedback": Room((*LEAVES, "syntax"), ("numpy",)),
+    "execution/sandbox": Room((), ()),
+    "execution/crossing": Room((), ()),
+    "execution/worker": Room(JUDGE[:2], ()),
+    "execution/judging": Room((*JUDGE[1:3], "execution/settings", "records"), ()),
+    "execution/pool": Room((JUDGE[0], *JUDGE[2:4], "execution/settings", "records"), ()),
+    "execution/remote": Room((*JUDGE, "execution/settings", "records", "syntax"), ()),
+    "execution": Room(
+        ("execution/pool", "execution/remote", "execution/settings", "records"), ()
+    ),
+    "data/formats": Room(
+        ("records", "execution", "execution/crossing"), ("tensorflow_datasets",)
+    ),
+    "data/evalplus": Room(
+        ("data/formats", "execution", "execution/crossing", "records"), ("tqdm",)
+    ),
+    "data": Room(
+        ("data/formats", "data/evalplus", "execution", "records"),
+        ("tokenizers", "transformers"),
+    ),
+    "data/generated": Room(("records",), ("numpy",)),
+    "data/curation": Room(
+        (
+            *("data", "data/formats", "execution", "execution/judging", "feedback"),
+            *("records", "progress", "syntax"),
+        ),
+        ("numpy",),
+    ),
+    "data/building": Room(
+        ("data", "data/formats", "execution", "feedback", "records"),
+        ("numpy", "tensorflow_datasets", "grain"),
+    ),
+    "results": Room(("config", "records"), ("numpy", "matplotlib", "tensorboardX")),
+    "devices": Room(("learning", "sampling", "models", "records", "pytrees"), ARRAYS),
+    "runs/disk": Room(
+        (
+            *("devices", "results", "data", "data/generated", "execution"),
+            *("feedback", "models", "progress", *LEAVES),
+        ),
+        (*ARRAYS, "orbax", "transformers", "tqdm"),
+    ),
+    "runs": Room(
+        (
+            *("runs/disk", "data/formats"),
+            *("devices", "results", "data/generated", "execution"),
+            *("feedback", "learning", "sampling", "models", "progress", *LEAVES),
+        ),
+        (*ARRAYS, "orbax", "transformers", "tqdm"),
     ),
 }
+# These join the sides: all rooms of the table are open to them, and the later to none.
+ROOMS["train"] = Room(tuple(ROOMS), None)
+ROOMS["commands"] = Room(tuple(room for room in ROOMS if room != "train"), None)
+ROOMS["__main__"] = Room(
+    ("train", "commands", "runs", "runs/disk", "devices", "models", "config", "records"),
+    None,
+)
+ROOMS["__init__"] = Room((), ())
 HEAVY = {
     "transformers",
     "tokenizers",
@@ -64,10 +118,7 @@ HEAVY = {
     "torch",
 }
 # The builder is a class of the library, and nothing imports the file that does not build.
-BY_NATURE = {"data/apps_plus_builder.py": "tensorflow_datasets"}
-NATURES = tuple(
-    f"stepcoder_jax.{file.removesuffix('.py').replace('/', '.')}" for file in BY_NATURE
-)
+BY_NATURE = {"data/building/apps_plus_builder.py": "tensorflow_datasets"}
 
 
 class Import(typing.NamedTuple):
@@ -80,6 +131,11 @@ class Import(typing.NamedTuple):
 
 def is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
 
 
 def imports_of(source: str) -> list[Import]:
@@ -96,66 +152,108 @@ def imports_of(source: str) -> list[Import]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"line {node.lineno}: imports are absolute"
             base = node.module or ""
-            names = [f"{base}.{alias.name}" for alias in node.names]
-            inside = names if base in ("stepcoder_jax", "stepcoder_jax.data") else [base]
-            found.extend(Import(name, node.lineno, at_top) for name in inside)
+            for alias in node.names:
+                whole = f"{base}.{alias.name}"
+                inner = base.startswith("stepcoder_jax") and is_module(whole)
+                found.append(Import(whole if inner else base, node.lineno, at_top))
         is_function = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
         for child in ast.iter_child_nodes(node):
             visit(child, at_top and not is_function)
 
     visit(ast.parse(source), True)
-    return found
+    return list(dict.fromkeys(found))
 
 
-def complaints(layer: Layer, source: str, file: str) -> list[str]:
-    """Return what a source of this layer imports and may not."""
-    wrong = []
+def room_of(parts: tuple[str, ...]) -> str:
+    """Return the room of a file of the package: its folder, or itself at the top.
+
+    `parts` is its path below the package, without `.py`; a folder stands for its face.
+    """
+    path = "/".join(parts)
+    if path in ROOMS:
+        return path
+    return "/".join(parts[:-1]) if len(parts) > 1 else path
+
+
+def rooms_imported(source: str) -> Iterator[tuple[str, str, int]]:
+    """Yield (room, module, line) of each import inside of the package."""
     for name, line, _ in imports_of(source):
-        parts = name.split(".")
-        if parts[0] == "stepcoder_jax":
-            allowed = len(parts) > 1 and parts[1] in layer.inside
-        else:
-            allowed = parts[0] in layer.outside or parts[0] in sys.stdlib_module_names
-        if not allowed:
-            wrong.append(f"{file}:{line} imports {name}")
-    return wrong
+        first, *parts = name.split(".")
+        if first == "stepcoder_jax":
+            yield room_of(tuple(parts) or ("__init__",)), name, line
+
+
+def complaints(room: str, source: str, file: str) -> list[str]:
+    """Return what a source of this room imports and may not."""
+    allowed = ROOMS[room]
+    wrong = [
+        f"{file}:{line} imports {name}"
+        for other, name, line in rooms_imported(source)
+        if other != room and other not in allowed.inside
+    ]
+    if allowed.outside is None:
+        return wrong
+    known = {"stepcoder_jax", *allowed.outside, *sys.stdlib_module_names}
+    return wrong + [
+        f"{file}:{line} imports {name}"
+        for name, line, _ in imports_of(source)
+        if name.split(".")[0] not in known
+    ]
 
 
 def package_files() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
-def module_of(path: Path) -> str:
-    """Return the module or folder of the package that a file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def parts_of(path: Path) -> tuple[str, ...]:
+    """Return the path of a file below the package; a folder's `__init__` is the folder."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts
 
 
-@pytest.mark.parametrize("name", LAYERS)
-def test_layer_imports_only_what_it_may(name):
-    layer = LAYERS[name]
-    files = [path for path in package_files() if module_of(path) in layer.files]
+def files_of(*rooms: str) -> list[Path]:
+    return [path for path in package_files() if room_of(parts_of(path)) in rooms]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_it_may(room):
     wrong = [
         found
-        for path in files
-        for found in complaints(layer, path.read_text(), str(path.relative_to(ROOT)))
+        for path in files_of(room)
+        for found in complaints(room, path.read_text(), str(path.relative_to(ROOT)))
     ]
-    assert files and not wrong, "\n".join(wrong)
+    assert files_of(room) and not wrong, "\n".join(wrong)
 
 
-def test_every_module_of_the_table_exists():
-    known = {module_of(path) for path in package_files()}
-    assert not {file for layer in LAYERS.values() for file in layer.files} - known
+def test_the_table_has_every_room_and_goes_downwards():
+    assert {room_of(parts_of(path)) for path in package_files()} == set(ROOMS)
+    rooms = list(ROOMS)
+    for place, (room, allowed) in enumerate(ROOMS.items()):
+        assert set(allowed.inside) <= set(rooms[:place]), room
 
 
-def test_only_main_imports_the_command_line_and_the_loop():
-    wrong = [
-        f"{path.relative_to(ROOT)}:{line} imports {name}"
-        for path in package_files()
-        for name, line, _ in imports_of(path.read_text())
-        if name.startswith(("stepcoder_jax.__main__", "stepcoder_jax.train"))
-        and path.name != "__main__.py"
-    ]
-    assert not wrong, "\n".join(wrong)
+def test_every_permission_of_the_table_is_used():
+    """What a room may import and does not is a door that nobody asked for."""
+    for room, allowed in ROOMS.items():
+        if allowed.outside is not None:
+            used = {
+                other
+                for path in files_of(room)
+                for other, _, _ in rooms_imported(path.read_text())
+            }
+            assert set(allowed.inside) <= used, (room, set(allowed.inside) - used)
+
+
+def test_a_folder_is_small_and_its_init_says_what_it_is():
+    """Nothing is exported again but the judge's face, and importing a folder is cheap."""
+    for folder in sorted({path.parent for path in package_files()}):
+        files = list(folder.glob("*.py"))
+        assert len(files) <= MOST_FILES, f"{folder} has {len(files)} files"
+        tree = ast.parse((folder / "__init__.py").read_text())
+        text = ast.get_docstring(tree) or ""
+        assert folder == PACKAGE or "\n\n" in text, f"{folder}: what lives there?"
+        allowed = {PACKAGE: 2, PACKAGE / "execution": len(tree.body)}.get(folder, 1)
+        assert len(tree.body) == allowed, f"{folder}/__init__.py does more than to tell"
 
 
 def test_main_loads_sub_commands_lazily():
@@ -163,28 +261,31 @@ def test_main_loads_sub_commands_lazily():
         f"__main__.py:{line} imports {name} before a sub-command is known"
         for name, line, at_top in imports_of((PACKAGE / "__main__.py").read_text())
         if at_top
-        and (name.split(".")[0] in ARRAYS | HEAVY or name.startswith("stepcoder_jax."))
+        and (name.split(".")[0] in {*ARRAYS, *HEAVY} or name.startswith("stepcoder_jax."))
         and name.split(".")[-1] not in LEAVES
     ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_heavy_libraries_load_where_they_are_used():
+    files = (file.removesuffix(".py").replace("/", ".") for file in BY_NATURE)
+    natures = tuple(f"stepcoder_jax.{file}" for file in files)
     wrong = [
         f"{path.relative_to(ROOT)}:{line} imports {name} with the file"
         for path in package_files()
         for name, line, at_top in imports_of(path.read_text())
         if at_top
-        and (name.split(".")[0] in HEAVY or name.startswith(NATURES))
+        and (name.split(".")[0] in HEAVY or name.startswith(natures))
         and name != BY_NATURE.get(str(path.relative_to(PACKAGE)))
     ]
     assert not wrong, "\n".join(wrong)
 
 
-def test_feedback_loads_without_jax():
-    names = ", ".join(sorted(FEEDBACK | LEAVES | PICTURES | SCORES))
+def test_feedback_and_results_load_without_jax():
+    files = files_of("records", "pytrees", "config", "feedback", "results")
+    names = ", ".join(".".join(("stepcoder_jax", *parts_of(path))) for path in files)
     code = (
-        f"import sys; from stepcoder_jax import {names}; "
+        f"import sys; import {names}; "
         "print(sorted({'jax', 'flax', 'optax', 'matplotlib'} & set(sys.modules)))"
     )
     run = subprocess.run(
@@ -313,25 +414,33 @@ def test_no_folder_of_ones_own_machine_is_named():
 def test_the_checks_see_what_they_look_for():
     """Each check on a source that breaks its rule."""
     bad = (
-        "import numpy as np, jax\nfrom stepcoder_jax import cccs, records\n"
+        "import numpy as np, jax\nfrom stepcoder_jax.feedback import cccs, nothing\n"
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import flax\n"
         "def f():\n    from stepcoder_jax.train import main\n    import matplotlib.pyplot\n"
+        "from stepcoder_jax.execution import Pool, settings\n"
     )
     assert [(found.name, found.at_top) for found in imports_of(bad)] == [
         ("numpy", True),
         ("jax", True),
-        ("stepcoder_jax.cccs", True),
-        ("stepcoder_jax.records", True),
+        ("stepcoder_jax.feedback.cccs", True),
+        ("stepcoder_jax.feedback", True),
         ("typing", True),
         ("stepcoder_jax.train", False),
         ("matplotlib.pyplot", False),
+        ("stepcoder_jax.execution", True),
+        ("stepcoder_jax.execution.settings", True),
     ]
-    assert complaints(LAYERS["feedback"], bad, "f.py") == [
-        "f.py:1 imports jax",
+    assert [room for room, _, _ in rooms_imported(bad)] == [
+        *("feedback", "feedback", "train", "execution", "execution/settings"),
+    ]
+    assert complaints("feedback", bad, "f.py") == [
         "f.py:7 imports stepcoder_jax.train",
+        "f.py:9 imports stepcoder_jax.execution",
+        "f.py:9 imports stepcoder_jax.execution.settings",
+        "f.py:1 imports jax",
         "f.py:8 imports matplotlib.pyplot",
     ]
-    assert len(complaints(LAYERS["leaves"], bad, "f.py")) == 5
+    assert len(complaints("records", bad, "f.py")) == 8
     read = fields_read(
         "def f(config: Config, reward: RewardConfig, c):\n"
         "    ppo = config.ppo\n"
@@ -353,7 +462,9 @@ def test_the_checks_see_what_they_look_for():
 
 
 def test_a_worker_of_the_judge_loads_no_more_than_its_children_use():
-    code = "import sys; from stepcoder_jax.execution import worker; print(*sys.modules)"
+    code = (
+        "import sys; from stepcoder_jax.execution.worker import worker; print(*sys.modules)"
+    )
     command = [sys.executable, "-S", "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     dear = {"threading", "pathlib", "dataclasses", "inspect", "stepcoder_jax.records"}

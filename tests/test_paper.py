@@ -11,12 +11,12 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
-from stepcoder_jax import sharding
 from stepcoder_jax.__main__ import parse_config
 from stepcoder_jax.config import ConfigError
-from stepcoder_jax.experiment import load_experiment
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices.steps import ALGORITHMS
 from stepcoder_jax.models import policy
-from stepcoder_jax.steps import ALGORITHMS
+from stepcoder_jax.runs.experiment import load_experiment
 
 ROOT = Path(__file__).parent.parent
 PAPER, SMALL = "experiments/paper.py", "experiments/paper_1b.py"

@@ -2,11 +2,13 @@
 
 import collections
 
-from stepcoder_jax import evaluate, judge, outcomes, summary
-from stepcoder_jax.data import stats
-from stepcoder_jax.outcomes import Outcome
+from stepcoder_jax.commands import judge
+from stepcoder_jax.data.curation import stats
 from stepcoder_jax.records import Mode, Problem, Report, Verdict, order_difficulties
-from stepcoder_jax.summary import Graded
+from stepcoder_jax.results import outcomes, summary
+from stepcoder_jax.results.outcomes import Outcome
+from stepcoder_jax.results.summary import Graded
+from stepcoder_jax.runs import greedy
 
 NATURAL = ["introductory", "interview", "competition", "easy", "medium", "hard"]
 NATURAL += ["800", "1200", "10000", "mine", "other", "unknown"]
@@ -20,7 +22,7 @@ def test_known_ones_then_numbers_then_others():
 
 def test_every_list_has_this_order():
     graded = [Graded(f"{name}/0", name, Verdict.PASS) for name in SHUFFLED]
-    rates = evaluate.scores(graded, "validation")
+    rates = greedy.scores(graded, "validation")
     assert [name.partition("_")[2] for name in rates][1:-1] == NATURAL
     table = summary.score_rows(graded, graded)
     assert [row[0].partition(", ")[2] for row in table][: len(NATURAL)] == NATURAL

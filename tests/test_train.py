@@ -13,16 +13,19 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from execution_kit import make_settings
-from run_kit import HERE, STEPS, metrics_of, rollouts_of, run_train, saved
 
-from stepcoder_jax import cccs, checkpoint, logger, prompts, rewards, sources, train
+from stepcoder_jax import train
 from stepcoder_jax.config import CCCSConfig, Config, FGOConfig, ModelConfig, RewardConfig
-from stepcoder_jax.data import generated
+from stepcoder_jax.data.generated import benchmark
 from stepcoder_jax.execution import Pool, PoolSettings, limits
+from stepcoder_jax.feedback import cccs, prompts, rewards
 from stepcoder_jax.pytrees import Rollout
 from stepcoder_jax.records import Mode, Problem, Task, TestCase, Verdict
-from stepcoder_jax.run_folder import PACKAGES, RunFolder
+from stepcoder_jax.results import logger
+from stepcoder_jax.runs.disk import checkpoint, sources
+from stepcoder_jax.runs.disk.run_folder import PACKAGES, RunFolder
+from tests.execution.kit import make_settings
+from tests.run_kit import HERE, STEPS, metrics_of, rollouts_of, run_train, saved
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -244,7 +247,7 @@ def check_rollout(row):
 def test_a_run_on_a_file_with_a_weakened_sandbox(tmp_path, monkeypatch, capfd):
     """Measured limits are the run's, and what programs could do is said at every step."""
     file, folder = tmp_path / "problems.json", tmp_path / "run"
-    generated.write(generated.generate("train", 0, (2, 2, 0)), file)
+    benchmark.write(benchmark.generate("train", 0, (2, 2, 0)), file)
     monkeypatch.setattr(train, "PoolSettings", partial(PoolSettings, without=("seccomp",)))
     flags = ["--data.path", str(file), "--run.total_steps", "2"]
     flags += ["--evaluation.test_problems", "0", "--evaluation.every", "0"]

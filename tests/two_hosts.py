@@ -5,8 +5,8 @@ import json
 import jax
 import numpy as np
 
-from stepcoder_jax import sharding
 from stepcoder_jax.config import MeshConfig
+from stepcoder_jax.devices import sharding
 from stepcoder_jax.pytrees import Feedback
 
 

@@ -30,9 +30,9 @@ import jax
 import numpy as np
 
 from stepcoder_jax import config as c
-from stepcoder_jax import sharding
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.pytrees import Feedback, PromptBatch, Rollout
-from stepcoder_jax.steps import Steps
 
 SHAPES = {
     "deepseek-1.3b": {"hidden_size": 2048, "intermediate_size": 5504, "num_layers": 24}

@@ -26,18 +26,19 @@ SEED = 7
 
 def write_problems(path: Path, count: int) -> None:
     """About `count` generated problems, of all difficulties alike."""
-    from stepcoder_jax.data import generated, own
+    from stepcoder_jax.data.formats import own
+    from stepcoder_jax.data.generated import benchmark
 
     third = count // 3
     sizes = (count - 2 * third, third, third)
-    own.write(generated.generate("sft", SEED, sizes), path)
+    own.write(benchmark.generate("sft", SEED, sizes), path)
 
 
 def run_step(step: str, folder: Path) -> int:
     """One step; returns how many problems it was about."""
-    from stepcoder_jax.data import built_set
-    from stepcoder_jax.data.build import build_set
-    from stepcoder_jax.data.pipeline import ProblemStream
+    from stepcoder_jax.data.building.build import build_set
+    from stepcoder_jax.data.building.pipeline import ProblemStream
+    from stepcoder_jax.data.formats import built_set
     from stepcoder_jax.data.problems import read_any
 
     lines, where = str(folder / "problems.jsonl"), str(folder / "set/apps_plus/1.0.0")

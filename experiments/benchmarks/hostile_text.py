@@ -20,9 +20,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from stepcoder_jax import evidence, fgo, painting, prompts, report, syntax, taxonomy
+from stepcoder_jax import syntax
 from stepcoder_jax.config import FGOConfig, ModelConfig
-from stepcoder_jax.execution import cache, grading, values, verdicts
+from stepcoder_jax.execution.crossing import values
+from stepcoder_jax.execution.judging import grading, verdicts
+from stepcoder_jax.execution.pool import cache
+from stepcoder_jax.feedback import evidence, fgo, painting, prompts
 from stepcoder_jax.records import (
     Mode,
     Position,
@@ -34,7 +37,8 @@ from stepcoder_jax.records import (
     TestResult,
     Verdict,
 )
-from stepcoder_jax.sources import load_tokenizer
+from stepcoder_jax.results import report, taxonomy
+from stepcoder_jax.runs.disk.sources import load_tokenizer
 
 SMALL = 10_000  # bytes
 ATOMS = [*"1+-.e'\"#:;()[]{}\n\\@ _x", "'''", "1.", "0x", "\\\n", "# : '\n", "é", "\x1b["]

@@ -46,7 +46,7 @@ ROOT = str(Path(__file__).parents[2])
 FORKER = """
 import gc, os, resource, sys
 sys.path.insert(0, sys.argv[1])
-from stepcoder_jax.execution import child, worker
+from stepcoder_jax.execution.worker import child, worker
 child.make_prelude(), child.make_modules()
 count, source = int(sys.argv[2]), sys.argv[3]
 answers = os.fdopen(os.dup(1), "w")

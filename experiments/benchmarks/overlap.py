@@ -23,13 +23,15 @@ from collections.abc import Iterator
 
 import jax
 
-from stepcoder_jax import generate, sharding, sources
 from stepcoder_jax.config import Config, PromptConfig
-from stepcoder_jax.evaluate import whole_tasks
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool, PoolSettings, open_pool
 from stepcoder_jax.records import Mode, Problem, Task, TestCase
-from stepcoder_jax.slots import Completion
-from stepcoder_jax.steps import Steps
+from stepcoder_jax.runs import generate
+from stepcoder_jax.runs.disk import sources
+from stepcoder_jax.runs.greedy import whole_tasks
+from stepcoder_jax.sampling.slots import Completion
 
 CPU_SECONDS = 1.0
 ENDLESS = "while True:\n    pass\n"

@@ -92,9 +92,10 @@ def run_ours(shape: dict, work: str, gate: Gate) -> None:
     import jax
     import numpy as np
 
-    from stepcoder_jax import sharding, slots
+    from stepcoder_jax.devices import sharding
+    from stepcoder_jax.devices.steps import Steps
     from stepcoder_jax.pytrees import Feedback, PromptBatch
-    from stepcoder_jax.steps import Steps
+    from stepcoder_jax.sampling import slots
 
     config = our_config(shape)
     tokens, ends = prompts_of(shape, work)

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from stepcoder_jax.logger import read_metrics
-from stepcoder_jax.run_folder import RunFolder
-from stepcoder_jax.summary import paired_difference
+from stepcoder_jax.results.logger import read_metrics
+from stepcoder_jax.results.summary import paired_difference
+from stepcoder_jax.runs.disk.run_folder import RunFolder
 
 PARTS = ("sample", "judge", "feedback", "experience", "update")
 HEADER = (

@@ -22,12 +22,14 @@ from typing import Any
 
 import jax
 
-from stepcoder_jax import sft_rows, sft_step, sources
-from stepcoder_jax.batching import ONE_DEVICE
 from stepcoder_jax.config import Config, ModelConfig
-from stepcoder_jax.data import generated
+from stepcoder_jax.data.generated import benchmark
+from stepcoder_jax.feedback import sft_rows
+from stepcoder_jax.feedback.sft_rows import Example, Group, make_batch
+from stepcoder_jax.learning import sft
+from stepcoder_jax.learning.batching import ONE_DEVICE
 from stepcoder_jax.models import policy
-from stepcoder_jax.sft_rows import Example, Group, make_batch
+from stepcoder_jax.runs.disk import sources
 
 BUCKETED = 0  # the packing of rows with one example each
 
@@ -66,8 +68,8 @@ class Way:
         rows = round(batch * mean / packing) if packing else batch
         self.size = self.config.sft.batch_size = max(1, rows)
         self.groups = sft_rows.epoch(examples, self.config.sft, seed=0, index=0)
-        optimizer = sft_step.make_optimizer(self.config.sft, 1000)
-        self.step = jax.jit(partial(sft_step.step, self.config, ONE_DEVICE, optimizer))
+        optimizer = sft.make_optimizer(self.config.sft, 1000)
+        self.step = jax.jit(partial(sft.step, self.config, ONE_DEVICE, optimizer))
         self.params = policy.init_params(base.model, jax.random.key(0))
         self.state = optimizer.init(self.params)
 
@@ -97,7 +99,7 @@ def main() -> None:
     args = options()
     config = make_config(args)
     tokenizer: Any = sources.load_tokenizer(ModelConfig(tokenizer="builtin"))
-    examples, _ = sft_rows.canonical(generated.load("sft"), tokenizer, config)
+    examples, _ = sft_rows.canonical(benchmark.load("sft"), tokenizer, config)
     lengths = [len(example.ids) for example in examples]
     print(
         f"{len(examples)} examples of {min(lengths)} to {max(lengths)} tokens, "

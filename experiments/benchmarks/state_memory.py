@@ -36,13 +36,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh
 
-from stepcoder_jax import sampling, sharding
 from stepcoder_jax.config import Config, ModelConfig
-from stepcoder_jax.drawing import Truncation
-from stepcoder_jax.experiment import load_experiment
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices.steps import ALGORITHMS, Steps
 from stepcoder_jax.models import decoding, lora, policy
 from stepcoder_jax.pytrees import Experience
-from stepcoder_jax.steps import ALGORITHMS, Steps
+from stepcoder_jax.runs.experiment import load_experiment
+from stepcoder_jax.sampling import chunks
+from stepcoder_jax.sampling.drawing import Truncation
 
 GIB = 2**30
 
@@ -118,10 +119,10 @@ def cache_bytes(config: Config, mesh: AbstractMesh) -> int:
     shards, ours = sharding.batch_shards(mesh), config.sampling
     slots = -(-(ours.slots or config.batch_size) // shards) * shards
     columns = config.prompt.max_prompt_length + ours.max_completion_length + ours.chunk
-    settings = sampling.SamplerSettings(
+    settings = chunks.SamplerSettings(
         Truncation(1.0), ours.max_completion_length, ours.chunk, (0,)
     )
-    make = functools.partial(sampling.empty_state, config.model, settings, slots, columns)
+    make = functools.partial(chunks.empty_state, config.model, settings, slots, columns)
     cache = jax.eval_shape(make).cache
     place = sharding.cache_sharding(mesh, config.model.num_kv_heads)
     return bytes_of(cache, jax.tree.map(lambda _: place, cache))

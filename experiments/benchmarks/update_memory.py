@@ -84,7 +84,7 @@ def naive_scores(head: Any, hidden: Any, chosen: Any, scoring: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
-    from stepcoder_jax.vocabulary import TokenScores
+    from stepcoder_jax.learning.vocabulary import TokenScores
 
     kernel = (head.kernel.T if head.tied else head.kernel).astype(hidden.dtype)
     logits = jnp.matmul(hidden, kernel, preferred_element_type=jnp.float32)
@@ -97,8 +97,8 @@ def measure(args: argparse.Namespace, way: str, batch: int, vocabulary: int) -> 
     """One point, in this process."""
     import jax
 
-    from stepcoder_jax import ppo
-    from stepcoder_jax.batching import ONE_DEVICE
+    from stepcoder_jax.learning import ppo
+    from stepcoder_jax.learning.batching import ONE_DEVICE
     from stepcoder_jax.models import lora, policy
 
     if way == "naive":

@@ -10,17 +10,17 @@ from itertools import chain
 from pathlib import Path
 from types import ModuleType
 
-from stepcoder_jax.data import (
+from stepcoder_jax.data.evalplus import evalplus
+from stepcoder_jax.data.formats import (
     apps,
     apps_plus,
     built_set,
-    evalplus,
     humaneval,
     livecodebench,
     mbpp,
     own,
 )
-from stepcoder_jax.data.rows import DataError, Row, collect, iter_rows, say
+from stepcoder_jax.data.formats.rows import DataError, Row, collect, iter_rows, say
 from stepcoder_jax.execution import PoolSettings
 from stepcoder_jax.execution.limits import digest_file
 from stepcoder_jax.records import Problem

@@ -1,4 +1,9 @@
-"""Running untrusted programs: standard library only, usable on its own."""
+"""Running untrusted programs: standard library only, usable on its own.
+
+Imports records alone. Who comes in takes the four names below; limits (CPU limits from
+reference solutions) is the one other door. Read settings and opening, then the rooms from
+below: sandbox/, crossing/, worker/, judging/, pool/, remote/.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from stepcoder_jax.execution.opening import open_pool as open_pool
-    from stepcoder_jax.execution.pool import Pool as Pool
-    from stepcoder_jax.execution.settings import PoolSettings as PoolSettings
-    from stepcoder_jax.execution.settings import SandboxError as SandboxError
+    from stepcoder_jax.execution.opening import open_pool
+    from stepcoder_jax.execution.pool.pool import Pool
+    from stepcoder_jax.execution.settings import PoolSettings, SandboxError
 
 _HOMES = {
-    "Pool": "pool",
+    "Pool": "pool.pool",
     "open_pool": "opening",
     "PoolSettings": "settings",
     "SandboxError": "settings",

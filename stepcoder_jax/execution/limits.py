@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from stepcoder_jax.execution.pool import Pool
+from stepcoder_jax.execution.pool.pool import Pool
 from stepcoder_jax.records import InputError, Mode, Problem, Program, TestResult
 
 Limits = dict[str, float | None]  # by problem id; None: the reference solution failed

@@ -1,0 +1,265 @@
+"""`stepcoder evaluate RUN`: samples of a run's model, judged and added up.
+
+--out DIR gets results.md and results.json, what they add up to; results.jsonl, one row per
+sample, as `stepcoder judge` writes it, for `stepcoder compare`; and samples.jsonl, the
+completions alone in HumanEval's convention, so that others can grade them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import jax
+
+from stepcoder_jax.commands.judge_samples import (
+    describe_outcome,
+    describe_report,
+    outcome_of,
+)
+from stepcoder_jax.config import Config, ConfigError
+from stepcoder_jax.data.formats import own
+from stepcoder_jax.data.generated.benchmark import Split
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.records import Problem, Program, Report, Task
+from stepcoder_jax.results import outcomes
+from stepcoder_jax.results.outcomes import Outcome, Scores
+from stepcoder_jax.runs import restore
+from stepcoder_jax.runs.disk import preflight
+from stepcoder_jax.runs.disk.run_folder import versions
+from stepcoder_jax.runs.generate import Coder, judge_stream
+from stepcoder_jax.runs.greedy import whole_tasks
+from stepcoder_jax.sampling.drawing import Truncation
+
+_EXIT_GOOD, _EXIT_INFRA, _EXIT_STOPPED = 0, 2, 130
+_WINDOW = 2048  # samples that are held at a time
+
+
+class Wanted(NamedTuple):
+    """The flags of `stepcoder evaluate`."""
+
+    run: str
+    split: Split
+    step: int | None
+    before: bool
+    problems: str  # a file; "": those of the split
+    samples: int
+    temperature: float | None
+    top_p: float | None
+    k: list[int]
+    seed: int
+    out: str
+    asked: restore.Asked = restore.Asked()
+
+
+class Plan(NamedTuple):
+    """How samples are drawn, and which pass@k they are for."""
+
+    samples: int
+    truncation: Truncation
+    ks: tuple[int, ...]
+    seed: int
+
+    def describe(self) -> str:
+        temperature, top_p, top_k, min_p = self.truncation
+        if temperature == 0:
+            return "greedy"
+        others = f", top-k {top_k}" * (top_k > 0) + f", min-p {min_p:g}" * (min_p > 0)
+        return (
+            f"{self.samples} samples each at temperature {temperature:g}, top-p {top_p:g}"
+            f"{others}, seed {self.seed}"
+        )
+
+
+class Sampled(NamedTuple):
+    """One sample, judged."""
+
+    outcome: Outcome
+    program: Program
+    report: Report
+
+    def row(self) -> dict[str, Any]:
+        """Its row of results."""
+        return (
+            {"task_id": self.outcome.task, "completion": completion_of(self.program)}
+            | describe_outcome(self.outcome)
+            | {"truncated": self.outcome.truncated}
+            | describe_report(self.report)
+        )
+
+
+def make_plan(wanted: Wanted, config: Config) -> Plan:
+    """What the flags ask for; ConfigError for what cannot work.
+
+    One sample is greedy unless a temperature is given; several take temperature and top-p
+    of the run where they are not given, top-k and min-p in any case.
+    """
+    own = config.sampling
+    if wanted.seed < 0:
+        raise ConfigError(f"--seed: expected 0 or more, got {wanted.seed}")
+    if wanted.samples < 1:
+        raise ConfigError(
+            f"--samples-per-problem: expected at least 1, got {wanted.samples}"
+        )
+    greedy = 0.0 if wanted.samples == 1 else own.temperature
+    temperature = greedy if wanted.temperature is None else wanted.temperature
+    if not 0 <= temperature < float("inf"):
+        raise ConfigError(f"--temperature: expected 0 or more, got {temperature}")
+    top_p = own.top_p if wanted.top_p is None else wanted.top_p
+    if not 0 < top_p <= 1:
+        raise ConfigError(f"--top-p: expected a share in (0, 1], got {top_p}")
+    if temperature == 0 and wanted.samples > 1:
+        raise ConfigError(
+            f"--temperature: {wanted.samples} greedy samples of a problem would be the "
+            "same; give more than 0, or --samples-per-problem 1"
+        )
+    if temperature == 0 and wanted.top_p is not None:
+        raise ConfigError("--top-p: a greedy sample draws nothing; add --temperature")
+    ks = outcomes.choose_ks({"each": wanted.samples}, wanted.k)
+    drawn = Truncation(temperature, top_p, own.top_k, own.min_p)
+    truncation = drawn if temperature else Truncation(0.0)
+    return Plan(wanted.samples, truncation, ks, wanted.seed)
+
+
+def evaluate_run(wanted: Wanted) -> int:
+    """`stepcoder evaluate`; returns the exit code: 2 while samples were not judged."""
+    sharding.join_hosts()
+    restore.check_problems(wanted.run, wanted.problems)
+    plan = make_plan(wanted, restore.read_config(wanted.run))
+    check_out(wanted.out)
+    place = (wanted.run, wanted.step, wanted.before)
+    opened = restore.opened(*place, coverage="none", asked=wanted.asked)
+    with opened as (config, coder, actor, label):
+        picked = restore.pick(
+            wanted.run, config, wanted.problems, wanted.split, None, coder.tokenizer
+        )
+        problems, source = picked.problems, picked.source
+        found: list[Outcome] = []
+        with open_rows(wanted.out) as keep:
+            try:
+                for sampled in sample_all(coder, actor, problems, plan, source):
+                    found.append(sampled.outcome)
+                    keep(sampled)
+            except KeyboardInterrupt:
+                total = len(problems) * plan.samples
+                kept = f", in {wanted.out}" if wanted.out else " and not kept"
+                print(f"stopped: {len(found)} of {total} samples were judged{kept}")
+                return _EXIT_STOPPED
+    scores = outcomes.score(found, plan.ks, plan.seed)
+    about = {
+        "run": wanted.run,
+        "model": label,
+        "problems": source,
+        "samples": plan.samples,
+        "problems_sha256": own.digest_tests(problems),
+        "left_out": picked.left_out,
+        "sampling": plan.truncation._asdict(),
+        "max_prompt_length": config.prompt.max_prompt_length,
+        "max_completion_length": config.sampling.max_completion_length,
+        "template": config.prompt.template,
+        "seed": plan.seed,
+    }
+    left_out = len(picked.left_out)
+    beside = f" ({left_out} left out: too long prompts)" * (left_out > 0)
+    text = (
+        f"{wanted.run}, {label}, {len(problems)} problems of {source}{beside}, "
+        f"{plan.describe()}\n\n{outcomes.describe(scores)}"
+    )
+    print(text)
+    write_summary(wanted.out, text, about, scores)
+    return _EXIT_INFRA if scores.infra else _EXIT_GOOD
+
+
+def sample_all(
+    coder: Coder, actor: Any, problems: Sequence[Problem], plan: Plan, label: str
+) -> Iterator[Sampled]:
+    """The judged samples of each problem, problem by problem.
+
+    A few thousand are drawn at a time; what a sample is does not depend on how many.
+    """
+    each = [task for task in whole_tasks(problems) for _ in range(plan.samples)]
+    for first in range(0, len(each), _WINDOW):
+        tasks = each[first : first + _WINDOW]
+        yield from sample_window(coder, actor, tasks, plan, first, label)
+
+
+def sample_window(
+    coder: Coder, actor: Any, tasks: Sequence[Task], plan: Plan, first: int, label: str
+) -> Iterator[Sampled]:
+    """A sample of each task, the first of them the `first` of all."""
+    batch = coder.encode(tasks, first)
+    stream = coder.steps.sample_many(
+        actor, batch, plan.truncation, plan.samples, plan.seed, coder.find_stop
+    )
+    judged = judge_stream(coder, tasks, stream, label)
+    for task, completion, program, report in zip(
+        tasks, judged.completions, judged.programs, judged.reports, strict=True
+    ):
+        outcome = outcome_of(task.problem, report, bool(completion.truncated))
+        yield Sampled(outcome, program, report)
+
+
+def completion_of(program: Program) -> str:
+    """What follows the problem's starter code, so that both together are the program.
+
+    The model saw the starter code with one newline at its end, whatever it has there.
+    """
+    text = program.source.encode()[program.generated_from :].decode()
+    starter = program.problem.starter_code
+    return text if not starter or starter.endswith("\n") else "\n" + text
+
+
+def check_out(out: str) -> None:
+    """ConfigError unless results can go there without overwriting anything."""
+    if out:
+        preflight.require_new_folder("--out", out)
+
+
+@contextlib.contextmanager
+def open_rows(out: str) -> Iterator[Any]:
+    """A function that keeps a judged sample in results.jsonl and samples.jsonl.
+
+    Lines leave our hands once written, so that a stopped evaluation has them. Without
+    `out`, and on processes other than the first, nothing is written.
+    """
+    if not out or jax.process_index():
+        yield lambda sampled: None
+        return
+    folder = Path(out)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            rows, completions = (
+                stack.enter_context(_open_new(folder / name))
+                for name in ("results.jsonl", "samples.jsonl")
+            )
+        except OSError as error:
+            raise ConfigError(
+                f"--out: {out}: cannot be written ({error.strerror})"
+            ) from error
+
+        def keep(sampled: Sampled) -> None:
+            row = sampled.row()
+            rows.write(json.dumps(row) + "\n")
+            sample = {name: row[name] for name in ("task_id", "completion")}
+            completions.write(json.dumps(sample) + "\n")
+
+        yield keep
+
+
+def _open_new(path: Path) -> TextIO:
+    return path.open("x", encoding="utf-8", buffering=1)
+
+
+def write_summary(out: str, text: str, about: dict[str, Any], scores: Scores) -> None:
+    """results.md and results.json."""
+    if not out or jax.process_index():
+        return
+    folder = Path(out)
+    tree = {**about, "scores": outcomes.as_json(scores), "versions": versions()}
+    (folder / "results.md").write_text(text + "\n", encoding="utf-8")
+    (folder / "results.json").write_text(json.dumps(tree, indent=2) + "\n")
+    print(f"results: {out}")

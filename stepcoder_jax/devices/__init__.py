@@ -1,0 +1,5 @@
+"""The mesh, and the jitted, donated, sharded programs of a run.
+
+Imports learning, sampling, models and the leaves; runs and commands come in by `Steps`.
+Read sharding (mesh, rules, the way in and out for arrays), then steps.
+"""

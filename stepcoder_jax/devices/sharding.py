@@ -1,0 +1,332 @@
+"""The device layout: one mesh, one table of rules, and the way in and out for arrays.
+
+The only file that spells axis names. Batches are split over data and fsdp; parameters over
+fsdp (their hidden axis) and tensor (heads, inner width, vocabulary).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
+
+from stepcoder_jax.learning.batching import Layout
+from stepcoder_jax.records import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stepcoder_jax.config import Config, MeshConfig
+
+P = PartitionSpec
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
+
+# Path of a parameter (its end, so that optimizer moments match too) -> axes. Every
+# parameter matches exactly one rule; there is no catch-all.
+RULES: tuple[tuple[str, PartitionSpec], ...] = (
+    (r"trunk/embed_tokens/embedding", P("tensor", "fsdp")),
+    (r"trunk/layers/(q|k|v|gate|up)_proj/kernel", P(None, "fsdp", "tensor")),
+    (r"trunk/layers/(o|down)_proj/kernel", P(None, "tensor", "fsdp")),
+    (r"trunk/layers/(q|k|v|gate|up)_proj/lora_a", P(None, "fsdp", None)),
+    (r"trunk/layers/(q|k|v|gate|up)_proj/lora_b", P(None, None, "tensor")),
+    (r"trunk/layers/(o|down)_proj/lora_a", P(None, "tensor", None)),
+    (r"trunk/layers/(o|down)_proj/lora_b", P(None, None, "fsdp")),
+    (r"trunk/layers/(q|k|v|up)_proj/bias", P(None, "tensor")),
+    (r"trunk/layers/(o|down)_proj/bias", P(None, None)),
+    (r"trunk/layers/\w+_(layernorm|norm)/(scale|bias)", P(None, None)),
+    (r"trunk/norm/(scale|bias)", P(None)),
+    (r"lm_head/kernel", P("fsdp", "tensor")),
+    (r"value_head/kernel", P("fsdp", None)),
+    (r"value_head/bias", P(None)),
+)
+
+
+# Set on each host of a run over several: "1", or ADDRESS:PORT,PROCESSES,INDEX.
+HOSTS_VARIABLE = "STEPCODER_DISTRIBUTED"
+
+
+class ShardingError(InputError):
+    """Sizes that do not fit the mesh; the message names the numbers and the field."""
+
+
+def join_hosts() -> None:
+    """Make this process one of a run over several hosts, where HOSTS_VARIABLE is set.
+
+    "1" leaves it to JAX to find the others, which it can on Cloud TPU slices and under
+    Slurm; elsewhere the address of process 0, their number and this one's index say it.
+    Raises ShardingError where that fails, and for a machine without the devices asked for.
+    """
+    said = os.environ.get(HOSTS_VARIABLE, "")
+    if said and not jax.distributed.is_initialized():
+        address, *numbers = said.split(",")
+        is_told = len(numbers) == 2 and all(number.isdecimal() for number in numbers)
+        if said != "1" and not is_told:
+            raise ShardingError(
+                f"{HOSTS_VARIABLE}: expected 1 or ADDRESS:PORT,PROCESSES,INDEX, got "
+                f"{said!r}"
+            )
+        # its notice handler would take SIGTERM away from `interrupt`
+        jax.config.update("jax_enable_preemption_service", False)
+        try:
+            if is_told:
+                jax.distributed.initialize(address, int(numbers[0]), int(numbers[1]))
+            else:
+                jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise ShardingError(
+                f"{HOSTS_VARIABLE}={said}: the hosts do not find each other "
+                f"({first_line(error)})"
+            ) from error
+    require_devices()
+
+
+def require_devices() -> None:
+    """Refuse a machine without the kind of device that JAX_PLATFORMS names first.
+
+    JAX itself ends in a traceback, or goes on with the next kind without a word.
+    """
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    mend = "install its driver and the extra of it (gpu, tpu), or set JAX_PLATFORMS=cpu"
+    try:
+        found = jax.default_backend()
+    except (RuntimeError, AssertionError) as error:  # the latter without its plug-in
+        raise ShardingError(
+            f"JAX_PLATFORMS={asked}: JAX finds no such device ({first_line(error)}); {mend}"
+        ) from error
+    first = asked.split(",")[0].strip()
+    if first and {"cuda": "gpu", "rocm": "gpu"}.get(first, first) != found:
+        raise ShardingError(
+            f"JAX_PLATFORMS={asked}: JAX finds no {first} device and would run on {found}; "
+            f"{mend}"
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, or else its kind."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def mesh_sizes(config: MeshConfig, count: int) -> tuple[int, ...]:
+    """Devices along each of AXES, of `count` in all; an axis of -1 takes what is left."""
+    sizes = [getattr(config, axis) for axis in AXES]
+    shown = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes))
+    if sizes.count(-1) > 1:
+        raise ShardingError(f"mesh {shown}: only one axis of mesh.* may be -1")
+    if any(size < 1 and size != -1 for size in sizes):
+        raise ShardingError(f"mesh {shown}: axes of mesh.* must be positive, or -1")
+    known = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes:
+        sizes[sizes.index(-1)] = count // known
+    if math.prod(sizes) != count:
+        raise ShardingError(
+            f"mesh {shown} needs a multiple of {known} devices and exactly their number, "
+            f"found {count}; change mesh.data, mesh.fsdp or mesh.tensor"
+        )
+    return tuple(sizes)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
+    """Lay `devices` out as data x fsdp x tensor; see `mesh_sizes`."""
+    sizes = mesh_sizes(config, len(devices))
+    return Mesh(np.asarray(devices).reshape(sizes), AXES)  # Auto axes
+
+
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
+    """Number of parts that a batch is split into."""
+    return math.prod(mesh.shape[axis] for axis in BATCH)
+
+
+def check_batch(config: Config, mesh: Mesh | AbstractMesh) -> None:
+    """Raise ShardingError unless every micro-batch divides over the mesh."""
+    ppo, sampling, shards = config.ppo, config.sampling, batch_shards(mesh)
+    parts = ppo.num_minibatches * ppo.num_micro_batches * shards
+    if config.batch_size % parts:
+        raise ShardingError(
+            f"a batch of {config.batch_size} rollouts (sampling.problems_per_step "
+            f"{sampling.problems_per_step} x sampling.rollouts_per_problem "
+            f"{sampling.rollouts_per_problem}) does not divide into ppo.num_minibatches "
+            f"{ppo.num_minibatches} x ppo.num_micro_batches {ppo.num_micro_batches} x "
+            f"{shards} devices (mesh.data x mesh.fsdp)"
+        )
+
+
+def find_rule(path: str) -> PartitionSpec:
+    """The one rule for a parameter path such as trunk/layers/q_proj/kernel."""
+    found = [spec for rule, spec in RULES if re.search(rf"(^|/){rule}$", path)]
+    if len(found) != 1:
+        raise ShardingError(
+            f"parameter {path!r} matches {len(found)} rules of sharding.RULES, expected 1"
+        )
+    return found[0]
+
+
+def param_shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
+    """A NamedSharding per leaf of a tree of params, optimizer states or a TrainState.
+
+    Leaves need a shape only. Scalars (counts, the step) are replicated. Raises
+    ShardingError for a path without exactly one rule, or a size that does not divide.
+    """
+
+    def shard(path: Any, leaf: Any) -> NamedSharding:
+        if leaf.ndim == 0:
+            return NamedSharding(mesh, P())
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if re.search(r"/v_(row|col)/", name) or (leaf.shape == (1,) and "/v/" in name):
+            return NamedSharding(mesh, P())  # adafactor's means: small, or not there
+        part = name.rpartition("/")[2]
+        name = name.removesuffix("/codes").removesuffix("/scales")
+        spec = find_rule(name)
+        if part == "scales":  # of 8-bit blocks: they may be too few
+            divides = (
+                n % mesh.shape.get(axis, 1) == 0 for n, axis in zip(leaf.shape, spec)
+            )
+            spec = P(*(axis if fits else None for axis, fits in zip(spec, divides)))
+        for size, axis in zip(leaf.shape, spec, strict=True):
+            if axis is not None and size % mesh.shape[axis]:
+                raise ShardingError(
+                    f"parameter {name} of shape {leaf.shape}: {size} does not divide "
+                    f"over mesh.{axis} = {mesh.shape[axis]}"
+                )
+        return NamedSharding(mesh, spec)
+
+    return jax.tree_util.tree_map_with_path(shard, tree)
+
+
+def decode_shardings(mesh: Mesh | AbstractMesh, weights: Any) -> Any:
+    """A NamedSharding per leaf of `decoding.prepare`'s weights: the rules less fsdp.
+
+    Every token reads all weights, so what fsdp splits is gathered once per iteration, not
+    once per token.
+    """
+
+    def shard(path: Any, leaf: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name in ("embed", "head"):
+            axes = ("tensor", None) if name == "embed" else (None, "tensor")
+            return NamedSharding(mesh, P(*axes))
+        name, in_layer = re.subn(r"^layers/\d+/", "layers/", name)
+        rule = find_rule(f"trunk/{name}")[in_layer:]
+        return NamedSharding(mesh, P(*(axis if axis != "fsdp" else None for axis in rule)))
+
+    return jax.tree_util.tree_map_with_path(shard, weights)
+
+
+def cache_sharding(mesh: Mesh | AbstractMesh, num_kv_heads: int) -> NamedSharding:
+    """Rows over data and fsdp; heads over tensor, where their number divides."""
+    divides = num_kv_heads % mesh.shape["tensor"] == 0
+    return NamedSharding(mesh, P(BATCH, "tensor" if divides else None))
+
+
+def batch_sharding(mesh: Mesh | AbstractMesh, axis: int) -> NamedSharding:
+    """Split axis number `axis` over data and fsdp, nothing else."""
+    return NamedSharding(mesh, P(*(None,) * axis, BATCH))
+
+
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, P())
+
+
+def constrain_batch(mesh: Mesh, tree: Any, axis: int) -> Any:
+    """Pin the batch axis of every array inside a jitted program.
+
+    Without it a shuffled gather silently runs the whole batch on every device.
+    """
+    return jax.lax.with_sharding_constraint(tree, batch_sharding(mesh, axis))
+
+
+def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, to be jitted, with the mesh known to the kernels in it.
+
+    `models.attention` splits the rows of its own over all axes but the last, the heads
+    over the last.
+    """
+
+    @functools.wraps(function)
+    def traced(*args: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*args)
+
+    return traced
+
+
+def layout(mesh: Mesh) -> Layout:
+    """The mesh as the pure steps see it."""
+    return Layout(functools.partial(constrain_batch, mesh), mesh.shape["tensor"])
+
+
+HOST = "pinned_host"  # memory of the host that a device can read from
+
+
+def on_host(mesh: Mesh, shardings: Any) -> Any:
+    """The same shardings in the host's memory. Raises ShardingError where there is none."""
+    device = mesh.devices.flat[0]
+    if HOST not in {memory.kind for memory in device.addressable_memories()}:
+        raise ShardingError(
+            f"ppo.offload_reference: expected devices that read {HOST} memory, the "
+            f"{device.platform} devices of this JAX do not; leave the flag out"
+        )
+    return jax.tree.map(lambda sharding: sharding.with_memory_kind(HOST), shardings)
+
+
+def to_devices(tree: Any, shardings: Any) -> Any:
+    """Host arrays -> global arrays; every process passes the whole arrays, all equal.
+
+    `shardings` is one sharding for all leaves or a tree of them.
+    """
+    if isinstance(shardings, jax.sharding.Sharding):
+        shardings = jax.tree.map(lambda _: shardings, tree)
+
+    def put(array: Any, sharding: NamedSharding) -> jax.Array:
+        array = np.asarray(array)
+        return jax.make_array_from_callback(array.shape, sharding, lambda i: array[i])
+
+    return jax.tree.map(put, tree, shardings)
+
+
+def to_host(tree: Any) -> Any:
+    """Global arrays -> whole numpy arrays, on every process; the host's own stay."""
+    if jax.process_count() == 1:
+        return jax.device_get(tree)
+
+    def get(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return multihost_utils.process_allgather(leaf, tiled=True)
+        return jax.device_get(leaf)  # gathered, it would be there once per process
+
+    return jax.tree.map(get, tree)
+
+
+def from_first(tree: Any) -> Any:
+    """Process 0's host arrays, on every process."""
+    if jax.process_count() == 1:
+        return tree
+    return multihost_utils.broadcast_one_to_all(tree)
+
+
+def decided(yes: bool) -> bool:
+    """What process 0 says: a clock must not part the hosts."""
+    return bool(from_first(np.asarray(yes)))
+
+
+def highest(number: int) -> int:
+    """The highest that any process says: a signal reaches one host, and means all."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.asarray(number)).max())
+
+
+def on_first(action: Callable[[], None]) -> None:
+    """Let process 0 act, the others wait until it has: for files that all of them share."""
+    if jax.process_index() == 0:
+        action()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("on_first")

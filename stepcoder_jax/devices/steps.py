@@ -1,0 +1,339 @@
+"""The jitted, donated, sharded programs of a run.
+
+Here the pure steps of `sampling` and of `ppo` or `grpo` meet the mesh of `sharding`; every
+program has in and out shardings, on one CPU device too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.learning import grpo, ppo, updates
+from stepcoder_jax.models import decoding, policy
+from stepcoder_jax.pytrees import (
+    Experience,
+    Feedback,
+    PromptBatch,
+    RewardScale,
+    Rollout,
+    TrainState,
+)
+from stepcoder_jax.sampling import chunks, slots
+from stepcoder_jax.sampling.drawing import Truncation
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+    from stepcoder_jax.config import Config
+
+Params = Any
+
+
+Metrics = dict[str, Any]
+
+
+class Algorithm(NamedTuple):
+    """The steps in which algorithms differ; what they take and give is the same."""
+
+    init_state: Callable[..., TrainState]
+    make_experience: Callable[..., tuple[Experience, RewardScale, Metrics]]
+    update: Callable[..., tuple[TrainState, Metrics]]
+    both: Callable[..., tuple[TrainState, Experience, Metrics, Metrics]]
+
+
+ALGORITHMS = {
+    "ppo": Algorithm(ppo.init_state, ppo.make_experience, ppo.ppo_step, ppo.ppo_pass),
+    "grpo": Algorithm(
+        grpo.init_state, grpo.make_experience, grpo.grpo_step, grpo.grpo_pass
+    ),
+}
+
+
+class Steps:
+    """All device programs of one run, each compiled once.
+
+    Each of `eos_ids` ends a completion. Raises `sharding.ShardingError` when the
+    batch or a parameter does not divide over the mesh.
+    """
+
+    def __init__(self, config: Config, mesh: Mesh, eos_ids: tuple[int, ...]) -> None:
+        sharding.check_batch(config, mesh)
+        self.config, self.mesh, self.eos_ids = config, mesh, eos_ids
+        algorithm = ALGORITHMS[config.algorithm]
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        actor = jax.eval_shape(functools.partial(policy.init_params, config.model), key)
+        state = jax.eval_shape(functools.partial(algorithm.init_state, config), actor)
+        self.actor_shardings: Params = sharding.param_shardings(mesh, actor)
+        self.state_shardings: TrainState = sharding.param_shardings(mesh, state)
+        self.abstract_state: TrainState = jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            state,
+            self.state_shardings,
+        )
+        self.batch_sharding = sharding.batch_sharding(mesh, 0)
+        self.replicated = sharding.replicated(mesh)
+        self._samplers: dict[tuple[Truncation, int, int], slots.Sampler] = {}
+        layout = sharding.layout(mesh)
+        self.reference_shardings = self._reference_shardings()
+        self.init_state_program = jax.jit(
+            functools.partial(algorithm.init_state, config),
+            in_shardings=(self.actor_shardings,),
+            out_shardings=self.state_shardings,
+        )
+        rows, whole = self.batch_sharding, self.replicated
+        given = (self.state_shardings, self.reference_shardings, rows, rows)
+
+        def experience(state: TrainState, reference: Params, *given: Any) -> Any:
+            reference = self._on_device(reference)
+            return algorithm.make_experience(config, state, reference, *given, layout)
+
+        def update(state: TrainState, experience: Experience) -> Any:
+            return algorithm.update(config, state, experience, layout)
+
+        def both(state: TrainState, reference: Params, *given: Any) -> Any:
+            reference = self._on_device(reference)
+            return algorithm.both(config, state, reference, *given, layout)
+
+        self.experience_program = jax.jit(
+            sharding.on_mesh(mesh, experience),
+            in_shardings=given,
+            out_shardings=(rows, whole, whole),
+        )
+        self.update_program = jax.jit(
+            sharding.on_mesh(mesh, update),
+            in_shardings=(self.state_shardings, rows),
+            out_shardings=(self.state_shardings, whole),
+            donate_argnums=0,
+        )
+        self.pass_program = jax.jit(
+            sharding.on_mesh(mesh, both),
+            in_shardings=given,
+            out_shardings=(self.state_shardings, rows, whole, whole),
+            donate_argnums=0,
+        )
+
+    def place_params(self, actor: Params) -> Params:
+        """Actor parameters of the host on the devices."""
+        return sharding.to_devices(actor, self.actor_shardings)
+
+    def init_params(self, seed: int) -> Params:
+        """Random actor parameters, created where they live."""
+        program = jax.jit(
+            functools.partial(policy.init_params, self.config.model),
+            out_shardings=self.actor_shardings,
+        )
+        return program(jax.random.key(seed))
+
+    def adapt(self, actor: Params) -> Params:
+        """An actor without adapters as one that has the run's, if any; it says the same."""
+        program = jax.jit(
+            functools.partial(policy.add_adapters, self.config.model),
+            out_shardings=self.state_shardings.actor,
+        )
+        return program(actor, jax.random.key(0))
+
+    def place_reference(self, reference: Params) -> Params:
+        """The reference as `make_experience` wants it; `reference` stays usable.
+
+        Kernels and embedding in the activations' dtype, to which each use rounds them
+        anyway; in the host's memory with `ppo.offload_reference`; nothing with LoRA, where
+        the actor's base is the reference.
+        """
+        if self.config.model.lora_rank:
+            return {}
+        dtype = self.config.model.dtype
+
+        def cast(path: Any, x: jax.Array) -> jax.Array:
+            return x.astype(dtype) if path[-1].key in ("kernel", "embedding") else x
+
+        program = jax.jit(
+            functools.partial(jax.tree_util.tree_map_with_path, cast),
+            out_shardings=self.actor_shardings,
+        )
+        return jax.device_put(program(reference), self.reference_shardings)
+
+    def _reference_shardings(self) -> Params:
+        if self.config.model.lora_rank:
+            return {}
+        if self.config.ppo.offload_reference:
+            return sharding.on_host(self.mesh, self.actor_shardings)
+        return self.actor_shardings
+
+    def _on_device(self, reference: Params) -> Params:
+        """Inside a program: the reference where it can be computed with."""
+        if self.config.ppo.offload_reference:
+            return jax.device_put(reference, self.actor_shardings)
+        return reference
+
+    def init_state(self, actor: Params) -> TrainState:
+        """The state before the first iteration; `actor` is copied and stays usable."""
+        return self.init_state_program(actor)
+
+    def learn(
+        self, state: TrainState, reference: Params, rollout: Rollout, feedback: Feedback
+    ) -> tuple[TrainState, Experience, Metrics, Metrics]:
+        """Experience and update, in one pass where `updates.learns_in_one_pass`.
+
+        Also returns the metrics of both; `state` is donated, `rollout` and `feedback` may
+        be numpy arrays of the whole batch.
+        """
+        if updates.learns_in_one_pass(self.config):
+            rollout, feedback = self._on_devices(rollout), self._on_devices(feedback)
+            return self.pass_program(state, reference, rollout, feedback)
+        experience, state, looked = self.make_experience(
+            state, reference, rollout, feedback
+        )
+        state, learnt = self.update(state, experience)
+        return state, experience, looked, learnt
+
+    def make_experience(
+        self, state: TrainState, reference: Params, rollout: Rollout, feedback: Feedback
+    ) -> tuple[Experience, TrainState, Metrics]:
+        """The algorithm's `make_experience`; the new reward moments are in the state.
+
+        `rollout` and `feedback` may be numpy arrays of the whole batch.
+        """
+        rollout, feedback = self._on_devices(rollout), self._on_devices(feedback)
+        experience, scale, metrics = self.experience_program(
+            state, reference, rollout, feedback
+        )
+        return experience, state._replace(reward_scale=RewardScale(*scale)), metrics
+
+    def update(
+        self, state: TrainState, experience: Experience
+    ) -> tuple[TrainState, Metrics]:
+        """`ppo_step` or `grpo_step`; `state` is donated: its arrays are gone after it."""
+        return self.update_program(state, experience)
+
+    def sample(
+        self,
+        actor: Params,
+        batch: PromptBatch,
+        step: int,
+        find_stop: slots.FindStop | None,
+    ) -> Iterator[list[slots.Completion]]:
+        """Completions of iteration `step`, as they end: see `slots.stream`.
+
+        `batch` holds numpy arrays. A prompt that several rows share is read once.
+        """
+        ours = self.config.sampling
+        truncation = Truncation(ours.temperature, ours.top_p, ours.top_k, ours.min_p)
+        sampler = self._sampler(
+            truncation, ours.slots or self.config.batch_size, ours.rollouts_per_problem
+        )
+        key = jax.random.fold_in(jax.random.key(self.config.run.seed), step)
+        return slots.stream(sampler, actor, batch, key, find_stop)
+
+    def sample_greedy(
+        self, actor: Params, batch: PromptBatch, find_stop: slots.FindStop | None
+    ) -> Iterator[list[slots.Completion]]:
+        """Most probable completions of any number of prompts, as they end.
+
+        Needs no randomness; the logprobs are those at temperature 1.
+        """
+        return self.sample_many(actor, batch, Truncation(0.0), 1, 0, find_stop)
+
+    def sample_many(
+        self,
+        actor: Params,
+        batch: PromptBatch,
+        truncation: Truncation,
+        group: int,
+        seed: int,
+        find_stop: slots.FindStop | None,
+    ) -> Iterator[list[slots.Completion]]:
+        """Completions of any number of prompts with about `group` rows each, as they end.
+
+        evaluation.batch_size of them are decoded at a time, and what a row draws depends
+        on `seed` and its index alone, not on the rows beside it.
+        """
+        sampler = self._sampler(truncation, self.config.evaluation.batch_size, group)
+        return slots.stream(sampler, actor, batch, jax.random.key(seed), find_stop)
+
+    def _on_devices(self, tree: Any) -> Any:
+        if all(isinstance(leaf, jax.Array) for leaf in tree):
+            return tree
+        return sharding.to_devices(sharding.to_host(tree), self.batch_sharding)
+
+    def _sampler(self, truncation: Truncation, num_slots: int, group: int) -> slots.Sampler:
+        """A sampler with at least `num_slots` slots, for prompts of `group` rollouts."""
+        key = (truncation, num_slots, group)
+        if key not in self._samplers:
+            shards = sharding.batch_shards(self.mesh)
+            num_slots = -(-num_slots // shards) * shards
+            num_prompts = -(-num_slots // (group * shards)) * shards
+            self._samplers[key] = self._build_sampler(truncation, num_slots, num_prompts)
+        return self._samplers[key]
+
+    def _build_sampler(
+        self, truncation: Truncation, num_slots: int, num_prompts: int
+    ) -> slots.Sampler:
+        model, columns = self.config.model, self.config.sampling.max_completion_length
+        settings = chunks.SamplerSettings(
+            truncation, columns, self.config.sampling.chunk, self.eos_ids
+        )
+        rows, whole = self.batch_sharding, self.replicated
+        cache = sharding.cache_sharding(self.mesh, model.num_kv_heads)
+        # trees of shardings: what stands in place of an array, or of a whole subtree
+        prompts: Any = chunks.Prompts._make((cache, rows, rows))
+        state: Any = chunks.DecodeState._make((cache, *(rows,) * 5))
+        actor = self.state_shardings.actor  # adapters included, where a run has them
+        prepare = functools.partial(decoding.prepare, model)
+        weights = sharding.decode_shardings(
+            self.mesh, jax.eval_shape(prepare, self.abstract_state.actor)
+        )
+        read_prompts = jax.jit(
+            sharding.on_mesh(self.mesh, functools.partial(chunks.read_prompts, model)),
+            in_shardings=(actor, rows, rows),
+            out_shardings=prompts,
+        )
+        fill_slots = jax.jit(
+            chunks.fill_slots,
+            in_shardings=(state, prompts, rows, rows, whole),
+            out_shardings=state,
+            donate_argnums=0,
+        )
+        advance = jax.jit(
+            functools.partial(chunks.advance, model, settings),
+            in_shardings=(weights, state, rows, whole),
+            out_shardings=(state, rows),
+            donate_argnums=1,
+        )
+
+        def split(*arrays: Any) -> list[jax.Array]:
+            """Arrays of the host over the rows: jit does not do it on several hosts."""
+            return [sharding.to_devices(array, rows) for array in arrays]
+
+        return slots.Sampler(
+            prepare=jax.jit(prepare, in_shardings=(actor,), out_shardings=weights),
+            read_prompts=lambda params, tokens, length: read_prompts(
+                params, *split(tokens, length)
+            ),
+            empty_state=jax.jit(
+                functools.partial(chunks.empty_state, model, settings, num_slots),
+                static_argnums=0,
+                out_shardings=state,
+            ),
+            resize=jax.jit(
+                functools.partial(chunks.resize, settings),
+                static_argnums=1,
+                in_shardings=(state,),
+                out_shardings=state,
+            ),
+            fill_slots=lambda now, read, source, index, key: fill_slots(
+                now, read, *split(source, index), key
+            ),
+            advance=lambda decoded, now, closed, enough: advance(
+                decoded, now, *split(closed), enough
+            ),
+            to_host=sharding.to_host,
+            num_slots=num_slots,
+            num_prompts=num_prompts,
+            num_columns=columns,
+            chunk=settings.chunk,
+        )

@@ -1,0 +1,6 @@
+"""What a batch teaches: pure steps from arrays to arrays, without file, clock or process.
+
+Imports models, config and pytrees; `devices` jits and shards what is here, and knows no
+other way in. Read advantages and losses, then ppo or grpo with updates, which both share,
+and sft. vocabulary, batching, optimizers and quantized_adam are what they are made of.
+"""

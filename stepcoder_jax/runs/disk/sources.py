@@ -1,0 +1,260 @@
+"""Where a run's tokenizer, weights and problems come from, by the names in its config."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stepcoder_jax.models import hf_config, hf_folder, weights
+from stepcoder_jax.feedback import prompts
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.config import Config, ConfigError, DataConfig, ExecutionConfig, ModelConfig
+from stepcoder_jax.data.generated import benchmark
+from stepcoder_jax.data.problems import digest, read_any
+from stepcoder_jax.execution import PoolSettings, limits, open_pool
+from stepcoder_jax.models.hf_config import BUILTIN, checkpoint_folder
+from stepcoder_jax.models import policy
+from stepcoder_jax.progress import CountProgress
+from stepcoder_jax.records import Problem, Task
+
+_MOST_NAMED = 20
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The fast tokenizer of `model.tokenizer`, or else of `model.checkpoint`."""
+    name = config.tokenizer or config.checkpoint
+    if not name:
+        raise ConfigError(
+            "model.tokenizer: expected a tokenizer folder or 'builtin', since "
+            "model.checkpoint is empty; set --model.tokenizer"
+        )
+    folder = checkpoint_folder(name)
+    hf_folder.require_tokenizer("model.tokenizer", folder)
+    # it would ask for PyTorch, which nothing here needs
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        raise ConfigError(
+            f"model.tokenizer: expected a fast tokenizer in {folder}, got the slow "
+            f"{type(tokenizer).__name__}; convert it to a tokenizer.json"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"model.tokenizer: {folder} has no eos_token; add one to it")
+    return tokenizer
+
+
+def eos_ids(config: ModelConfig, tokenizer: Any) -> tuple[int, ...]:
+    """All ids that end a completion: the tokenizer's own, then the checkpoint's others.
+
+    Those of generation_config.json, if the tokenizer is the checkpoint's; a chat model has
+    more than one.
+    """
+    said: Any = None
+    if config.checkpoint and config.tokenizer in ("", config.checkpoint):
+        path = checkpoint_folder(config.checkpoint) / "generation_config.json"
+        try:
+            if path.is_file():
+                said = json.loads(path.read_text()).get("eos_token_id")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ConfigError(f"model.checkpoint: {path} is not JSON ({error})") from error
+    others = said if isinstance(said, list) else [said]
+    known = [x for x in others if isinstance(x, int) and 0 <= x < len(tokenizer)]
+    return tuple(dict.fromkeys([tokenizer.eos_token_id, *known]))
+
+
+def resolve_model(config: ModelConfig, vocab_size: int) -> ModelConfig:
+    """The model's shape: the checkpoint's where there is one, else the config's own.
+
+    `vocab_size` is the number of the tokenizer's tokens. Random weights get a vocabulary
+    that holds them, padded to a multiple of 64. Raises ConfigError for a checkpoint whose
+    vocabulary does not, and for an attention that this machine cannot compute.
+    """
+    backend, needed = jax.default_backend(), {"cudnn": "gpu", "splash": "tpu"}
+    if needed.get(config.attention, backend) != backend:
+        raise ConfigError(
+            f"model.attention: {config.attention} needs a "
+            f"{needed[config.attention].upper()}, this process runs on {backend}; set "
+            "--model.attention xla"
+        )
+    if not config.checkpoint:
+        return dataclasses.replace(config, vocab_size=-(-vocab_size // 64) * 64)
+    folder = checkpoint_folder(config.checkpoint)
+    shape = hf_config.read_shape(folder)
+    if shape["vocab_size"] < vocab_size:
+        raise ConfigError(
+            f"model.tokenizer: has {vocab_size} tokens, the model in {folder} knows only "
+            f"{shape['vocab_size']}; set --model.tokenizer to the one that belongs to it"
+        )
+    return dataclasses.replace(config, **shape)
+
+
+def load_actor(config: ModelConfig, seed: int) -> Any:
+    """Actor parameters in float32: the checkpoint's, or random ones from the seed."""
+    if not config.checkpoint:
+        return policy.init_params(config, jax.random.key(seed))
+    _, params = weights.load_checkpoint(checkpoint_folder(config.checkpoint), jnp.float32)
+    return params
+
+
+def save_actor(config: ModelConfig, seed: int, folder: Path) -> None:
+    """Write what `load_actor` loads to `folder` in bfloat16, without holding it whole."""
+    if config.checkpoint:
+        source = checkpoint_folder(config.checkpoint)
+        weights.copy_checkpoint(source, folder, "bfloat16")
+    else:
+        weights.save_checkpoint(folder, config, load_actor(config, seed), "bfloat16")
+
+
+def load_reference(folder: Path, shardings: Any = None) -> Any:
+    """A run's frozen reference in float32: placed as `shardings` says, else numpy."""
+    return weights.load_checkpoint(folder, jnp.float32, shardings)[1]
+
+
+def split_file(config: DataConfig, split: benchmark.Split) -> str:
+    """The problem file of a split, where `data.path` is a file; "" where it has none."""
+    paths = {"validation": config.validation, "test": config.test}
+    return paths.get(split, config.path)
+
+
+def load_problems(
+    config: DataConfig, split: benchmark.Split, execution: ExecutionConfig | None = None
+) -> list[Problem]:
+    """The problems of a split; complaints about bad rows go to standard error.
+
+    The generated benchmark has all splits. Of files, `data.path` is the train split and
+    `data.validation` and `data.test` are the others; a split without a file is empty.
+    Canonical solutions that must tell what is expected run as `execution` says.
+    """
+    if config.path == BUILTIN:
+        return benchmark.load(split)
+    path = split_file(config, split)
+    if not path:
+        return []
+    settings = PoolSettings(**vars(execution or ExecutionConfig()))
+    problems, complaints = read_any(path, strict=config.strict, settings=settings)
+    for complaint in complaints:
+        print(complaint, file=sys.stderr)
+    if complaints:
+        print(f"{path}: left out {len(complaints)} bad rows of it", file=sys.stderr)
+    if not problems:
+        raise ConfigError(f"data.{split}: {path} holds no usable problem")
+    return problems
+
+
+def load_pool(
+    config: DataConfig, split: benchmark.Split, execution: ExecutionConfig | None = None
+) -> list[Problem]:
+    """The problems to learn from: the first `data.pool_size` of a split, or all of it."""
+    problems = load_problems(config, split, execution)
+    return problems[: config.pool_size] if config.pool_size else problems
+
+
+def leave_out_long(
+    tasks: Sequence[Task], tokenizer: Any, config: Config, flag: str
+) -> list[str]:
+    """The ids of the problems that no prompt is made of, for one of theirs is too long.
+
+    They are named on standard error; ConfigError where data.strict, and where all are.
+    `flag` is what sets prompt.max_prompt_length.
+    """
+    found = prompts.lengths_over(tasks, tokenizer, config.prompt)
+    if not found:
+        return []
+    total, most = len({task.problem.id for task in tasks}), config.prompt.max_prompt_length
+    named = [
+        f"{name} ({size} tokens{f' at stage {stage}' * (stage > 0)})"
+        for name, (size, stage) in found.items()
+    ]
+    more = f" and {len(named) - _MOST_NAMED} more" * (len(named) > _MOST_NAMED)
+    said = (
+        f"{len(found)} of {total} problems have prompts of more than {most} tokens "
+        f"({flag}): {', '.join(named[:_MOST_NAMED])}{more}"
+    )
+    if config.data.strict or len(found) == total:
+        raise ConfigError(f"{said}; raise {flag}")
+    if jax.process_index() == 0:
+        print(f"left out: {said}", file=sys.stderr)
+    return list(found)
+
+
+def limit_cpu(
+    problems: list[Problem], config: Config, split: benchmark.Split, kept: Path | None
+) -> list[Problem]:
+    """The problems with `cpu_seconds` set, as their reference solutions need.
+
+    Limits are taken from the run's own file `kept`, else from beside the problem file,
+    else measured and stored in both. Those of process 0 hold for all. A problem whose
+    reference solution fails, or that has none, keeps its own or the default. The generated
+    problems bring theirs, the smallest limit: lists are so short that every solution ends
+    within milliseconds.
+    """
+    if config.data.path == BUILTIN or not problems:
+        return problems
+    seconds = np.zeros(len(problems))  # 0: the default
+
+    def find() -> None:
+        file, settings = split_file(config.data, split), vars(config.execution)
+        known = _known_limits(problems, file, PoolSettings(**settings), kept)
+        seconds[:] = [known.get(problem.id) or 0 for problem in problems]
+
+    sharding.on_first(find)
+    return [
+        dataclasses.replace(problem, cpu_seconds=float(limit) or problem.cpu_seconds)
+        for problem, limit in zip(problems, sharding.from_first(seconds))
+    ]
+
+
+def _known_limits(
+    problems: list[Problem], file: str, settings: PoolSettings, kept: Path | None
+) -> limits.Limits:
+    known_as, beside = digest(file), limits.side_file(file)
+    stored = limits.read_limits(beside, known_as)
+    if stored is None and beside.exists():
+        print(f"{beside}: made for another version of {file}; not used", file=sys.stderr)
+    own = limits.read_limits(kept, known_as) if kept else None
+    known = {**(stored or {}), **(own or {})}
+    missing = [x for x in problems if x.solution and x.id not in known]
+    known |= _measure(missing, settings)
+    if missing:
+        _store(beside, known_as, known)
+    if kept and known != own:
+        _store(kept, known_as, known)
+    return known
+
+
+def _measure(problems: list[Problem], settings: PoolSettings) -> limits.Limits:
+    """Run reference solutions, tell how far, and name those that fail."""
+    if not problems:
+        return {}
+    plain = dataclasses.replace(settings, coverage="none", tests="early_exit")
+    with (
+        open_pool(plain) as pool,
+        CountProgress(len(problems), "problem", "CPU limits") as bar,
+    ):
+        found = limits.measure_limits(pool, problems, bar.update)
+    failed = [name for name, seconds in found.items() if seconds is None]
+    if failed:
+        print(
+            f"{len(failed)} reference solutions fail, so their problems have the default "
+            f"CPU limit of {settings.cpu_seconds:g} s: {', '.join(failed)}",
+            file=sys.stderr,
+        )
+    return found
+
+
+def _store(path: Path, digest: str, known: limits.Limits) -> None:
+    try:
+        limits.write_limits(path, digest, known)
+    except OSError as error:
+        print(f"{path}: CPU limits not kept ({error.strerror})", file=sys.stderr)

@@ -1,0 +1,115 @@
+"""An iteration of one update learns in one pass what it would learn in two."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stepcoder_jax.learning import grpo, ppo, updates
+from stepcoder_jax.learning.batching import ONE_DEVICE
+from stepcoder_jax.models import policy
+from tests import kit
+
+
+def make_config(algorithm, **fields):
+    config = kit.tiny_config()
+    config.algorithm = algorithm
+    config.ppo.num_minibatches = 1
+    config.ppo.entropy_coef = 0.01
+    # Adam divides a gradient near 0 by its own size: rounding would come out as whole steps
+    config.ppo.actor.eps = config.ppo.critic.eps = 1e-3
+    for name, value in fields.items():
+        owner = config.model if hasattr(config.model, name) else config.ppo
+        assert hasattr(owner, name)
+        setattr(owner, name, value)
+    return config
+
+
+def reference():
+    keys = iter(jax.random.split(jax.random.key(5), 100))
+    return jax.tree.map(
+        lambda x: x + 0.02 * jax.random.normal(next(keys), x.shape), kit.tiny_params()
+    )
+
+
+CASES = {
+    "ppo": ("ppo", {"num_micro_batches": 4, "scale_rewards": True, "widths": (14,)}),
+    "shared": ("ppo", {"shared_trunk": True}),
+    "warm-up": ("ppo", {"critic_warmup_steps": 9}),
+    "grpo": ("grpo", {"num_micro_batches": 2}),
+    "lora": ("grpo", {"lora_rank": 2}),
+}
+
+
+SLOW = ("grpo", "shared", "warm-up", "lora")  # two compilations each
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(x, marks=[pytest.mark.slow] * (x in SLOW)) for x in CASES]
+)
+def test_one_pass_learns_what_two_do(case):
+    algorithm, fields = CASES[case]
+    config = make_config(algorithm, **fields)
+    module = {"ppo": ppo, "grpo": grpo}[algorithm]
+    learn, step = getattr(module, f"{algorithm}_pass"), getattr(module, f"{algorithm}_step")
+
+    def in_two(state, *given):
+        experience, scale, looked = module.make_experience(
+            config, state, *given, ONE_DEVICE
+        )
+        state, learnt = step(
+            config, state._replace(reward_scale=scale), experience, ONE_DEVICE
+        )
+        return state, experience, looked, learnt
+
+    def in_one(state, *given):
+        return learn(config, state, *given, ONE_DEVICE)
+
+    state = module.init_state(config, kit.tiny_params())
+    if state.critic is not None:
+        head = {"kernel": jnp.full((32, 1), 0.02), "bias": jnp.full(1, 0.1)}
+        state = state._replace(critic=state.critic | {"value_head": head})
+    given = (state, reference(), *kit.rollout_batch())
+    got, expected = jax.jit(in_one)(*given), jax.jit(in_two)(*given)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), got, expected
+    )
+    moved = jax.tree.map(lambda a, b: np.any(a != b), got[0].actor, state.actor)
+    assert any(jax.tree.leaves(moved)) == (case != "warm-up")
+
+
+def test_only_a_single_update_without_whitening_takes_one_pass():
+    def takes(algorithm="ppo", **fields):
+        return updates.learns_in_one_pass(make_config(algorithm, **fields))
+
+    assert takes() and takes("grpo", whiten_advantages=True)
+    assert not takes(num_epochs=2) and not takes(num_minibatches=2)
+    assert not takes(whiten_advantages=True)
+
+
+@pytest.mark.parametrize(("algorithm", "fewer"), [("ppo", 2), ("grpo", 1)])
+def test_one_pass_runs_each_trained_network_forward_once(algorithm, fewer):
+    """Counted in the programs as they are written: 9 passes become 7, 5 become 4."""
+    # a head that is small beside the layers, and no loop, of which one turn is counted
+    config = make_config(algorithm, num_layers=8, unroll=8)
+    module = {"ppo": ppo, "grpo": grpo}[algorithm]
+    learn, step = getattr(module, f"{algorithm}_pass"), getattr(module, f"{algorithm}_step")
+    key = jax.random.key(0)
+    actor = jax.eval_shape(functools.partial(policy.init_params, config.model), key)
+    state = jax.eval_shape(functools.partial(module.init_state, config), actor)
+    given = (state, actor, *kit.rollout_batch())
+
+    def flops(function, *given):
+        return jax.jit(function).lower(*given).cost_analysis()["flops"]
+
+    def experience(*given):
+        return module.make_experience(config, *given, ONE_DEVICE)
+
+    made = jax.eval_shape(experience, *given)[0]
+    both = flops(experience, *given)
+    both += flops(lambda s, e: step(config, s, e, ONE_DEVICE), state, made)
+    share = flops(lambda *x: learn(config, *x, ONE_DEVICE), *given) / both
+    passes = {"ppo": 9, "grpo": 5}[algorithm]
+    assert share == pytest.approx(1 - fewer / passes, abs=0.06)
