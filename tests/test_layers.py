@@ -384,21 +384,34 @@ def test_every_knob_is_read():
 MACHINE = re.compile(r"(?<![\w.:/-])/(?:home|Users|root|mnt|scratch|work(?:space)?)/[\w.]")
 
 
-def tracked_text() -> list[tuple[str, str]]:
+def listed_by_git(*flags: str) -> list[str]:
     try:
         listed = subprocess.run(
-            ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True
+            ["git", "ls-files", "-z", *flags], cwd=ROOT, capture_output=True, check=True
         )
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("not a git checkout: the tracked files are unknown")
+    return listed.stdout.decode().split("\0")[:-1]
+
+
+def tracked_text() -> list[tuple[str, str]]:
     found = []
-    for name in listed.stdout.decode().split("\0"):
+    for name in listed_by_git():
         path = ROOT / name
-        if name and path.is_file():
+        if path.is_file():
             data = path.read_bytes()
             if b"\0" not in data:
                 found.append((name, data.decode(errors="replace")))
     return found
+
+
+def test_no_source_is_hidden_from_git():
+    """A pattern for folders of output can name a room of the house as well."""
+    hidden = listed_by_git("--others", "--ignored", "--exclude-standard")
+    sources = ("stepcoder_jax/", "tests/", "experiments/")
+    assert not [
+        name for name in hidden if name.startswith(sources) and name.endswith(".py")
+    ]
 
 
 def test_no_folder_of_ones_own_machine_is_named():

@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stepcoder_jax.feedback import prompts
-from stepcoder_jax.devices import sharding
 from stepcoder_jax.config import Config, PromptConfig
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool
-from stepcoder_jax.runs.disk.interrupt import breakable
+from stepcoder_jax.feedback import prompts
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.pytrees import PromptBatch
 from stepcoder_jax.records import Program, Report, Task, Verdict
+from stepcoder_jax.runs.disk.interrupt import breakable
 from stepcoder_jax.sampling.slots import Completion, FindStop
-from stepcoder_jax.devices.steps import Steps
 
 
 class Coder(NamedTuple):

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from stepcoder_jax.feedback import cccs
-from stepcoder_jax.runs.generate import Coder, complete_greedily
 from stepcoder_jax.records import Problem, Task, Verdict, order_difficulties
 from stepcoder_jax.results.summary import Graded
+from stepcoder_jax.runs.generate import Coder, complete_greedily
 
 
 def whole_tasks(problems: Sequence[Problem]) -> list[Task]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from stepcoder_jax.learning import ppo
 from stepcoder_jax.execution import Pool
-from stepcoder_jax.records import Report
 from stepcoder_jax.feedback.rewards import OUTCOMES
+from stepcoder_jax.learning import ppo
+from stepcoder_jax.records import Report
 
 
 def of_judge(pool: Pool) -> dict[str, float]:

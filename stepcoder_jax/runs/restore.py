@@ -17,18 +17,18 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
-from stepcoder_jax.devices import sharding
-from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.config import Config, ConfigError, ModelConfig
 from stepcoder_jax.data.generated.benchmark import Split
-from stepcoder_jax.runs.greedy import whole_tasks
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import PoolSettings, open_pool
-from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.models.hf_config import BUILTIN, checkpoint_folder
 from stepcoder_jax.records import Problem
+from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.runs.disk.run_folder import RunFolder
 from stepcoder_jax.runs.disk.sft_folder import SFTFolder
-from stepcoder_jax.devices.steps import Steps
+from stepcoder_jax.runs.generate import Coder
+from stepcoder_jax.runs.greedy import whole_tasks
 
 _ABOVE = 3  # RUN/checkpoints/best/STEP is so far below its run
 PROMPT_FLAG = "--max-prompt-length"

@@ -12,22 +12,22 @@ import jax
 import numpy as np
 import optax
 
-from stepcoder_jax.runs.disk import checkpoint, sources
-from stepcoder_jax.feedback import sft_rows
-from stepcoder_jax.learning import sft
-from stepcoder_jax.devices import sharding
-from stepcoder_jax.runs.disk.checkpoint import Saved
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated.benchmark import Split
-from stepcoder_jax.runs.greedy import grade, pass_rate, scores
-from stepcoder_jax.runs.generate import Coder
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.feedback import sft_rows
+from stepcoder_jax.feedback.sft_rows import Example, Group, make_batch
+from stepcoder_jax.learning import sft
 from stepcoder_jax.models import lora, policy
 from stepcoder_jax.pytrees import TextState
 from stepcoder_jax.records import Problem
+from stepcoder_jax.results.summary import Graded
+from stepcoder_jax.runs.disk import checkpoint, sources
+from stepcoder_jax.runs.disk.checkpoint import Saved
 from stepcoder_jax.runs.disk.run_folder import versions
 from stepcoder_jax.runs.disk.sft_folder import Model, SFTFolder
-from stepcoder_jax.feedback.sft_rows import Example, Group, make_batch
-from stepcoder_jax.results.summary import Graded
+from stepcoder_jax.runs.generate import Coder
+from stepcoder_jax.runs.greedy import grade, pass_rate, scores
 
 
 class Programs(NamedTuple):

@@ -7,15 +7,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from tests import kit
 import numpy as np
 import pytest
 from orbax.checkpoint import v1 as ocp
 
-from stepcoder_jax.runs.disk import checkpoint
-from stepcoder_jax.learning import ppo
 from stepcoder_jax.config import MeshConfig
 from stepcoder_jax.devices.sharding import make_mesh, param_shardings
+from stepcoder_jax.learning import ppo
+from stepcoder_jax.runs.disk import checkpoint
+from tests import kit
 
 
 @functools.cache

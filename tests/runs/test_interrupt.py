@@ -10,16 +10,16 @@ import time
 
 import numpy as np
 import pytest
-from tests.execution.kit import make_settings
 
-from stepcoder_jax.runs import generate
-from stepcoder_jax.feedback import prompts
 from stepcoder_jax.config import PromptConfig
 from stepcoder_jax.execution import Pool
-from stepcoder_jax.runs.generate import Coder
-from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped, breakable
+from stepcoder_jax.feedback import prompts
 from stepcoder_jax.records import Mode, Problem, Program, Task, TestCase
+from stepcoder_jax.runs import generate
+from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped, breakable
+from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.sampling.slots import Completion
+from tests.execution.kit import make_settings
 
 SIGNALS = {signal.SIGINT: (130, "Ctrl-C: saving"), signal.SIGTERM: (75, "exit code 75")}
 

@@ -6,11 +6,11 @@ import json
 import jax
 import numpy as np
 import pytest
-from tests.run_kit import rollouts_of, run_train, saved
 
-from stepcoder_jax.runs import generate
 from stepcoder_jax import train
 from stepcoder_jax.records import Verdict
+from stepcoder_jax.runs import generate
+from tests.run_kit import rollouts_of, run_train, saved
 
 FLAGS = ("--evaluation.test_problems", "0", "--evaluation.validation_problems", "4")
 FLAGS += ("--run.total_steps", "4", "--run.save_every", "1", "--run.keep", "9")

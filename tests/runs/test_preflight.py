@@ -5,14 +5,14 @@ import json
 import shutil
 
 import pytest
-from tests.run_kit import get_config
 
 from stepcoder_jax import __main__
-from stepcoder_jax.models import hf_config, hf_folder
-from stepcoder_jax.runs.disk import preflight
 from stepcoder_jax.__main__ import main
 from stepcoder_jax.config import ConfigError
+from stepcoder_jax.models import hf_config, hf_folder
 from stepcoder_jax.models.hf_config import WeightsError
+from stepcoder_jax.runs.disk import preflight
+from tests.run_kit import get_config
 
 
 @pytest.fixture

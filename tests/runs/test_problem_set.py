@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from stepcoder_jax.runs import problem_set
 from stepcoder_jax.config import ConfigError
 from stepcoder_jax.data.generated import benchmark
 from stepcoder_jax.records import TestCase
+from stepcoder_jax.runs import problem_set
 
 
 @pytest.fixture(scope="module")

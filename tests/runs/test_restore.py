@@ -3,12 +3,12 @@
 import re
 
 import pytest
-from tests.run_kit import run_train
 
-from stepcoder_jax.runs import restore
 from stepcoder_jax.__main__ import main
 from stepcoder_jax.config import Config
+from stepcoder_jax.runs import restore
 from stepcoder_jax.runs.disk.run_folder import RunFolder
+from tests.run_kit import run_train
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from stepcoder_jax.runs import problem_set
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated import benchmark
+from stepcoder_jax.runs import problem_set
 from stepcoder_jax.runs.disk.interrupt import Stopped
 from stepcoder_jax.runs.disk.run_folder import RunFolder
 from stepcoder_jax.runs.disk.sft_folder import SFTFolder

@@ -4,14 +4,13 @@ import json
 import shutil
 
 import jax
-from tests import kit
 import pytest
 
-from stepcoder_jax.models import hf_config, weights
-from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.__main__ import main
 from stepcoder_jax.config import ConfigError, ModelConfig
-from stepcoder_jax.models import policy
+from stepcoder_jax.models import hf_config, policy, weights
+from stepcoder_jax.runs.disk import sources
+from tests import kit
 
 
 def test_the_shape_comes_from_the_checkpoint():

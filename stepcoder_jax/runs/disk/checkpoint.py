@@ -26,10 +26,10 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from stepcoder_jax.runs.disk import seals
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.pytrees import TextState, TrainState
 from stepcoder_jax.records import InputError
+from stepcoder_jax.runs.disk import seals
 
 PARTS = ("state", "arrays", "record")
 FORMAT = "sealed"  # told in the record of a checkpoint that has a seal

@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from stepcoder_jax.feedback import prompts
 from stepcoder_jax.config import SamplingConfig
+from stepcoder_jax.feedback import prompts
 
 
 def write_beside(

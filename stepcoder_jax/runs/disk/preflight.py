@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from stepcoder_jax.models import hf_config, hf_folder
 from stepcoder_jax.config import Config, ConfigError, is_url
 from stepcoder_jax.data.problems import FOLDERS, WANTED
+from stepcoder_jax.models import hf_config, hf_folder
 from stepcoder_jax.models.hf_config import BUILTIN
 
 NEW_RUN = "add --run.resume to go on with the run in it, or choose another --run.folder"

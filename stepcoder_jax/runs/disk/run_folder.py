@@ -21,17 +21,17 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from stepcoder_jax.runs.disk import checkpoint, model_folder, preflight, sources
+from stepcoder_jax.config import Config, ConfigError, RunConfig, absolute_paths
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.feedback.cccs import CurriculumState
-from stepcoder_jax.runs.disk.checkpoint import Saved
-from stepcoder_jax.config import Config, ConfigError, RunConfig, absolute_paths
-from stepcoder_jax.runs.disk.interrupt import Stopped
-from stepcoder_jax.results.logger import START, to_json
 from stepcoder_jax.models import lora
 from stepcoder_jax.pytrees import TrainState
 from stepcoder_jax.records import Verdict
+from stepcoder_jax.results.logger import START, to_json
 from stepcoder_jax.results.summary import Graded
+from stepcoder_jax.runs.disk import checkpoint, model_folder, preflight, sources
+from stepcoder_jax.runs.disk.checkpoint import Saved
+from stepcoder_jax.runs.disk.interrupt import Stopped
 
 PACKAGES = ("stepcoder_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a resumed run may change: it changes nothing that has been computed.

@@ -16,15 +16,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stepcoder_jax.runs.disk import checkpoint, model_folder, sources
-from stepcoder_jax.devices import sharding
-from stepcoder_jax.models import weights
-from stepcoder_jax.runs.disk.checkpoint import Saved
 from stepcoder_jax.config import ConfigError, ModelConfig, SamplingConfig
-from stepcoder_jax.models import lora
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.models import lora, weights
 from stepcoder_jax.pytrees import TextState
-from stepcoder_jax.runs.disk.run_folder import Folder, put_aside, tell
 from stepcoder_jax.results.summary import Graded
+from stepcoder_jax.runs.disk import checkpoint, model_folder, sources
+from stepcoder_jax.runs.disk.checkpoint import Saved
+from stepcoder_jax.runs.disk.run_folder import Folder, put_aside, tell
 
 
 class SFTFolder(Folder):

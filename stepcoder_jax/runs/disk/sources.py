@@ -14,15 +14,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stepcoder_jax.models import hf_config, hf_folder, weights
-from stepcoder_jax.feedback import prompts
-from stepcoder_jax.devices import sharding
-from stepcoder_jax.config import Config, ConfigError, DataConfig, ExecutionConfig, ModelConfig
+from stepcoder_jax.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    ExecutionConfig,
+    ModelConfig,
+)
 from stepcoder_jax.data.generated import benchmark
 from stepcoder_jax.data.problems import digest, read_any
+from stepcoder_jax.devices import sharding
 from stepcoder_jax.execution import PoolSettings, limits, open_pool
+from stepcoder_jax.feedback import prompts
+from stepcoder_jax.models import hf_config, hf_folder, policy, weights
 from stepcoder_jax.models.hf_config import BUILTIN, checkpoint_folder
-from stepcoder_jax.models import policy
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.records import Problem, Task
 
