@@ -22,6 +22,7 @@ from stepcoder_jax.feedback import cccs, prompts, rewards
 from stepcoder_jax.pytrees import Rollout
 from stepcoder_jax.records import Mode, Problem, Task, TestCase, Verdict
 from stepcoder_jax.results import logger
+from stepcoder_jax.runs import rl_run
 from stepcoder_jax.runs.disk import checkpoint, sources
 from stepcoder_jax.runs.disk.run_folder import PACKAGES, RunFolder
 from tests.execution.kit import make_settings
@@ -128,7 +129,7 @@ def test_a_run_that_was_stopped_twice_is_the_uninterrupted_one(
     assert "--run.resume" in told and str(folder) in told
     step = RunFolder(folder).latest(best=False)
     assert step is not None and 1 <= step < STEPS
-    validate = train.Run.validate
+    validate = rl_run.Run.validate
 
     def stopped(run):
         if int(run.state.step) == STEPS:
@@ -136,7 +137,7 @@ def test_a_run_that_was_stopped_twice_is_the_uninterrupted_one(
         return validate(run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train.Run, "validate", stopped)
+        patch.setattr(rl_run.Run, "validate", stopped)
         assert run_train(folder, "--run.resume") == 130
     assert f"saved iteration {STEPS} in" in capfd.readouterr().err
     assert len(metrics_of(folder)) == STEPS - 1  # the last row waits for its validation
@@ -174,7 +175,7 @@ def test_a_start_that_fails_takes_away_what_it_made(tmp_path, monkeypatch):
         (tmp_path / "b" / "run" / "mine").write_text("not of the run")
         raise Failed
 
-    monkeypatch.setattr(train.checkpoint, "hash_params", fail)
+    monkeypatch.setattr(rl_run.checkpoint, "hash_params", fail)
     (tmp_path / "b" / "run").mkdir(parents=True)
     with pytest.raises(Failed):
         run_train(tmp_path / "b" / "run")

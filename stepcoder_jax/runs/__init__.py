@@ -2,6 +2,7 @@
 
 Imports every room but commands. Read experiment (the file that a run begins with), restore
 (a run read back), generate (tasks to judged programs) and greedy, which measures by it.
-problem_set is what a checkpoint knows of its problems, iteration_metrics what a log says of
-an iteration; sft_run is one run of SFT. What stands on disk is in disk/.
+rl_run and sft_run are one run each of RL and of SFT: its parts, state and folder; closing
+is the end of RL's. iteration and iteration_metrics are what one iteration leaves for the
+log, problem_set what a checkpoint knows of its problems. What stands on disk is in disk/.
 """

@@ -15,9 +15,10 @@ from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import prompts
 from stepcoder_jax.progress import CountProgress
-from stepcoder_jax.pytrees import PromptBatch
+from stepcoder_jax.pytrees import PromptBatch, Rollout
 from stepcoder_jax.records import Program, Report, Task, Verdict
 from stepcoder_jax.runs.disk.interrupt import breakable
+from stepcoder_jax.sampling import slots
 from stepcoder_jax.sampling.slots import Completion, FindStop
 
 
@@ -62,6 +63,22 @@ def agree(reports: Sequence[Report]) -> list[Report]:
         report if known[code] is report.verdict else replace(report, verdict=known[code])
         for report, code in zip(reports, sharding.from_first(codes), strict=True)
     ]
+
+
+def roll_out(
+    coder: Coder, actor: Any, tasks: Sequence[Task], step: int
+) -> tuple[Rollout, Judged]:
+    """Completions of the tasks of iteration `step`, drawn and judged; row i is task i's.
+
+    `prompts.encode` -> `Steps.sample` -> `prompts.decode` -> `Pool.stream`, the last three
+    at the same time.
+    """
+    batch = coder.encode(tasks, first=step * len(tasks))
+    coder.pool.reset_metrics()
+    stream = coder.steps.sample(actor, batch, step, coder.find_stop)
+    judged = judge_stream(coder, tasks, stream, label="")
+    columns = coder.steps.config.sampling.max_completion_length
+    return slots.collect(batch, columns, judged.completions), judged
 
 
 def judge_stream(

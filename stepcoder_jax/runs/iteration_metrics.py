@@ -6,7 +6,7 @@ without a valid row, of a validation that was not due) is nan here and null in t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,18 @@ def of_judge(pool: Pool) -> dict[str, float]:
         if name not in ("queue", "busy")  # nothing is under way now
     }
     return counted | {"judge/level": pool.level, "judge/unsafe": int(pool.unsafe)}
+
+
+def of_learning(
+    looked: Mapping[str, Any], learnt: Mapping[str, Any], reports: Sequence[Report]
+) -> dict[str, Any]:
+    """What `Steps.learn` measured before its updates and in them.
+
+    PPO's `looked` has "rows", moments of the values of each row, which are told by verdict.
+    """
+    named = {name: number for name, number in looked.items() if name != "rows"}
+    critic = of_critic(looked["rows"], reports) if "rows" in looked else {}
+    return {**critic, **named, **learnt}
 
 
 def of_critic(rows: ppo.ValueMoments, reports: Sequence[Report]) -> dict[str, Any]:

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 
 from stepcoder_jax import config as c
-from stepcoder_jax import train
 from stepcoder_jax.__main__ import main
 from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.models import weights
 from stepcoder_jax.results.logger import read_metrics
+from stepcoder_jax.runs import rl_run
 from stepcoder_jax.runs.experiment import load_experiment
 
 STEPS = 6
@@ -63,7 +63,7 @@ def assert_train_begins_with(model: Path, folder: Path) -> None:
     config.sampling.max_completion_length = 160
     settings = PoolSettings(**vars(config.execution), coverage="none")
     with open_pool(settings) as pool:
-        begun = train.Run(config, pool)
+        begun = rl_run.Run(config, pool)
     _, params = weights.load_checkpoint(model, np.float32)
     head = {name: np.zeros_like(x) for name, x in begun.state.critic["value_head"].items()}
     for found, expected in (

@@ -1,0 +1,44 @@
+"""The end of a run of RL: verdicts on test, curves, and what is said of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.results import curves, diagnosis, summary
+from stepcoder_jax.results.logger import METRICS, read_metrics
+from stepcoder_jax.results.summary import Graded
+from stepcoder_jax.runs.rl_run import Run
+
+
+def close(run: Run, shares: Sequence[float]) -> None:
+    """Judge the best checkpoint on test, draw the curves, say what happened."""
+    after: list[Graded] = []
+    best = run.folder.latest(best=True)
+    if run.config.evaluation.test_problems:
+        if best is not None:
+            found = run.folder.restore(best, run.steps.abstract_state, best=True)
+            run.state = found[0] if found else run.state
+        after = run.grade("test", run.config.evaluation.test_problems, "test after")
+        sharding.on_first(lambda: run.folder.write_after(after))
+    if jax.process_index():
+        return
+    path, judged = run.folder.path, run.verdicts
+    curves.draw(path / METRICS, path / "curves.png", path.name)
+    print(
+        summary.summary(
+            run.folder.read_before(),
+            after,
+            visits=run.curriculum.visits,
+            stage0_share=float(np.mean(shares[-10:])) if shares else 0.0,
+            causes=diagnosis.summarise(read_metrics(run.folder.log / METRICS), run.config),
+            folder=str(path),
+            minutes=(time.monotonic() - run.start) / 60,
+        )
+    )
+    shown = ", ".join(f"{count} {verdict}" for verdict, count in judged.most_common())
+    print(f"{judged.total()} rollouts were judged: {shown}.")

@@ -1,0 +1,186 @@
+"""One run of RL: its parts, its state, what it measures and what it leaves on disk."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import time
+from typing import Any
+
+import jax
+
+from stepcoder_jax.config import Config, ConfigError
+from stepcoder_jax.data.generated.benchmark import Split
+from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices.steps import Steps
+from stepcoder_jax.execution import Pool
+from stepcoder_jax.feedback import cccs
+from stepcoder_jax.records import Problem, Task
+from stepcoder_jax.results.summary import Graded
+from stepcoder_jax.runs import problem_set
+from stepcoder_jax.runs.disk import checkpoint, sources
+from stepcoder_jax.runs.disk.run_folder import RunFolder, versions
+from stepcoder_jax.runs.generate import Coder
+from stepcoder_jax.runs.greedy import grade, pass_rate, scores, unmeasured, whole_tasks
+
+LENGTH_FLAG = "--prompt.max_prompt_length"
+
+
+class Run:
+    """Everything of one run that the loop needs: its parts, its state, its folder."""
+
+    def __init__(self, config: Config, pool: Pool) -> None:
+        self.start = time.monotonic()
+        self.folder = RunFolder(config.run.folder)
+        tokenizer = sources.load_tokenizer(config.model)
+        config.model = sources.resolve_model(config.model, len(tokenizer))
+        config.validate()
+        mesh = sharding.make_mesh(config.mesh, jax.devices())
+        self.config = config
+        self.steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
+        problems = sources.load_pool(config.data, "train", config.execution)
+        self.problems = self.fitting(problems, tokenizer)
+        self.curriculum = cccs.initial(self.problems, config.cccs)
+        self.known_problems = problem_set.describe(self.problems)
+        self.coder = Coder.make(config, self.steps, pool, tokenizer)
+        sharding.on_first(lambda: self.folder.open(config))
+        with self.folder.starting():
+            self.begin(tokenizer)
+
+    def begin(self, tokenizer: Any) -> None:
+        """What is measured, written and loaded before the first iteration."""
+        config = self.config
+        self.problems = self.limit_cpu(self.problems, "train")
+        sharding.on_first(lambda: self.folder.save_reference(config, tokenizer))
+        layout = self.steps.actor_shardings
+        self.reference = sources.load_reference(self.folder.reference, layout)
+        self.reference_hash = checkpoint.hash_params(self.reference)
+        self.graded: dict[Split, list[Problem]] = {}  # as they were met
+        self.best = -1.0
+        self.verdicts: collections.Counter[str] = collections.Counter()
+        self.empty = 0  # iterations in a row without a valid row
+        self.pending: dict[str, Any] | None = None  # metrics that wait for validation
+        self.is_kept = config.run.resume == "yes" and self.resume()
+        if not self.is_kept:
+            self.state = self.steps.init_state(self.reference)
+        self.reference = self.steps.place_reference(self.reference)
+
+    def fitting(self, problems: list[Problem], tokenizer: Any) -> list[Problem]:
+        """The problems whose prompts fit, at each stage that they may come to."""
+        stages = cccs.initial(problems, self.config.cccs).stage
+        tasks = [
+            Task(problem, i, stage, cccs.head(problem, stage))
+            for i, problem in enumerate(problems)
+            for stage in range(int(stages[i]) + 1)
+        ]
+        out = sources.leave_out_long(tasks, tokenizer, self.config, LENGTH_FLAG)
+        return [problem for problem in problems if problem.id not in out]
+
+    def limit_cpu(self, problems: list[Problem], split: Split) -> list[Problem]:
+        """The problems with the CPU limits that this run keeps."""
+        return sources.limit_cpu(problems, self.config, split, self.folder.limits_file)
+
+    def resume(self) -> bool:
+        """Go on from a checkpoint; False where there is none yet."""
+        chosen = self.config.run.step
+        step = None if chosen < 0 else chosen
+        restored = self.folder.restore(step, self.steps.abstract_state, best=False)
+        if restored is None:
+            return False
+        self.state, self.curriculum, record = restored
+        if record["reference"] != self.reference_hash:
+            raise ConfigError(
+                f"run.folder: the reference in {self.folder.reference} is not the one that "
+                f"checkpoint {record['step']} was trained against; restore the folder's own"
+            )
+        problem_set.check(record, self.problems, len(self.curriculum.stage))
+        self.best = record["best"]
+        self.verdicts.update(record["verdicts"])
+        self.empty = record.get("empty", 0)
+        self.pending = record.get("pending")
+        self.folder.set_later_aside(record["step"], chosen >= 0)
+        return True
+
+    def save(self, best: bool) -> None:
+        """Write a checkpoint of the present state."""
+        record = {
+            "config": dataclasses.asdict(self.config),
+            "versions": versions(),
+            "reference": self.reference_hash,
+            "best": self.best,
+            "verdicts": dict(self.verdicts),
+            "empty": self.empty,
+            "step": int(self.state.step),  # with the seed, also the cursor in the data
+            "problems": self.known_problems,  # row i of the curriculum is problem i
+            "pending": self.pending,
+        }
+        keep = self.config.run.keep
+        self.folder.save(self.state, self.curriculum, record, keep, best)
+        self.is_kept = self.is_kept or not best
+
+    def load(self, split: Split) -> list[Problem]:
+        return sources.load_problems(self.config.data, split, self.config.execution)
+
+    def grade(self, split: Split, count: int, label: str) -> list[Graded]:
+        """Greedy verdicts on the first `count` problems of a split."""
+        problems = self.graded_problems(split, count)
+        return grade(self.coder, self.state.actor, problems, label)
+
+    def judge_before(self) -> None:
+        """Verdicts on test and validation scores of the model that the run begins with."""
+        settings = self.config.evaluation
+        if int(self.state.step) > 0:
+            return
+        if settings.test_problems:
+            graded = self.grade("test", settings.test_problems, "test before")
+            sharding.on_first(lambda: self.folder.write_before(graded))
+        if settings.every:
+            count = settings.validation_problems
+            rows = self.grade("validation", count, "validation before")
+            found = scores(rows, "validation") if rows else {}
+            sharding.on_first(lambda: self.folder.write_start(found))
+
+    def graded_problems(self, split: Split, count: int) -> list[Problem]:
+        """The first `count` problems of a split, but for those with too long prompts."""
+        if split not in self.graded:
+            problems = self.load(split)[:count]
+            tasks, tokenizer = whole_tasks(problems), self.coder.tokenizer
+            out = sources.leave_out_long(tasks, tokenizer, self.config, LENGTH_FLAG)
+            kept = [problem for problem in problems if problem.id not in out]
+            self.graded[split] = self.limit_cpu(kept, split)
+        return self.graded[split]
+
+    def count_empty(self, valid_rows: int) -> dict[str, int]:
+        """Take an iteration in; its metric: how many in a row had no valid row."""
+        self.empty = 0 if valid_rows else self.empty + 1
+        return {"batch/empty_in_a_row": self.empty}
+
+    @property
+    def is_judge_broken(self) -> bool:
+        return self.empty >= self.config.run.max_empty
+
+    def not_validated(self) -> dict[str, float]:
+        """The keys that `validate` gives, for the rows of iterations without it."""
+        if not self.config.evaluation.every:
+            return {}
+        count = self.config.evaluation.validation_problems
+        return unmeasured(self.graded_problems("validation", count), "validation")
+
+    def validate(self) -> dict[str, float]:
+        """Validation scores; a new best is kept as a checkpoint of its own."""
+        rows = self.grade(
+            "validation", self.config.evaluation.validation_problems, "validation"
+        )
+        if rows and pass_rate(rows) > self.best:
+            self.best = pass_rate(rows)
+            self.save(best=True)
+        return scores(rows, "validation") if rows else {}
+
+    @property
+    def next_row(self) -> int:
+        """The first iteration that metrics.jsonl does not have."""
+        return int(self.state.step) - (self.pending is not None)
+
+    def due(self, every: int) -> bool:
+        step, last = int(self.state.step), self.config.run.total_steps
+        return every > 0 and (step % every == 0 or step == last)
