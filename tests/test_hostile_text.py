@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from stepcoder_jax import syntax
 from stepcoder_jax.config import FGOConfig
 from stepcoder_jax.execution import Pool
-from stepcoder_jax.execution.judging import grading
+from stepcoder_jax.execution.judging import grading, returned
 from stepcoder_jax.feedback import fgo, prompts
 from stepcoder_jax.records import Mode, Program, Report, Verdict
 from stepcoder_jax.results import logger, report, taxonomy
@@ -57,6 +58,53 @@ def test_time_grows_with_the_length(benchmark, number):
 
 def cpu(benchmark, run):
     return benchmark.seconds(run, 1)
+
+
+def probe_chain(bits):
+    """Ints for a dict of 2^bits places, of which one half goes past the other.
+
+    These are the places that CPython looks at one after the other (i = 5i + 1); the rest
+    find all places taken until the high bits of their hash are used up, then the first of
+    them.
+    """
+    size = 1 << bits
+    cycle = [0]
+    while len(cycle) < size:
+        cycle.append((5 * cycle[-1] + 1) % size)
+    place_of = np.argsort(cycle)
+    taken = size // 3 + 1
+    rng, found = np.random.default_rng(0), set()
+    while len(found) < size // 3 - 2:
+        keys = rng.integers(size, size << 10, 1 << 18)
+        slots, perturb, good = keys % size, keys, np.ones(len(keys), bool)
+        while perturb.any():
+            good &= place_of[slots] < taken
+            perturb = perturb >> 5
+            slots = (5 * slots + perturb + 1) % size
+        found |= set(keys[good & (place_of[slots] < taken // 8)].tolist())
+    return [*cycle[:taken], *list(found)[: size // 3 - 2]]
+
+
+def test_keys_on_the_way_that_a_dict_looks_for_a_place(benchmark):
+    """Half a megabyte of them took 1.3 s, and the most that is read five minutes."""
+
+    def cost(bits, decode):
+        keys, ours = probe_chain(bits), range(1 << bits)
+        pairs = b",".join(b"[%d,1]" % key for key in keys)
+        items = b",".join(b"%d" % key for key in keys)
+        nested = b'["t",["z",%b]]' % items
+
+        def run():
+            for data in (b'["d",%b]' % pairs, b'["s",%b]' % items, b'["s",%b]' % nested):
+                for expected in ({1: 1}, dict.fromkeys(ours, 1), {1}, set(ours)):
+                    grading.result_matches(decode(data), expected)
+
+        return benchmark.seconds(run, 3)
+
+    def grows_too_fast():
+        return cost(13, returned.decode) > MOST * cost(11, returned.decode)
+
+    assert not all(grows_too_fast() for _ in range(3))
 
 
 def test_the_number_that_froze_the_trainer(benchmark):

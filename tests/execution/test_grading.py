@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stepcoder_jax.execution.crossing import values
+from stepcoder_jax.execution.judging import returned
 from stepcoder_jax.execution.judging.grading import (
     TOLERANCE,
     result_matches,
@@ -197,3 +199,51 @@ def test_megabytes_of_hostile_output_are_compared_in_little_time(got):
     started = time.process_time()
     assert not stdout_matches(got, "2.5\n")
     assert time.process_time() - started < 3
+
+
+keys = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2)
+    | st.sampled_from(
+        [0.0, -0.0, 1.0, 0.5, math.inf, 2.0**70, 2**70, 9**2000, 1j, 1 + 0j, "", "1"]
+    )
+    | st.sampled_from([b"", b"1", math.nan]),
+    lambda inner: st.lists(inner, max_size=3).map(tuple) | st.frozensets(inner, max_size=3),
+    max_leaves=5,
+)
+containers = st.dictionaries(keys, keys, max_size=3) | st.sets(keys, max_size=3)
+
+
+def same_by_tables(a, b):
+    """The rule that Python's own tables give."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(value_matches(a[key], b[key]) for key in b)
+    return type(a) is type(b) and not isinstance(a, dict) and a == b
+
+
+@given(containers, containers)
+def test_what_is_read_without_tables_matches_as_a_table_would(a, b):
+    for got, expected in ((a, b), (a, a)):
+        data = values.encode(got)
+        answer = value_matches(returned.decode(data), expected)
+        assert answer == same_by_tables(values.decode(data), expected)
+
+
+def test_a_key_that_comes_again_counts_once_and_a_dict_has_its_last_value():
+    twice = b'["d",[1,2],[1,3]]'
+    assert value_matches(returned.decode(twice), {1: 3})
+    assert not value_matches(returned.decode(twice), {1: 2})
+    assert not value_matches(returned.decode(twice), {1: 3, 2: 3})
+    assert value_matches(returned.decode(b'["s",1,1.0,true]'), {1})
+    assert not value_matches(returned.decode(b'["s",1,1]'), {1, 2})
+    nested = b'["s",["z",1,2],["z",2,1,2]]'
+    assert value_matches(returned.decode(nested), {frozenset({1, 2})})
+
+
+@pytest.mark.parametrize("key", [b'["l"]', b'["d"]', b'["s"]', b'["t",["t",["l"]]]'])
+def test_a_key_without_a_hash_value_is_no_key(key):
+    for data in (b'["s",%b]' % key, b'["z",%b]' % key, b'["d",[%b,1]]' % key):
+        for decode in (values.decode, returned.decode):
+            with pytest.raises(values.ValueCodecError):
+                decode(data)

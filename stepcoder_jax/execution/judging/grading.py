@@ -10,12 +10,15 @@ import math
 import re
 from typing import Any
 
+from stepcoder_jax.execution.judging.returned import Items, Pairs, digest_key
+
 TOLERANCE = 1e-6
 # Possessive: what a part has taken it never gives back, so that each digit is read once.
 _NUMBER = re.compile(r"[+-]?(?:\d++\.?+\d*+|\.\d++)(?:[eE][+-]?+\d++)?+", re.ASCII)
 _LISTS = (list, tuple)
 _SETS = (set, frozenset)
 _NUMBERS = (int, float, complex)
+_MISSING = object()
 
 
 def stdout_matches(got: str, expected: str) -> bool:
@@ -72,6 +75,8 @@ def value_matches(got: Any, expected: Any) -> bool:
 
     A tuple equals a list of the same items, True equals 1 as in Python; a float expected
     is met within 1e-6, an int exactly; sets are compared as sets, dicts in any order.
+    `got` may hold Pairs and Items in their places (see `returned`); no table is made of
+    its keys, which a program can choose so that this takes n^2 steps.
     """
     if isinstance(expected, _NUMBERS):
         return isinstance(got, _NUMBERS) and _number_matches(got, expected)
@@ -82,14 +87,51 @@ def value_matches(got: Any, expected: Any) -> bool:
             and all(map(value_matches, got, expected))
         )
     if isinstance(expected, dict):
-        return (
-            isinstance(got, dict)
-            and got.keys() == expected.keys()
-            and all(value_matches(got[key], value) for key, value in expected.items())
-        )
+        pairs = _pairs_of(got)
+        return pairs is not None and _dict_matches(*pairs, expected)
     if isinstance(expected, _SETS):
-        return isinstance(got, _SETS) and got == expected
+        items = _items_of(got)
+        return items is not None and _set_matches(items, expected)
     return type(got) is type(expected) and bool(got == expected)
+
+
+def _pairs_of(got: Any) -> tuple[list[Any], list[Any]] | None:
+    """Keys and values; None of what is no dict."""
+    if isinstance(got, dict):
+        return list(got), list(got.values())
+    return (got.keys, got.held) if isinstance(got, Pairs) else None
+
+
+def _items_of(got: Any) -> list[Any] | None:
+    """The items; None of what is no set."""
+    if isinstance(got, _SETS):
+        return list(got)
+    return got.items if isinstance(got, Items) else None
+
+
+def _dict_matches(keys: list[Any], held: list[Any], expected: dict[Any, Any]) -> bool:
+    """Each key is looked up in what is expected, until one is not there."""
+    try:
+        if not all(map(expected.__contains__, keys)):
+            return False
+    except TypeError:  # a frozenset in a key
+        named = {digest_key(key): value for key, value in expected.items()}
+        return _dict_matches(list(map(digest_key, keys)), held, named)
+    found = dict.fromkeys(expected, _MISSING)
+    found.update(zip(keys, held))
+    return all(
+        found[key] is not _MISSING and value_matches(found[key], value)
+        for key, value in expected.items()
+    )
+
+
+def _set_matches(items: list[Any], expected: set[Any] | frozenset[Any]) -> bool:
+    """As of a dict's keys; `difference` makes no set of a list either."""
+    try:
+        return all(map(expected.__contains__, items)) and not expected.difference(items)
+    except TypeError:  # a frozenset in an item
+        named = frozenset(map(digest_key, expected))
+        return _set_matches(list(map(digest_key, items)), named)
 
 
 def _number_matches(got: complex, expected: complex) -> bool:

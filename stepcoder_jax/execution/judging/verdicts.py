@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from stepcoder_jax.execution.crossing import values
-from stepcoder_jax.execution.judging import grading
+from stepcoder_jax.execution.judging import grading, returned
 from stepcoder_jax.execution.settings import TEXT_KEPT
 from stepcoder_jax.execution.worker import checker, child, frames, tracer
 from stepcoder_jax.records import Mode, Position, Report, TestCase, TestResult, Verdict
@@ -198,7 +198,7 @@ def _grade_call(test: TestCase, data: bytes) -> Judgement:
     if data[:1] == child.TOO_LARGE:
         return _too_large(said)
     try:
-        got = values.decode(data)
+        got = returned.decode(data)
     except values.TooDeep as error:
         return Judgement(Verdict.RUNTIME, values.ValueCodecError.__name__, why=str(error))
     except values.TooLarge as error:

@@ -1,0 +1,113 @@
+"""What a program returned, read without a table of its keys.
+
+Whoever chooses the keys of a dict or a set can choose ints along the way that CPython
+looks for a free place: each then passes all those before it, and a table of n keys takes
+n^2 steps. So a dict stands as its pairs and a set as its items; `grading` looks these up in
+what is expected, a table of our own, and puts none of them into another.
+"""
+
+from __future__ import annotations
+
+import cmath
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+from stepcoder_jax.execution.crossing import values
+
+_SCALARS = frozenset({int, float, str, bool, type(None)})
+
+
+class Pairs:
+    """A dict's keys and values in order; a key that comes twice has its last value."""
+
+    __slots__ = ("held", "keys")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, keys: list[Any], held: list[Any]) -> None:
+        self.keys = keys
+        self.held = held
+
+
+class Items:
+    """A set's items in order, repeated ones too; a frozenset may be a key."""
+
+    __slots__ = ("is_frozen", "items")
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, items: list[Any], is_frozen: bool) -> None:
+        self.items = items
+        self.is_frozen = is_frozen
+
+
+class _Decoder(values.Decoder):
+    """Builds Pairs and Items where the codec's own builds dicts and sets."""
+
+    def build_hashed(self, items: list[Any], depth: int) -> list[Any]:
+        """Keys, none of which is hashed."""
+        built = self.build_all(items, depth)
+        if built is not items:  # else scalars
+            _require_hashable(built)
+        return built
+
+
+def _require_hashable(keys: Iterable[Any]) -> None:
+    for key in keys:
+        if isinstance(key, tuple):
+            if not _SCALARS.issuperset(map(type, key)):
+                _require_hashable(key)
+        elif isinstance(key, (list, Pairs)) or (
+            isinstance(key, Items) and not key.is_frozen
+        ):
+            raise values.ValueCodecError("a key of a type that has no hash value")
+
+
+_Decoder.builders = {
+    **values.Decoder.builders,
+    "d": lambda decoder, items, depth: Pairs(*decoder.build_pairs(items, depth)),
+    "s": lambda decoder, items, depth: Items(decoder.build_hashed(items, depth), False),
+    "z": lambda decoder, items, depth: Items(decoder.build_hashed(items, depth), True),
+}
+
+
+def decode(data: bytes) -> Any:
+    """As `values.decode`, with Pairs for dicts and Items for sets."""
+    return _Decoder().decode(data)
+
+
+def digest_key(key: Any) -> bytes:
+    """Equal bytes for equal keys, and for no others; linear in the key's size.
+
+    Of keys that hold frozensets, which have no hash value without a table.
+    """
+    if isinstance(key, (int, float, complex)):
+        return _of_number(key)
+    if isinstance(key, str):
+        return b"s" + key.encode("utf-8", "surrogatepass")
+    if isinstance(key, (bytes, bytearray)):
+        return b"b" + key
+    if isinstance(key, tuple):
+        return b"t" + _digest([digest_key(item) for item in key])
+    if isinstance(key, (Items, frozenset)):
+        items = key.items if isinstance(key, Items) else key
+        return b"z" + _digest(sorted({digest_key(item) for item in items}))
+    return b"o" + repr(key).encode()  # None
+
+
+def _of_number(number: complex) -> bytes:
+    if isinstance(number, int):
+        return b"i%x" % number
+    if cmath.isnan(number):
+        return b"n%d" % id(number)  # a NaN equals itself alone
+    if isinstance(number, complex) and not number.imag:
+        number = number.real
+    if isinstance(number, complex):
+        return b"c" + _of_number(number.real) + b" " + _of_number(number.imag)
+    return b"i%x" % int(number) if number.is_integer() else b"f%r" % number
+
+
+def _digest(parts: list[bytes]) -> bytes:
+    total = hashlib.blake2b(digest_size=32)
+    for part in parts:
+        total.update(b"%d " % len(part) + part)
+    return total.digest()
