@@ -81,7 +81,9 @@ ROOMS = {
         ("data", "data/formats", "execution", "feedback", "records"),
         ("numpy", "tensorflow_datasets", "grain"),
     ),
-    "results": Room(("config", "records"), ("numpy", "matplotlib", "tensorboardX")),
+    "results": Room(
+        ("config", "data/formats", "records"), ("numpy", "matplotlib", "tensorboardX")
+    ),
     "devices": Room(("learning", "sampling", "models", "records", "pytrees"), ARRAYS),
     "runs/disk": Room(
         (
@@ -92,7 +94,7 @@ ROOMS = {
     ),
     "runs": Room(
         (
-            *("runs/disk", "data/formats"),
+            *("runs/disk", "data/formats", "execution/crossing"),
             *("devices", "results", "data/generated", "execution"),
             *("feedback", "learning", "sampling", "models", "progress", *LEAVES),
         ),
@@ -242,6 +244,17 @@ def test_every_permission_of_the_table_is_used():
                 for other, _, _ in rooms_imported(path.read_text())
             }
             assert set(allowed.inside) <= used, (room, set(allowed.inside) - used)
+
+
+def test_no_command_takes_from_another():
+    """judge_samples is the part of judge that runs a model's samples."""
+    pairs = {
+        (path.stem, name.split(".")[2])
+        for path in files_of("commands")
+        for room, name, _ in rooms_imported(path.read_text())
+        if room == "commands"
+    }
+    assert pairs == {("judge_samples", "judge")}
 
 
 def test_a_folder_is_small_and_its_init_says_what_it_is():

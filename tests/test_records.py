@@ -2,7 +2,6 @@
 
 import collections
 
-from stepcoder_jax.commands import judge
 from stepcoder_jax.data.curation import stats
 from stepcoder_jax.records import Mode, Problem, Report, Verdict, order_difficulties
 from stepcoder_jax.results import outcomes, summary
@@ -31,7 +30,7 @@ def test_every_list_has_this_order():
     assert list(outcomes.groups(found)) == [*NATURAL, "all"]
     assert list(outcomes.score(found, [1]).pass_at_k) == [*NATURAL, "all"]
     counts = {name: collections.Counter([Verdict.PASS]) for name in SHUFFLED}
-    lines = judge.format_table(counts).splitlines()
+    lines = outcomes.format_table(counts).splitlines()
     assert [line.split()[0] for line in lines[1:]] == [*NATURAL, "all"]
 
     problems = [

@@ -21,12 +21,10 @@ import tyro
 
 from stepcoder_jax.data.formats.rows import (
     DataError,
-    require,
     require_object,
-    say,
     stream_lines,
 )
-from stepcoder_jax.records import InputError, Verdict
+from stepcoder_jax.records import InputError
 from stepcoder_jax.results import outcomes
 from stepcoder_jax.results.estimates import (
     RESAMPLES,
@@ -34,6 +32,7 @@ from stepcoder_jax.results.estimates import (
     mcnemar,
     paired_difference,
 )
+from stepcoder_jax.results.judged import read_graded, read_outcome
 from stepcoder_jax.results.outcomes import Outcome, Table, finite, interval_text
 
 RESULTS_FILE, RUN_FILE = "results.jsonl", "after.json"
@@ -43,7 +42,6 @@ RUN_CONFIGS = (
     "config.json",
 )  # a finished SFT run has a model's config.json too
 LENGTHS = ("max_prompt_length", "max_completion_length")
-VERDICTS = [str(verdict) for verdict in Verdict]
 WANTED = "results of `stepcoder judge` or `stepcoder evaluate`, one JSON object per line"
 _MOST_NAMED = 3
 ResultsArg = Annotated[
@@ -208,35 +206,6 @@ def require_alike(known: Mapping[str, Mapping[str, Any]], about: Sequence[str]) 
                     f"RESULTS: drawn unlike: {name} is {ours} in {first} and {theirs} in "
                     f"{path}; --unlike compares them all the same"
                 )
-
-
-def read_graded(value: Any) -> Outcome:
-    """One problem of a run's before.json or after.json: its id, difficulty and verdict."""
-    match value:
-        case [str(task), str(difficulty), str(verdict)] if verdict in VERDICTS:
-            return Outcome(task, difficulty, Verdict(verdict))
-    raise DataError(f"expected [id, difficulty, verdict], got {say(value)}")
-
-
-def read_outcome(fields: Mapping[str, Any]) -> Outcome:
-    """One row of results. Other graders have words of their own in `result`."""
-    if "task_id" not in fields:
-        raise DataError("field task_id: expected a problem's id, but it is missing")
-    row = dict(fields)
-    passed = require(row, "passed", bool)
-    result = row.get("result")
-    if result in VERDICTS and (result == Verdict.PASS) != passed:
-        raise DataError(
-            f"fields passed and result: contradict, {say(passed)} and {say(result)}"
-        )
-    ended = Verdict.PASS if passed else Verdict.WRONG
-    return Outcome(
-        task=str(row["task_id"]),
-        difficulty=str(row.get("difficulty", "unknown")),
-        verdict=Verdict(result) if result in VERDICTS else ended,
-        weak=bool(row.get("weak", False)),
-        unfaithful=bool(row.get("unfaithful", False)),
-    )
 
 
 def on_same_problems(

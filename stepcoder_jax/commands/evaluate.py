@@ -15,17 +15,13 @@ from typing import Any, NamedTuple, TextIO
 
 import jax
 
-from stepcoder_jax.commands.judge_samples import (
-    describe_outcome,
-    describe_report,
-    outcome_of,
-)
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated.benchmark import Split
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.records import Problem, Program, Report, Task
 from stepcoder_jax.results import outcomes
+from stepcoder_jax.results.judged import describe_outcome, describe_report, outcome_of
 from stepcoder_jax.results.outcomes import Outcome, Scores
 from stepcoder_jax.runs import restore
 from stepcoder_jax.runs.disk import preflight

@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal, TextIO
 
 import tyro
@@ -19,16 +19,13 @@ from stepcoder_jax.records import (
     Problem,
     Program,
     Report,
-    TestResult,
     Verdict,
-    order_difficulties,
 )
-from stepcoder_jax.results.outcomes import unfaithful_text
+from stepcoder_jax.results.outcomes import format_table, unfaithful_text
+from stepcoder_jax.results.taxonomy import deciding_test
 
 _MOST_LISTED = 20
 _EXIT_PASS, _EXIT_FAILED, _EXIT_BAD_INPUT = 0, 1, 2
-
-Counts = Mapping[str, collections.Counter[Verdict]]  # by difficulty
 
 
 @dataclasses.dataclass
@@ -222,27 +219,3 @@ def describe_failure(report: Report) -> str:
         place = f" at line {test.line}" if test.line else ""
         words.append(f"in test {number}{': ' if test.error else ''}{test.error}{place}")
     return " ".join([*words, report.message]).strip()
-
-
-def deciding_test(report: Report) -> tuple[int, TestResult | None]:
-    """The first test, and its number, that has the program's verdict; none had INFRA."""
-    for number, test in enumerate(report.tests):
-        if test.verdict is report.verdict:
-            return number, test
-    return -1, None
-
-
-def format_table(counts: Counts) -> str:
-    """Counts by difficulty and verdict; verdicts that nobody got have no column."""
-    total: collections.Counter[Verdict] = sum(counts.values(), collections.Counter())
-    columns = [verdict for verdict in Verdict if total[verdict]]
-    rows = [["difficulty", *map(str, columns), "all"]]
-    ordered = [(name, counts[name]) for name in order_difficulties(counts)]
-    for name, row in [*ordered, ("all", total)]:
-        rows.append([name, *(str(row[v]) for v in columns), str(row.total())])
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return "\n".join(
-        row[0].ljust(widths[0])
-        + "".join(f"  {cell.rjust(width)}" for cell, width in zip(row[1:], widths[1:]))
-        for row in rows
-    )

@@ -17,41 +17,25 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TextIO
+from typing import TextIO
 
-from stepcoder_jax.commands.judge import (
-    JudgeOptions,
-    deciding_test,
-    format_table,
-    with_limits,
-)
-from stepcoder_jax.data.formats.mbpp import ID_PREFIX
+from stepcoder_jax.commands.judge import JudgeOptions, with_limits
 from stepcoder_jax.data.formats.rows import (
     DataError,
-    Row,
-    require,
-    require_object,
-    say,
     stream_lines,
 )
+from stepcoder_jax.data.formats.samples import Sample, read_sample
 from stepcoder_jax.data.problems import read_any
 from stepcoder_jax.execution import Pool, open_pool
 from stepcoder_jax.progress import CountProgress
-from stepcoder_jax.records import InputError, Problem, Program, Report, Verdict
+from stepcoder_jax.records import InputError, Problem, Report, Verdict
 from stepcoder_jax.results import outcomes
+from stepcoder_jax.results.judged import describe_outcome, describe_report, outcome_of
 from stepcoder_jax.results.outcomes import Outcome
-from stepcoder_jax.results.taxonomy import bug_of
 
 WANTED = "samples, one JSON object per line"
 _EXIT_JUDGED, _EXIT_BAD_INPUT, _EXIT_STOPPED = 0, 2, 130
 _WINDOW = 1024  # samples that are held at a time
-
-
-class Sample(NamedTuple):
-    """One row of the samples file and the program it stands for."""
-
-    fields: dict[str, Any]
-    program: Program
 
 
 @dataclasses.dataclass
@@ -178,35 +162,6 @@ def good_samples(path: str, problems: Mapping[str, Problem]) -> Iterator[Sample]
             yield read_sample(row, problems)
 
 
-def read_sample(row: Row, problems: Mapping[str, Problem]) -> Sample:
-    """One row's sample; DataError naming the field that is wrong."""
-    fields = require_object(row)
-    problem = find_problem(fields, problems)
-    if "solution" in fields:
-        source, start = require(fields, "solution", str), 0
-    elif "completion" in fields:
-        source = problem.starter_code + require(fields, "completion", str)
-        start = len(problem.starter_code.encode())
-    else:
-        raise DataError("fields completion and solution: expected one, both are missing")
-    return Sample(fields, Program(problem, source, start, ()))
-
-
-def find_problem(fields: Mapping[str, Any], problems: Mapping[str, Problem]) -> Problem:
-    """The problem that `task_id` names; MBPP's may be Mbpp/2, MBPP/2, "2" or 2."""
-    if "task_id" not in fields:
-        raise DataError("field task_id: expected a problem's id, but it is missing")
-    name = str(fields["task_id"])
-    number = re.sub(rf"^{ID_PREFIX}", "", name, flags=re.IGNORECASE)
-    problem = problems.get(name) or problems.get(ID_PREFIX + number)
-    if problem is None:
-        raise DataError(
-            f"field task_id: expected the id of a problem, as {next(iter(problems))!r} is, "
-            f"got {say(fields['task_id'])}"
-        )
-    return problem
-
-
 def judge_window(
     pool: Pool, window: Sequence[Sample], keep: Callable[[Sample, Report], None]
 ) -> None:
@@ -222,47 +177,6 @@ def judge_window(
     finally:
         for number in sorted(waiting):
             keep(window[number], waiting[number])
-
-
-def outcome_of(problem: Problem, report: Report, truncated: bool = False) -> Outcome:
-    """What is counted of a report."""
-    number, _ = deciding_test(report)
-    expected = problem.tests[number].expected if number >= 0 else None
-    return Outcome(
-        problem.id,
-        problem.difficulty,
-        report.verdict,
-        bug_of(report, expected),
-        truncated,
-        report.weak,
-        report.unfaithful,
-        problem.metadata,
-    )
-
-
-def describe_outcome(outcome: Outcome) -> dict[str, Any]:
-    """The fields of a row of results that `stepcoder compare` reads, beside `task_id`."""
-    about = {"problem_metadata": dict(outcome.metadata)} if outcome.metadata else {}
-    return about | {
-        "passed": outcome.verdict is Verdict.PASS,
-        "result": str(outcome.verdict),
-        "difficulty": outcome.difficulty,
-        "bug": outcome.bug and str(outcome.bug),
-        "weak": outcome.weak,
-        "unfaithful": outcome.unfaithful,
-    }
-
-
-def describe_report(report: Report) -> dict[str, Any]:
-    """What else a row of results says: how each test went, and the first error."""
-    _, test = deciding_test(report)
-    failed = None if report.passed else test
-    return {
-        "tests": [str(result.verdict) for result in report.tests],
-        "error": report.message or (failed.error if failed else ""),
-        "line": failed.line if failed else None,
-        "cpu_seconds": round(sum(result.cpu_seconds for result in report.tests), 6),
-    }
 
 
 def print_summary(found: Sequence[Outcome], problems: int, ks: Sequence[int]) -> None:
@@ -289,7 +203,7 @@ def describe(found: Sequence[Outcome], wanted: Sequence[int]) -> str:
         row = verdicts.setdefault(outcome.difficulty, collections.Counter())
         row[outcome.verdict] += 1
     size = f"({scores.problems} problems, {scores.samples} samples)"
-    lines = [format_table(verdicts)]
+    lines = [outcomes.format_table(verdicts)]
     if scores.infra:
         said = f"none, for {scores.infra} samples were not judged (infra): run them again"
         return "\n".join([*lines, f"pass@k: {said} {size}"])

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import sys
 
-from stepcoder_jax.commands import failing
 from stepcoder_jax.config import ConfigError
 from stepcoder_jax.data.generated.benchmark import Split
 from stepcoder_jax.feedback import fgo, rewards
 from stepcoder_jax.results import report
-from stepcoder_jax.runs import restore
+from stepcoder_jax.runs import failing, restore
 from stepcoder_jax.runs.generate import complete_greedily
 from stepcoder_jax.runs.greedy import whole_tasks
 

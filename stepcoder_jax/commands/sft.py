@@ -18,7 +18,6 @@ from typing import Any
 import jax
 from absl import logging as orbax_logging
 
-from stepcoder_jax.commands import raft
 from stepcoder_jax.config import Config, ConfigError, ModelConfig
 from stepcoder_jax.data import tokenizer as bpe
 from stepcoder_jax.data.generated.benchmark import Split
@@ -31,6 +30,7 @@ from stepcoder_jax.progress import StepProgress, describe_update
 from stepcoder_jax.records import Problem
 from stepcoder_jax.results import curves
 from stepcoder_jax.results.logger import METRICS, Logger, to_json
+from stepcoder_jax.runs import raft
 from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped
 from stepcoder_jax.runs.disk.sft_folder import SFTFolder

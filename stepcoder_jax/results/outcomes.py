@@ -170,6 +170,22 @@ def bug_table(scores: Scores) -> Table:
     ]
 
 
+def format_table(counts: Mapping[str, collections.Counter[Verdict]]) -> str:
+    """Counts by difficulty and verdict; verdicts that nobody got have no column."""
+    total: collections.Counter[Verdict] = sum(counts.values(), collections.Counter())
+    columns = [verdict for verdict in Verdict if total[verdict]]
+    rows = [["difficulty", *map(str, columns), "all"]]
+    ordered = [(name, counts[name]) for name in order_difficulties(counts)]
+    for name, row in [*ordered, ("all", total)]:
+        rows.append([name, *(str(row[v]) for v in columns), str(row.total())])
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join(
+        row[0].ljust(widths[0])
+        + "".join(f"  {cell.rjust(width)}" for cell, width in zip(row[1:], widths[1:]))
+        for row in rows
+    )
+
+
 def markdown(table: Table) -> str:
     """A table that is Markdown, with aligned columns, the first to the left."""
     widths = [max(3, *map(len, column)) for column in zip(*table)]

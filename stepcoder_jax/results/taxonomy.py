@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 import re
 
-from stepcoder_jax.records import Report, Verdict
+from stepcoder_jax.records import Report, TestResult, Verdict
 
 
 class Share(enum.StrEnum):
@@ -131,12 +131,20 @@ def differ_in_form(given: str, wanted: str) -> bool:
     return bool(words) and given != wanted and words == _WORDS.findall(wanted.lower())
 
 
+def deciding_test(report: Report) -> tuple[int, TestResult | None]:
+    """The first test, and its number, that has the program's verdict; none had INFRA."""
+    for number, test in enumerate(report.tests):
+        if test.verdict is report.verdict:
+            return number, test
+    return -1, None
+
+
 def bug_of(report: Report, expected: object = None) -> Bug | None:
     """The bug that a report shows.
 
     `expected` is that of the test which has the program's verdict.
     """
-    test = next((test for test in report.tests if test.verdict is report.verdict), None)
+    _, test = deciding_test(report)
     if report.verdict is Verdict.COMPILE or test is None:
         error, _, message = report.message.partition(":")
         return classify(report.verdict, error, message)

@@ -11,6 +11,7 @@ import pytest
 
 from stepcoder_jax.__main__ import main
 from stepcoder_jax.commands import judge_samples
+from stepcoder_jax.data.formats import samples
 from stepcoder_jax.data.formats.rows import DataError, Row
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.records import (
@@ -256,24 +257,22 @@ def test_task_ids():
         for name in names
     }
     for given in ("Mbpp/2", "MBPP/2", "mbpp/2", "2", 2):
-        assert judge_samples.find_problem({"task_id": given}, problems).id == "Mbpp/2"
+        assert samples.find_problem({"task_id": given}, problems).id == "Mbpp/2"
     for given in (7, "7", "HumanEval/0"):
-        assert judge_samples.find_problem({"task_id": given}, problems).id == str(given)
+        assert samples.find_problem({"task_id": given}, problems).id == str(given)
     for given in ("0", "Mbpp/3", "humaneval/0", ["2"], 2.5):
         with pytest.raises(DataError, match="as 'HumanEval/0' is"):
-            judge_samples.find_problem({"task_id": given}, problems)
+            samples.find_problem({"task_id": given}, problems)
 
 
 def test_programs_of_samples():
     problem = Problem("a", "", "é = 1\n", "", "f", Mode.CALL, (TestCase((), 1),), "")
     row = Row("line 1", 0, {"task_id": "a", "completion": "b"})
-    assert judge_samples.read_sample(row, {"a": problem}).program == Program(
+    assert samples.read_sample(row, {"a": problem}).program == Program(
         problem, "é = 1\nb", len("é = 1\n".encode()), ()
     )
     row = Row("line 1", 0, {"task_id": "a", "solution": "b"})
-    assert judge_samples.read_sample(row, {"a": problem}).program == Program(
-        problem, "b", 0, ()
-    )
+    assert samples.read_sample(row, {"a": problem}).program == Program(problem, "b", 0, ())
 
 
 def make_report(verdict):
@@ -360,7 +359,7 @@ def test_windows_follow_each_other(judge, tmp_path, monkeypatch):
 
 def test_what_ended_is_kept_in_order_when_stopped():
     problem = Problem("a", "", "", "", "f", Mode.CALL, (TestCase((), 1),), "")
-    window = [judge_samples.Sample({"n": n}, Program(problem, "", 0, ())) for n in range(5)]
+    window = [samples.Sample({"n": n}, Program(problem, "", 0, ())) for n in range(5)]
 
     class Stopped:
         def stream(self, programs):

@@ -158,6 +158,9 @@ class RemoteWorker(dialogue.AnyWorker):
 class RemotePool(Pool):
     """Judges programs on the service at `settings.url`, `settings.workers` at a time.
 
+    A subclass, for all but its workers and what it checks is a Pool's: threads, order,
+    cache, retries and counts. No caller needs to know which of them it holds.
+
     Verdicts and coverage are a Pool's, and expected outputs are never sent. What is weaker:
 
     * Isolation is the service's own. `level` and `canaries` are measured there, but what a

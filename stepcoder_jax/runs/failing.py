@@ -10,11 +10,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from stepcoder_jax.commands.judge import deciding_test
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.execution.crossing import values
 from stepcoder_jax.records import Mode, Program, Report, TestCase, TestResult, Verdict
 from stepcoder_jax.results.report import show_controls
+from stepcoder_jax.results.taxonomy import deciding_test
 
 CAP = 600  # characters of each part
 _LINES = 40  # of the reference

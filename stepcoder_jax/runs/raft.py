@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stepcoder_jax.commands.compare import read_outcome
-from stepcoder_jax.commands.judge_samples import read_sample
 from stepcoder_jax.config import Config
 from stepcoder_jax.data.formats.rows import DataError, Row, require_object, stream_lines
+from stepcoder_jax.data.formats.samples import read_sample
 from stepcoder_jax.feedback import cccs
 from stepcoder_jax.feedback.sft_rows import Example, encoder
 from stepcoder_jax.records import Problem, Program, Task, Verdict
+from stepcoder_jax.results.judged import read_outcome
 
 WANTED = "judged samples, one JSON object per line"
 CAP_STREAM = 3  # last word of default_rng([seed, problem, stream]), beside those of cccs

@@ -2,9 +2,9 @@
 
 import pytest
 
-from stepcoder_jax.commands import failing
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.records import Mode
+from stepcoder_jax.runs import failing
 from tests.execution.kit import make_program, make_settings
 
 

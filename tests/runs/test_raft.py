@@ -6,10 +6,10 @@ import json
 import pytest
 
 from stepcoder_jax.__main__ import main
-from stepcoder_jax.commands import raft
 from stepcoder_jax.config import Config, ModelConfig
 from stepcoder_jax.data.formats.rows import DataError
 from stepcoder_jax.data.generated import benchmark
+from stepcoder_jax.runs import raft
 from stepcoder_jax.runs.disk import sources
 from tests.commands.sft_kit import assert_train_begins_with, metrics_of, run_sft
 
