@@ -14,13 +14,19 @@ the keys of a dict given or wanted that all spell integers are integers.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from stepcoder_jax.data.formats import rows
-from stepcoder_jax.data.formats.rows import DataError, Row, require, require_text, say
+from stepcoder_jax.data.formats.rows import (
+    DataError,
+    Row,
+    load_field,
+    require,
+    require_text,
+    say,
+)
 from stepcoder_jax.data.formats.source import parse
 from stepcoder_jax.records import Mode, Problem, TestCase
 
@@ -116,14 +122,7 @@ def read_row(row: dict[str, Any], number: int) -> Problem:
 
 def _load(field: str, text: str, default: Any) -> Any:
     """JSON inside of a text; `default` where there is none."""
-    if not text.strip():
-        return default
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"field {field}: not valid JSON, perhaps truncated: {error}"
-        ) from None
+    return load_field(field, text) if text.strip() else default
 
 
 def _choose_solution(text: Any) -> str:

@@ -11,13 +11,18 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import zlib
 from typing import Any
 
 from stepcoder_jax.data.formats import rows
 from stepcoder_jax.data.formats.pickled_text import read_text
-from stepcoder_jax.data.formats.rows import DataError, require, require_text, say
+from stepcoder_jax.data.formats.rows import (
+    DataError,
+    load_field,
+    require,
+    require_text,
+    say,
+)
 from stepcoder_jax.records import Mode, Problem, TestCase
 
 MARKS = {"question_content", "public_test_cases"}  # fields that no other format has
@@ -68,15 +73,6 @@ def read_row(row: dict[str, Any], number: int) -> Problem:
     )
 
 
-def _load(field: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"field {field}: not valid JSON, perhaps truncated: {error}"
-        ) from None
-
-
 def _unpack(text: str) -> str:
     """The JSON of the private tests, which may be packed."""
     if text.lstrip()[:1] in ("[", ""):
@@ -102,7 +98,7 @@ def _unpack(text: str) -> str:
 
 def _read_tests(field: str, text: str) -> list[tuple[str, dict[str, Any]]]:
     """The tests of a field, each with its place in words."""
-    tests = _load(field, text) if text.strip() else []
+    tests = load_field(field, text) if text.strip() else []
     if not isinstance(tests, list):
         raise DataError(f"field {field}: expected a list of tests, got {say(tests)}")
     for number, test in enumerate(tests):
@@ -116,7 +112,7 @@ def _read_tests(field: str, text: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _entry_point(row: dict[str, Any]) -> str:
-    about = _load("metadata", require(row, "metadata", str))
+    about = load_field("metadata", require(row, "metadata", str))
     name = about.get("func_name") if isinstance(about, dict) else None
     if not isinstance(name, str) or not name.isidentifier():
         raise DataError(
@@ -130,5 +126,5 @@ def _read_test(place: str, test: dict[str, Any], mode: Mode) -> TestCase:
     if mode is Mode.STDIN_MAIN:
         return TestCase(given, wanted)
     lines = [line for line in given.split("\n") if line.strip()]
-    arguments = [_load(f"{place}.input", line) for line in lines]
-    return TestCase(tuple(arguments), _load(f"{place}.output", wanted))
+    arguments = [load_field(f"{place}.input", line) for line in lines]
+    return TestCase(tuple(arguments), load_field(f"{place}.output", wanted))

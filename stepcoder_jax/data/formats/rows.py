@@ -163,6 +163,16 @@ def require(row: dict[str, Any], field: str, kind: type) -> Any:
     return row[field]
 
 
+def load_field(field: str, text: str) -> Any:
+    """The JSON that a field holds as text; DataError where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"field {field}: not valid JSON, perhaps truncated: {error}"
+        ) from None
+
+
 def refuse_plus(row: dict[str, Any]) -> None:
     """DataError for a row of EvalPlus's releases among rows of the benchmark itself."""
     if "plus_input" in row:
