@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from stepcoder_jax.results.estimates import normal_difference
 from stepcoder_jax.results.logger import read_metrics
-from stepcoder_jax.results.summary import paired_difference
 from stepcoder_jax.runs.disk.run_folder import RunFolder
 
 PARTS = ("sample", "judge", "feedback", "experience", "update")
@@ -38,7 +38,7 @@ def row(folder: Path) -> str:
     """The Markdown row of one run."""
     before = json.loads((folder / "before.json").read_text())
     after = json.loads((folder / "after.json").read_text())
-    change, half = paired_difference(passed(before), passed(after))
+    change, half = normal_difference(passed(before), passed(after))
     compiled = [item for item in after if item[2] != "compile"]
     metrics = read_metrics(folder / "metrics.jsonl")
     last = metrics[-5:]

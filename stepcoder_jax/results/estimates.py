@@ -103,6 +103,35 @@ def paired_difference(
     return Difference(change, float(low), float(high), (1 + far) / (1 + RESAMPLES))
 
 
+def normal_difference(
+    before: Sequence[float], after: Sequence[float]
+) -> tuple[float, float]:
+    """The mean of after - before over the same problems, and its half-width.
+
+    half = 1.96 std(after - before, unbiased) / sqrt(n): the normal approximation, which a
+    summary prints at once. It is nan for fewer than two problems. `paired_difference`
+    resamples, and has a p-value.
+    """
+    changes = np.array(after, float) - np.array(before, float)
+    if changes.size < 2:
+        return float(changes.sum()), math.nan
+    half = 1.96 * changes.std(ddof=1) / math.sqrt(changes.size)
+    return float(changes.mean()), float(half)
+
+
+def wilson_interval(count: int, total: int) -> tuple[float, float]:
+    """The interval of the share count / total (Wilson 1927); 0 to 1 where total is 0."""
+    if total == 0:
+        return 0.0, 1.0
+    z = 1.96
+    share = count / total
+    middle = share + z * z / (2 * total)
+    reach = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    # rounding may leave the unit interval by 1e-17, which prints as -0.0
+    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
+
+
 def mcnemar(gained: int, lost: int) -> float:
     """The two-sided p-value of McNemar's exact test (McNemar 1947).
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stepcoder_jax.records import Verdict, order_difficulties
+from stepcoder_jax.results.estimates import normal_difference, wilson_interval
 
 
 class Graded(NamedTuple):
@@ -19,34 +20,10 @@ class Graded(NamedTuple):
     verdict: Verdict
 
 
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927), both in 0..1."""
-    if total == 0:
-        return 0.0, 1.0
-    z = 1.96
-    share = count / total
-    middle = share + z * z / (2 * total)
-    reach = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    scale = 1 + z * z / total
-    # rounding may leave the unit interval by 1e-17, which prints as -0.0
-    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)
-
-
-def paired_difference(before: Sequence[bool], after: Sequence[bool]) -> tuple[float, float]:
-    """Return the mean change over the same problems and its 95 % half-width.
-
-    d = mean(after - before), half = 1.96 std(after - before, unbiased) / sqrt(n).
-    """
-    change = np.array(after, float) - np.array(before, float)
-    if change.size < 2:
-        return float(change.sum()), float("nan")
-    return float(change.mean()), float(1.96 * change.std(ddof=1) / math.sqrt(change.size))
-
-
 def share_text(flags: Sequence[bool]) -> str:
     if not flags:
         return "-"
-    low, high = wilson(sum(flags), len(flags))
+    low, high = wilson_interval(sum(flags), len(flags))
     return f"{100 * sum(flags) / len(flags):5.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
@@ -101,7 +78,7 @@ def score_row(
 ) -> tuple[str, ...]:
     """Return one row: problems, share before, share after, paired change."""
     old, new = [test(a) for a, _ in pairs], [test(b) for _, b in pairs]
-    change = change_text(*paired_difference(old, new)) if pairs else "-"
+    change = change_text(*normal_difference(old, new)) if pairs else "-"
     return label, str(len(pairs)), share_text(old), share_text(new), change
 
 
@@ -136,7 +113,7 @@ def advice(
         paired = {row.problem: row for row in after}
         both = [(row, paired[row.problem]) for row in before if row.problem in paired]
         old, new = [has_passed(a) for a, _ in both], [has_passed(b) for _, b in both]
-        change, half = paired_difference(old, new)
+        change, half = normal_difference(old, new)
         if not abs(change) > half:
             tips.append(
                 "The change is within its error: run longer (run.total_steps) or judge by "

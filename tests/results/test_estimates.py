@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from stepcoder_jax.records import InputError
 from stepcoder_jax.results import estimates
-from stepcoder_jax.results.estimates import estimate, mcnemar, paired_difference, pass_at_k
+from stepcoder_jax.results.estimates import (
+    estimate,
+    mcnemar,
+    normal_difference,
+    paired_difference,
+    pass_at_k,
+    wilson_interval,
+)
 
 
 @pytest.mark.parametrize(
@@ -143,3 +150,26 @@ def test_mcnemar_by_hand(gained, lost, p):
 def test_mcnemar_of_many_problems():
     assert mcnemar(1000, 1000) == 1.0
     assert 0 < mcnemar(1000, 1200) < 1e-4
+
+
+def test_wilson_by_hand():
+    # 5 of 10: centre 0.5, reach (1.96 sqrt(0.025 + 0.9604 / 100)) / 1.38416 = 0.2634.
+    low, high = wilson_interval(5, 10)
+    assert (low, high) == (pytest.approx(0.2366, abs=1e-4), pytest.approx(0.7634, abs=1e-4))
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+    low, high = wilson_interval(0, 20)
+    assert low == pytest.approx(0.0, abs=1e-12) and 0.1 < high < 0.2
+
+
+def test_normal_difference_by_hand():
+    # Changes 1, 0, 0, 1: mean 0.5, unbiased variance 1/3, half 1.96 sqrt(1/3 / 4).
+    change, half = normal_difference([0, 0, 1, 0], [1, 0, 1, 1])
+    assert change == 0.5 and half == pytest.approx(1.96 * math.sqrt(1 / 12))
+    assert normal_difference([1, 0], [1, 0]) == (0.0, 0.0)
+    assert math.isnan(normal_difference([0], [1])[1])
+
+
+def test_wilson_intervals_stay_between_0_and_1():
+    for total in range(1, 60):
+        assert 0 <= wilson_interval(0, total)[0] < 1e-9
+        assert 1 - 1e-9 < wilson_interval(total, total)[1] <= 1
