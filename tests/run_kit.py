@@ -45,9 +45,10 @@ def run_train(folder: Path, *flags: str) -> int:
     return main(["train", HERE, "--run.folder", str(folder), *flags])
 
 
-def metrics_of(folder: Path) -> list[dict]:
+def metrics_of(
+    folder: Path, clocked: tuple[str, ...] = ("seconds/", "judge/")
+) -> list[dict]:
     """The rows of metrics.jsonl without what a clock or the judge's cache put there."""
-    clocked = ("seconds/", "judge/")
     return [
         {name: value for name, value in row.items() if not name.startswith(clocked)}
         for row in read_metrics(folder / "metrics.jsonl")

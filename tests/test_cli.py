@@ -11,17 +11,8 @@ import pytest
 
 from stepcoder_jax.__main__ import COMMANDS, USAGE, main
 from stepcoder_jax.runs.disk import run_folder, sources
+from tests.data.kit import ECHO
 from tests.run_kit import HERE, get_config
-
-ROW = {
-    "prompt": "p",
-    "canonical_solution": "def f(): print(input())",
-    "inputs": ["a"],
-    "outputs": ["a"],
-    "starter_code": "def f():",
-    "difficulty": "interview",
-}
-
 
 NO_TEST = ["--evaluation.test_problems", "0"]
 
@@ -183,15 +174,15 @@ def test_experiments(capsys, tmp_path):
 # Contents of a problem file -> what the line must name beside the file.
 FILES = {
     "empty": ("", ["not valid JSON"]),
-    "truncated": (json.dumps([ROW, ROW])[:-20], ["truncated"]),
+    "truncated": (json.dumps([ECHO, ECHO])[:-20], ["truncated"]),
     "no list": ("3", ["expected a non-empty JSON list"]),
     "other fields": ({"a": 1}, ["line 1", '{"a": 1}', "apps_plus", "mbpp: test_imports"]),
     "no field": (
-        [ROW, {k: v for k, v in ROW.items() if k != "inputs"}],
+        [ECHO, {k: v for k, v in ECHO.items() if k != "inputs"}],
         ["row 1", "inputs"],
     ),
-    "wrong type": ([ROW | {"prompt": 3}], ["row 0", "prompt", "str"]),
-    "no tests": ([ROW | {"inputs": [], "outputs": []}], ["row 0", "inputs", "at least 1"]),
+    "wrong type": ([ECHO | {"prompt": 3}], ["row 0", "prompt", "str"]),
+    "no tests": ([ECHO | {"inputs": [], "outputs": []}], ["row 0", "inputs", "at least 1"]),
 }
 
 
@@ -207,7 +198,7 @@ def test_problem_files(capsys, problems, tmp_path, name):
 
 def test_without_strict_bad_rows_are_counted_and_left_out(capsys, problems):
     config = get_config().data
-    config.path = str(problems([ROW, ROW | {"prompt": 3}]))
+    config.path = str(problems([ECHO, ECHO | {"prompt": 3}]))
     assert len(sources.load_problems(config, "train")) == 1
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 2 and "row 1" in told[0] and "left out 1 bad rows" in told[1]

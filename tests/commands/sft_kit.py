@@ -11,9 +11,9 @@ from stepcoder_jax import config as c
 from stepcoder_jax.__main__ import main
 from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.models import weights
-from stepcoder_jax.results.logger import read_metrics
 from stepcoder_jax.runs import rl_run
 from stepcoder_jax.runs.experiment import load_experiment
+from tests import run_kit
 
 STEPS = 6
 HERE = str(Path(__file__))
@@ -43,11 +43,7 @@ def run_sft(folder: Path, *flags: str) -> int:
 
 def metrics_of(folder: Path) -> list[dict]:
     """The rows of metrics.jsonl without what a clock put there."""
-    clocked = ("seconds/", "tokens_per_second")
-    return [
-        {name: value for name, value in row.items() if not name.startswith(clocked)}
-        for row in read_metrics(folder / "metrics.jsonl")
-    ]
+    return run_kit.metrics_of(folder, clocked=("seconds/", "tokens_per_second"))
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
@@ -58,7 +54,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 def assert_train_begins_with(model: Path, folder: Path) -> None:
     """`stepcoder train` takes a model as actor, critic and reference, to the bit."""
-    config = load_experiment(str(Path(HERE).parents[1] / "run_kit.py"))
+    config = load_experiment(run_kit.HERE)
     config.model.checkpoint, config.run.folder = str(model), str(folder)
     config.sampling.max_completion_length = 160
     settings = PoolSettings(**vars(config.execution), coverage="none")

@@ -11,6 +11,7 @@ from stepcoder_jax.commands.judge import JudgeOptions, judge, with_limits
 from stepcoder_jax.data.formats.apps_plus import read_problems
 from stepcoder_jax.execution import Pool, limits
 from stepcoder_jax.records import Mode, Problem, Program, TestCase
+from tests.data.kit import ECHO
 from tests.execution.kit import INTERPRETERS, find_interpreter, make_settings, need_data
 
 
@@ -64,20 +65,12 @@ def test_bad_rows_fail_the_command_even_when_the_rest_passes():
 
 
 def test_the_command(tmp_path, capsys):
-    row = {
-        "prompt": "p",
-        "canonical_solution": "def f(): print(input())",
-        "inputs": ["a"],
-        "outputs": ["a"],
-        "starter_code": "def f():",
-        "difficulty": "interview",
-    }
     path = tmp_path / "problems.json"
-    path.write_text(json.dumps([row]))
+    path.write_text(json.dumps([ECHO]))
     arguments = ["judge", str(path), "--solutions", "canonical"]
     arguments += ["--execution.workers", "1"]
     assert main(arguments) == 0
-    path.write_text(json.dumps([row | {"outputs": ["b"]}]))
+    path.write_text(json.dumps([ECHO | {"outputs": ["b"]}]))
     assert main(arguments) == 1
     capsys.readouterr()
     assert main(["judge", str(tmp_path / "absent.json")]) == 2
@@ -91,15 +84,7 @@ def test_the_command(tmp_path, capsys):
 
 def test_limits_are_measured_once_kept_and_used(tmp_path, capsys):
     path = tmp_path / "problems.json"
-    row = {
-        "prompt": "p",
-        "canonical_solution": "def f(): print(input())",
-        "inputs": ["a"],
-        "outputs": ["a"],
-        "starter_code": "def f():",
-        "difficulty": "interview",
-    }
-    text = json.dumps([row, row | {"id": "bad", "outputs": ["b"]}])
+    text = json.dumps([ECHO, ECHO | {"id": "bad", "outputs": ["b"]}])
     path.write_text(text)
     measure = ["judge", str(path), "--write-limits", "--execution.workers", "1"]
     assert main(measure) == 1
@@ -134,15 +119,8 @@ def test_limits_are_measured_once_kept_and_used(tmp_path, capsys):
 
 
 def test_kept_limits_stop_programs_canonical_and_sampled(tmp_path, capsys):
-    row = {
-        "prompt": "p",
-        "canonical_solution": "def f():\n    while True: pass",
-        "inputs": ["a"],
-        "outputs": ["a"],
-        "starter_code": "def f():",
-        "difficulty": "interview",
-        "id": "endless",
-    }
+    solution = "def f():\n    while True: pass"
+    row = ECHO | {"canonical_solution": solution, "id": "endless"}
     path, samples = tmp_path / "problems.json", tmp_path / "samples.jsonl"
     path.write_text(json.dumps([row]))
     (problem,), _ = read_problems(str(path), strict=True)

@@ -34,16 +34,6 @@ CALL_ROW = ROW | {
 }
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(*rows):
-        path = tmp_path / "apps.jsonl"
-        path.write_text("\n".join(map(json.dumps, rows)))
-        return str(path)
-
-    return write
-
-
 def check_problems(first, second):
     assert (first.entry_point, first.mode) == (None, Mode.STDIN_MAIN)
     assert first.solution == SUM and first.starter_code == ""

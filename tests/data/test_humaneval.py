@@ -1,7 +1,5 @@
 """The HumanEval reader: the test code it composes, and what is said of a bad row."""
 
-import json
-
 import pytest
 
 from stepcoder_jax.data.formats.humaneval import read_problems
@@ -54,16 +52,6 @@ def check(candidate):
     for i, (inp, exp) in enumerate(zip(inputs, results)):
         assertion(candidate(*inp), exp, 0)
 """
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(*rows):
-        path = tmp_path / "problems.jsonl"
-        path.write_text("\n".join(map(json.dumps, rows)))
-        return str(path)
-
-    return write
 
 
 def test_a_row_becomes_a_problem(write):

@@ -54,16 +54,6 @@ CALL_ROW = ROW | {
 }
 
 
-@pytest.fixture
-def write(tmp_path):
-    def write(*rows):
-        path = tmp_path / "lcb.jsonl"
-        path.write_text("\n".join(map(json.dumps, rows)))
-        return str(path)
-
-    return write
-
-
 def test_rows_become_problems(write):
     (first, second), complaints = read_any(write(ROW, CALL_ROW), strict=True)
     assert complaints == []

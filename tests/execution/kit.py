@@ -29,6 +29,20 @@ def find_interpreter(name: str) -> str:
     return path
 
 
+def pool_fixture(**changes):
+    """A fixture of a test file: a pool of each interpreter, for all of its tests."""
+
+    @pytest.fixture(
+        scope="module", params=INTERPRETERS, ids=lambda name: name or "trainer's"
+    )
+    def pool(request):
+        python = find_interpreter(request.param)
+        with Pool(make_settings(python=python, **changes)) as pool:
+            yield pool
+
+    return pool
+
+
 def make_program(
     source,
     *tests,
@@ -49,6 +63,12 @@ def judge(pool, *arguments, **options):
     """The report of one program, given as to `make_program`."""
     (report,) = pool.run([make_program(*arguments, **options)])
     return report
+
+
+def judge_code(pool, source, *codes, **options):
+    """The report of one program under test code, which calls its function `f`."""
+    usual = {"mode": Mode.ASSERT_PROXY, "entry_point": "f"}
+    return judge(pool, source, *((code, None) for code in codes), **usual | options)
 
 
 def need_data(relative: str) -> pathlib.Path:

@@ -1,32 +1,23 @@
 """Test code apart from the program (assert_proxy) and beside it (assert_inproc)."""
 
+import functools
 import gzip
 import json
 
 import pytest
 
-from stepcoder_jax.execution import Pool
 from stepcoder_jax.records import Mode, Verdict
 from tests.execution.kit import (
-    INTERPRETERS,
-    find_interpreter,
+    judge_code,
     make_program,
-    make_settings,
     need_data,
+    pool_fixture,
 )
 
-
-@pytest.fixture(scope="module", params=INTERPRETERS, ids=lambda name: name or "trainer's")
-def pool(request):
-    with Pool(make_settings(python=find_interpreter(request.param), workers=1)) as pool:
-        yield pool
+pool = pool_fixture(workers=1)
 
 
-def judge(pool, source, *codes, mode=Mode.ASSERT_PROXY, **options):
-    tests = [(code, None) for code in codes]
-    options = {"entry_point": "f", "cpu_seconds": 0.5} | options
-    (report,) = pool.run([make_program(source, *tests, mode=mode, **options)])
-    return report
+judge = functools.partial(judge_code, cpu_seconds=0.5)
 
 
 VERDICTS = {

@@ -12,24 +12,15 @@ from stepcoder_jax.execution import Pool, SandboxError
 from stepcoder_jax.execution.sandbox import confinement
 from stepcoder_jax.records import Mode, Verdict
 from tests.execution.kit import (
-    INTERPRETERS,
-    find_interpreter,
+    judge,
     make_program,
     make_settings,
+    pool_fixture,
     read_hostile,
     wrong_verdicts,
 )
 
-
-@pytest.fixture(scope="module", params=INTERPRETERS, ids=lambda name: name or "trainer's")
-def pool(request):
-    with Pool(make_settings(python=find_interpreter(request.param))) as pool:
-        yield pool
-
-
-def judge(pool, source, *tests, **options):
-    (report,) = pool.run([make_program(source, *tests, **options)])
-    return report
+pool = pool_fixture()
 
 
 LIBC = "import ctypes, os\nlibc = ctypes.CDLL(None, use_errno=True)\n"

@@ -13,14 +13,10 @@ from tests.execution.kit import (
     make_program,
     make_settings,
     need_data,
+    pool_fixture,
 )
 
-
-@pytest.fixture(scope="module", params=INTERPRETERS, ids=lambda name: name or "trainer's")
-def pool(request):
-    python = find_interpreter(request.param)
-    with Pool(make_settings(python=python, tests="run_all")) as pool:
-        yield pool
+pool = pool_fixture(tests="run_all")
 
 
 GOLDEN = '''"""Module docstring."""

@@ -1,6 +1,7 @@
 """Exceptions, arguments, iterators and sizes between test code and the program."""
 
 import contextlib
+import functools
 import io
 import time
 
@@ -8,8 +9,8 @@ import pytest
 
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.execution.crossing import codec_clock, errors, kinds, messages, values
-from stepcoder_jax.records import Mode, Verdict
-from tests.execution.kit import make_program, make_settings
+from stepcoder_jax.records import Verdict
+from tests.execution.kit import judge_code, make_settings
 
 
 @pytest.fixture(scope="module")
@@ -18,11 +19,7 @@ def pool():
         yield pool
 
 
-def judge(pool, source, *codes, **options):
-    tests = [(code, None) for code in codes]
-    options = {"entry_point": "f", "cpu_seconds": 1.0} | options
-    (report,) = pool.run([make_program(source, *tests, mode=Mode.ASSERT_PROXY, **options)])
-    return report
+judge = functools.partial(judge_code, cpu_seconds=1.0)
 
 
 # Callers take these errors for something else than an error, or would if they crossed.

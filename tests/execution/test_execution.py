@@ -15,22 +15,17 @@ from stepcoder_jax.execution import Pool, PoolSettings, SandboxError
 from stepcoder_jax.execution.judging import verdicts
 from stepcoder_jax.records import Mode, Verdict
 from tests.execution.kit import (
-    INTERPRETERS,
-    find_interpreter,
     judge,
     make_program,
     make_settings,
+    pool_fixture,
 )
 
 CALL = {"mode": Mode.CALL, "entry_point": "f"}
 STDIN_FN = {"mode": Mode.STDIN_FN, "entry_point": "f"}
 
 
-@pytest.fixture(scope="module", params=INTERPRETERS, ids=lambda name: name or "trainer's")
-def pool(request):
-    python = find_interpreter(request.param)
-    with Pool(make_settings(python=python, tests="run_all")) as pool:
-        yield pool
+pool = pool_fixture(tests="run_all")
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from tests.execution.fusion_server import FusionServer
 from tests.execution.kit import (
     INTERPRETERS,
     find_interpreter,
+    judge,
     make_program,
     make_settings,
     need_data,
@@ -69,11 +70,6 @@ def as_usual(request, monkeypatch):
         server.faults.clear()
         server.requests.clear()
         server.alter = lambda answer: answer
-
-
-def judge(pool, *arguments, **options):
-    (report,) = pool.run([make_program(*arguments, **options)])
-    return report
 
 
 def seen(report):

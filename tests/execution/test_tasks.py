@@ -5,24 +5,17 @@ import pathlib
 import subprocess
 import sys
 
-import pytest
-
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.execution.sandbox import tasks
 from stepcoder_jax.records import Verdict
 from tests.execution.kit import (
-    INTERPRETERS,
-    find_interpreter,
     judge,
     make_program,
     make_settings,
+    pool_fixture,
 )
 
-
-@pytest.fixture(scope="module", params=INTERPRETERS, ids=lambda name: name or "trainer's")
-def pool(request):
-    with Pool(make_settings(python=find_interpreter(request.param))) as pool:
-        yield pool
+pool = pool_fixture()
 
 
 BOMB = "import threading as t, time\nt.stack_size(1 << 16)\nn, e = 0, t.Event()\n"

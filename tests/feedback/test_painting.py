@@ -10,15 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepcoder_jax.config import FGOConfig
-from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import evidence, fgo, painting
 from stepcoder_jax.records import Program, Report, Verdict
 from tests.execution.kit import (
-    INTERPRETERS,
-    find_interpreter,
     judge,
     make_program,
-    make_settings,
+    pool_fixture,
 )
 from tests.feedback.slow_labels import slow_mask
 
@@ -126,11 +123,7 @@ match {"#": ":"}:  # case _:
 }
 
 
-@pytest.fixture(scope="module", params=INTERPRETERS)
-def pool(request):
-    python = find_interpreter(request.param)
-    with Pool(make_settings(python=python, tests="run_all", workers=1)) as found:
-        yield found
+pool = pool_fixture(tests="run_all", workers=1)
 
 
 @pytest.mark.parametrize("name", PICTURES)
