@@ -1,8 +1,8 @@
 """Supervised fine-tuning: `stepcoder sft EXPERIMENT` makes the policy that RL starts from.
 
 It learns canonical solutions, or with sft.samples what a model wrote and the judge passed
-(`raft`). The update is that of `sft_step`; `sft_rows` has its batches, `sft_run` its state,
-`sft_folder` its files.
+(`raft`). The update is that of `learning.sft`; `sft_rows` makes the batches, `sft_run`
+holds the state, `sft_folder` the files.
 """
 
 from __future__ import annotations

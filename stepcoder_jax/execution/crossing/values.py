@@ -5,7 +5,7 @@ array whose first item is a tag: ["l", ...] list, ["t", ...] tuple, ["d", [key, 
 ...] dict, ["s", ...] set, ["z", ...] frozenset, ["i", "-ff"] big int in hexadecimal,
 ["f", "nan"] other floats, ["c", re, im] complex, ["b", "00ff"] bytes. The decoder reads
 bytes that an untrusted process wrote: no pickle, no eval, bounded depth and size.
-`crossing` adds tags for what else passes between test code and program.
+`messages` adds tags for what else passes between test code and program.
 """
 
 from __future__ import annotations
