@@ -99,7 +99,7 @@ def restore(
     if is_model(name):
         return restore_model(name, step, before, asked)
     folder = open_folder(name)
-    config = Config.from_dict(folder.read_config())
+    config = folder.read_config()
     if isinstance(folder, SFTFolder):
         return restore_sft(folder, config, step, before, asked)
     asked.apply(config)
@@ -142,7 +142,7 @@ def is_model(name: str) -> bool:
 def read_config(name: str) -> Config:
     """The config of a run, or the one that a model folder is used with."""
     if not is_model(name):
-        return Config.from_dict(open_folder(name).read_config())
+        return open_folder(name).read_config()
     return config_above(name) or Config(algorithm="grpo")  # which has no critic
 
 
@@ -150,7 +150,7 @@ def config_above(name: str) -> Config | None:
     """The config of the run that a model folder lies in; None for any other."""
     for folder in checkpoint_folder(name).absolute().parents[:_ABOVE]:
         with contextlib.suppress(ConfigError):
-            return Config.from_dict(open_folder(str(folder)).read_config())
+            return open_folder(str(folder)).read_config()
     return None
 
 

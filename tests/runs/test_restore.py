@@ -5,7 +5,6 @@ import re
 import pytest
 
 from stepcoder_jax.__main__ import main
-from stepcoder_jax.config import Config
 from stepcoder_jax.runs import restore
 from stepcoder_jax.runs.disk.run_folder import RunFolder
 from tests.run_kit import run_train
@@ -73,8 +72,7 @@ def test_the_reference_is_the_model_the_run_began_with(run, capsys):
 
 
 def test_a_split_without_a_file_is_named(run, tmp_path, capsys):
-    tree = RunFolder(run).read_config()
-    config = Config.from_dict(tree)
+    config = RunFolder(run).read_config()
     config.data.path = "mine.json"
     config.run.folder = str(tmp_path / "files")
     other = RunFolder(config.run.folder)

@@ -1,20 +1,23 @@
 """A run's folder: what an older version began goes on; starts leave nothing half-made."""
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from stepcoder_jax.config import Config, ConfigError
+from stepcoder_jax.config import Config, ConfigError, older
 from stepcoder_jax.data.generated import benchmark
 from stepcoder_jax.runs import problem_set
 from stepcoder_jax.runs.disk.interrupt import Stopped
 from stepcoder_jax.runs.disk.run_folder import RunFolder
 from stepcoder_jax.runs.disk.sft_folder import SFTFolder
 
-# config.json and the record of a checkpoint of 2026-11-30, before seals and `resume: auto`
-OLD = json.loads(Path(__file__).with_name("old_run.json").read_text())
+# A config.json and the record of a checkpoint from before seals and `resume: auto`.
+HERE = Path(__file__).parent
+OLD = json.loads((HERE.parent / "config" / "older" / "d5e64f9_ppo.json").read_text())
+RECORD = json.loads((HERE / "old_record.json").read_text())
 
 
 @pytest.fixture
@@ -22,25 +25,52 @@ def old(tmp_path):
     """The folder of an older run, and its config with `run.resume` settled."""
     folder = RunFolder(tmp_path / "run")
     folder.path.mkdir()
-    folder.config_file.write_text(json.dumps(OLD["config.json"]))
-    config = Config.from_dict(OLD["config.json"]["config"])
+    folder.config_file.write_text(json.dumps(OLD))
+    config = Config.from_dict(OLD["config"])
     config.run.folder = str(folder.path)
     return folder, config
 
 
 def test_an_older_run_goes_on(old):
     folder, config = old
-    assert OLD["config.json"]["config"]["run"]["resume"] is False
+    assert OLD["config"]["run"]["resume"] is False
     assert config.run.resume == "no"
     config.validate()
     config.run.resume = "auto"
     folder.settle(config.run)
     assert config.run.resume == "yes"
     folder.open(config)
-    problem_set.check(OLD["record"], benchmark.load("train")[:6], 6)
+    problem_set.check(RECORD, benchmark.load("train")[:6], 6)
     config.ppo.kl_coef = 0.5
     with pytest.raises(ConfigError, match=r"ppo.kl_coef: the run in .* was started with"):
         folder.open(config)
+
+
+def test_an_older_run_goes_on_as_before_a_field_was_added(old, monkeypatch):
+    """Its file is silent, and that has a meaning: the value of the table, no other."""
+    folder, config = old
+    config.run.resume = "yes"
+    tree = copy.deepcopy(OLD)
+    del tree["config"]["grpo"]["kl_coef"]
+    folder.config_file.write_text(json.dumps(tree))
+    monkeypatch.setitem(older.ADDED, "grpo.kl_coef", 0.25)
+    with pytest.raises(
+        ConfigError, match=r"grpo.kl_coef: the run in .* with 0.25, not 0.0"
+    ):
+        folder.open(config)
+    config.grpo.kl_coef = 0.25
+    folder.open(config)
+
+
+def test_a_field_of_a_newer_version_is_named_with_that_version(old):
+    folder, _ = old
+    tree = copy.deepcopy(OLD)
+    tree["config"]["fgo"]["newer"] = 1
+    tree["versions"]["stepcoder_jax"] = "7.0"
+    folder.config_file.write_text(json.dumps(tree))
+    said = r"^fgo.newer: .*config.json \(written by stepcoder_jax 7.0\) has it; use .*$"
+    with pytest.raises(ConfigError, match=said):
+        folder.read_config()
 
 
 def test_older_true_is_yes():

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
-from stepcoder_jax.config import Config, ConfigError, RunConfig, absolute_paths
+from stepcoder_jax.config import Config, ConfigError, RunConfig, flatten
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.feedback.cccs import CurriculumState
 from stepcoder_jax.models import lora
@@ -61,17 +61,6 @@ def put_aside(root: Path, step: int) -> None:
     """Rename the checkpoints in `root` that are later than `step`, and say so."""
     for path in checkpoint.set_aside(root, step):
         print(f"set aside: {path}", file=sys.stderr)
-
-
-def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested dicts to one dict with dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
-    return flat
 
 
 def _missing(path: Path) -> list[Path]:
@@ -124,9 +113,9 @@ class Folder:
 
     def check_config(self, config: Config) -> None:
         """Refuse a config that would not go on with the run here."""
-        known = flatten(absolute_paths(self.read_config()))
+        known = flatten(self.read_config().to_dict())
         for name, value in flatten(config.to_dict()).items():
-            if name not in FREE and known.get(name, value) != value:
+            if name not in FREE and known[name] != value:
                 raise ConfigError(
                     f"{name}: the run in {self.path} was started with {known[name]!r}, not "
                     f"{value!r}; give the same value, or start another run.folder"
@@ -180,15 +169,18 @@ class Folder:
         row = {name: to_json(value) for name, value in metrics.items()}
         (self.path / START).write_text(json.dumps(row) + "\n")
 
-    def read_config(self) -> dict[str, Any]:
-        """The config that the run here was started with, as nested dicts."""
+    def read_config(self) -> Config:
+        """The config that the run here was started with, whatever version started it."""
         try:
-            return dict(json.loads(self.config_file.read_text())["config"])
+            record = json.loads(self.config_file.read_text())
+            tree, writers = dict(record["config"]), dict(record.get("versions", {}))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
                 f"{self.path} holds no run (no readable {self.config_name}); check the "
                 "path; a new run starts there without --run.resume"
             ) from error
+        by = f"stepcoder_jax {writers.get('stepcoder_jax', 'of an unknown version')}"
+        return Config.from_dict(tree, f"{self.config_file} (written by {by})")
 
 
 class RunFolder(Folder):

@@ -1,0 +1,52 @@
+"""The problems that a run learns from, and those that it is evaluated on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar
+
+from stepcoder_jax.config.ranges import COUNT, NATURAL, Ranges, Rules
+from stepcoder_jax.config.section import Section
+
+if TYPE_CHECKING:
+    from stepcoder_jax.config.whole import Config
+
+
+@dataclasses.dataclass
+class DataConfig(Section):
+    """Where problems come from."""
+
+    path: str = "builtin"  # the generated benchmark, or a problem file to train on
+    validation: str = ""  # file of the validation split, where path is a file
+    test: str = ""  # file of the test split, where path is a file
+    pool_size: int = 0  # problems that RL draws from; 0: all of the train split
+    # stop at a bad row, or a prompt that is too long, instead of leaving it out
+    strict: bool = False
+
+    ranges: ClassVar[Ranges] = {"pool_size": NATURAL}
+
+
+@dataclasses.dataclass
+class EvaluationConfig(Section):
+    """Greedy pass@1; test is read only before and after a run."""
+
+    every: int = 0  # iterations (of SFT: updates) between validation runs; 0: never
+    validation_problems: int = 200
+    test_problems: int = 0  # 0: no evaluation before and after the run
+    batch_size: int = 100
+
+    ranges: ClassVar[Ranges] = {
+        **dict.fromkeys(("every", "validation_problems", "test_problems"), NATURAL),
+        "batch_size": COUNT,
+    }
+
+
+def rules(config: Config) -> Rules:
+    """Of the problems that a run is evaluated on."""
+    yield (
+        "evaluation.test_problems",
+        not config.evaluation.test_problems
+        or config.data.path == "builtin"
+        or bool(config.data.test),
+        "0, since there is no file of test problems (or set --data.test FILE)",
+    )

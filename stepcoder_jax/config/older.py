@@ -1,0 +1,76 @@
+"""The config.json of an older run, in the fields of this version: two tables.
+
+A config.json has every field of the version that wrote it. Whoever renames or removes a
+field, or gives its values other names, adds a row to CHANGED. Whoever adds a field adds a
+row to ADDED: the value that means what was done before the field was there, which need not
+be today's default. tests/config/test_older.py keeps one config.json of each earlier form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from stepcoder_jax.config.section import ConfigError
+
+NEVER = 2**31 - 1  # iterations: no run is so long
+
+
+class Change(NamedTuple):
+    """What became of a field: `now` is its name today, "" where it is gone.
+
+    `values` are those with another name today. Of a field that is gone they are those that
+    mean what is done today (whatever they point to); a run with any other is refused.
+    """
+
+    now: str
+    values: Mapping[Any, Any]
+
+
+CHANGED: dict[str, Change] = {
+    "run.resume": Change("run.resume", {False: "no", True: "yes"}),  # auto came
+}
+
+ADDED: dict[str, Any] = {
+    "run.step": -1,  # a run went on from its newest checkpoint
+    "run.max_empty": NEVER,  # rows that could not be judged ended no run
+}
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts to one dict with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def read(
+    tree: Mapping[str, Any],
+    source: str,
+    changed: Mapping[str, Change],
+    added: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Dotted name of today -> value, from the nested dicts that a version wrote.
+
+    Raises ConfigError, with `source`, for a value that nothing means any more.
+    """
+    found = dict(added)
+    for name, value in flatten(tree).items():
+        change = changed.get(name)
+        if change is None:
+            found[name] = value
+            continue
+        # a list is no key, and no such value has a new name
+        is_known = not isinstance(value, list) and value in change.values
+        if change.now:
+            found[change.now] = change.values[value] if is_known else value
+        elif not is_known:
+            raise ConfigError(
+                f"{name}: this version cannot do {value!r} any more, and {source} has it; "
+                "use the version that wrote it"
+            )
+    return found

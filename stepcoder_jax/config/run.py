@@ -1,0 +1,45 @@
+"""A run's folder and length, and the devices that it runs on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar, Literal
+
+from stepcoder_jax.config.ranges import COUNT, NATURAL, Range, Ranges
+from stepcoder_jax.config.section import Section
+
+
+@dataclasses.dataclass
+class RunConfig(Section):
+    """One run and its folder."""
+
+    folder: str = "runs/run"
+    total_steps: int = 1000
+    seed: int = 0
+    save_every: int = 50  # iterations (of SFT: updates) between checkpoints
+    keep: int = 2  # checkpoints kept beside the best one
+    # go on with the run in the folder; auto: if there is one, else begin it
+    resume: Literal["no", "yes", "auto"] = "no"
+    step: int = -1  # the checkpoint to go on from; -1: the newest
+    # iterations in a row without a row that the judge could judge, after which a run stops
+    max_empty: int = 10
+    rollouts_every: int = 1  # iterations between rollouts/STEP.jsonl files; 0: none
+    tensorboard: bool = True
+    compilation_cache: str = ""  # folder of XLA's persistent cache; "": none
+
+    ranges: ClassVar[Ranges] = {
+        **dict.fromkeys(("total_steps", "save_every", "keep", "max_empty"), COUNT),
+        **dict.fromkeys(("seed", "rollouts_every"), NATURAL),
+        "step": Range(-1),
+    }
+
+
+@dataclasses.dataclass
+class MeshConfig(Section):
+    """Devices along each axis; -1 takes what is left."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+    ranges: ClassVar[Ranges] = dict.fromkeys(("data", "fsdp", "tensor"), Range(-1))

@@ -1,0 +1,76 @@
+"""What is drawn: prompts, and rollouts for each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from stepcoder_jax.config.ranges import (
+    ABOVE_ZERO,
+    BELOW_ONE,
+    COUNT,
+    NATURAL,
+    POSITIVE,
+    Ranges,
+    Rules,
+)
+from stepcoder_jax.config.section import Section
+
+if TYPE_CHECKING:
+    from stepcoder_jax.config.whole import Config
+
+
+@dataclasses.dataclass
+class PromptConfig(Section):
+    """How a problem is put before the model."""
+
+    template: Literal["deepseek", "plain", "chat"] = "deepseek"  # chat: the tokenizer's own
+    # tokens, head included; problems with longer prompts are left out, and named
+    max_prompt_length: int = 1024
+    fence: str = "```"
+
+    ranges: ClassVar[Ranges] = {"max_prompt_length": COUNT}
+
+
+@dataclasses.dataclass
+class SamplingConfig(Section):
+    """Rollouts: n per problem by nucleus sampling (paper: 16, 0.8, 0.9, 1024)."""
+
+    problems_per_step: int = 16
+    rollouts_per_problem: int = 16
+    max_completion_length: int = 1024
+    temperature: float = 0.8
+    top_p: float = 0.9  # 1: off
+    top_k: int = 0  # 0: off
+    min_p: float = 0.0  # share of the largest probability; 0: off
+    chunk: int = 32  # tokens decoded between two looks of the host
+    slots: int = 0  # rollouts decoded at a time, the others wait; 0: all of an iteration
+
+    ranges: ClassVar[Ranges] = {
+        **dict.fromkeys(("problems_per_step", "rollouts_per_problem"), COUNT),
+        **dict.fromkeys(("max_completion_length", "chunk"), COUNT),
+        **dict.fromkeys(("top_k", "slots"), NATURAL),
+        "temperature": POSITIVE,  # PPO explores
+        "top_p": ABOVE_ZERO,
+        "min_p": BELOW_ONE,
+    }
+
+
+def group_rules(config: Config) -> Rules:
+    """Of the rollouts of one problem."""
+    rollouts = config.sampling.rollouts_per_problem
+    is_grpo = config.algorithm == "grpo"
+    least, why = (2, " (a group of algorithm=grpo)") if is_grpo else (1, "")
+    yield "sampling.rollouts_per_problem", rollouts >= least, f"at least {least}{why}"
+
+
+def length_rules(config: Config) -> Rules:
+    """Of a prompt and its completion, which the model must have positions for."""
+    completion = config.sampling.max_completion_length
+    positions = config.model.max_positions
+    yield (
+        "prompt.max_prompt_length",
+        config.prompt.max_prompt_length + completion <= positions,
+        f"at most model.max_positions={positions} less "
+        f"sampling.max_completion_length={completion}",
+    )

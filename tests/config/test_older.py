@@ -1,0 +1,100 @@
+"""The config of an older run means today what it meant then.
+
+older/ keeps one small config.json (sft.json of SFT) of each earlier form, under the name of
+the commit that wrote it. Whoever changes the fields of the config adds one: run the commit
+before the change on a few steps, copy the file as it is but for `run.folder`, and write
+into MEANT what its fields mean under today's names, where that is not what the file says.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stepcoder_jax.config import Config, ConfigError, older
+from stepcoder_jax.config.older import NEVER, Change
+
+FORMS = {
+    path.stem: json.loads(path.read_text())
+    for path in sorted((Path(__file__).parent / "older").glob("*.json"))
+}
+D5E64F9 = {"run.resume": "no", "run.step": -1, "run.max_empty": NEVER}
+MEANT = {f"d5e64f9_{kind}": D5E64F9 for kind in ("ppo", "grpo", "sft")}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_older_config_means_what_it_meant(form):
+    tree = FORMS[form]["config"]
+    config = Config.from_dict(tree)
+    config.validate()
+    gone = {name for name, change in older.CHANGED.items() if change.now != name}
+    said = {name: x for name, x in older.flatten(tree).items() if name not in gone}
+    assert older.flatten(config.to_dict()) == said | MEANT[form]
+
+
+def test_each_form_has_its_meaning_written_down():
+    assert FORMS.keys() == MEANT.keys()
+
+
+def test_the_tables_are_whole():
+    """Each field of today is in a form or in a table, and each row has a form to read."""
+    names = older.flatten(Config().to_dict()).keys()
+    forms = [older.flatten(form["config"]).keys() for form in FORMS.values()]
+    renamed = {change.now for change in older.CHANGED.values()}
+    for form in forms:
+        silent = names - form - renamed - older.ADDED.keys()
+        assert not silent, f"added since, with no row in older.ADDED: {silent}"
+        unknown = form - names - older.CHANGED.keys()
+        assert not unknown, f"gone since, with no row in older.CHANGED: {unknown}"
+    assert older.ADDED.keys() <= names
+    assert all(any(name not in form for form in forms) for name in older.ADDED)
+    assert all(any(name in form for form in forms) for name in older.CHANGED)
+
+
+CHANGED = {
+    "kl": Change("ppo.kl_coef", {}),
+    "ppo.clip": Change("ppo.clip_kind", {True: "both", "one": "upper"}),
+    "ppo.beam": Change("", {1: "", False: ""}),
+}
+
+
+def read(tree):
+    return older.read(tree, "old.json", CHANGED, {"ppo.kl_coef": 0.5, "run.new": 7})
+
+
+def test_a_renamed_field_is_found_under_its_new_name():
+    assert read({"kl": 0.1}) == {"ppo.kl_coef": 0.1, "run.new": 7}
+
+
+def test_a_value_has_its_new_name_and_any_other_stays():
+    for then, now in ((True, "both"), ("one", "upper"), ("upper", "upper"), ([1], [1])):
+        assert read({"ppo": {"clip": then}})["ppo.clip_kind"] == now
+
+
+def test_a_field_added_since_has_the_value_of_before_unless_it_is_there():
+    assert read({}) == {"ppo.kl_coef": 0.5, "run.new": 7}
+    assert read({"run": {"new": 1}}) == {"ppo.kl_coef": 0.5, "run.new": 1}
+
+
+def test_a_field_that_is_gone_is_read_only_where_it_meant_what_is_done_today():
+    assert "ppo.beam" not in read({"ppo": {"beam": 1}})
+    for value in (4, [1]):
+        with pytest.raises(
+            ConfigError, match=r"^ppo.beam: .* cannot do .* old.json has it"
+        ):
+            read({"ppo": {"beam": value}})
+
+
+@pytest.mark.parametrize(
+    ("tree", "name"),
+    [
+        ({"run": {"newer": 5}}, "run.newer"),
+        ({"newer": {"steps": 5}}, "newer.steps"),
+        ({"ppo": {"actor": {"newer": None}}}, "ppo.actor.newer"),
+        ({"run": 5}, "run"),
+    ],
+)
+def test_an_unknown_field_is_named_with_what_has_it(tree, name):
+    with pytest.raises(ConfigError, match=rf"^{name}: .* r/config.json has it") as error:
+        Config.from_dict(tree, "r/config.json")
+    assert "\n" not in str(error.value)
