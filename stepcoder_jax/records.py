@@ -13,6 +13,8 @@ from typing import Any
 Span = tuple[int, int]
 # Line, byte column, end line, end byte column: of one instruction, as `co_positions` says.
 Position = tuple[int, int, int, int]
+# Opens the message of an INFRA report where it is the data set's or the sandbox's fault.
+FAULTY_TEST = "the test code fails whatever the program is"
 
 
 class InputError(ValueError):

@@ -19,7 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from stepcoder_jax.execution.pool.pool import Pool
-from stepcoder_jax.records import InputError, Mode, Problem, Program, TestResult
+from stepcoder_jax.records import (
+    FAULTY_TEST,
+    InputError,
+    Mode,
+    Problem,
+    Program,
+    TestResult,
+)
 
 Limits = dict[str, float | None]  # by problem id; None: the reference solution failed
 
@@ -38,7 +45,8 @@ def measure_limits(
     """Run every reference solution and return each problem's limit.
 
     The pool should have coverage "none", for before Python 3.12 the probes cost CPU time.
-    `tick` is called as each solution ends. ValueError for a problem that cannot be judged.
+    `tick` is called as each solution ends. ValueError for a problem that cannot be judged,
+    InputError for test code that imports what the sandbox's interpreter lacks.
     """
     ids: list[str] = []
     modes: list[Mode] = []
@@ -53,6 +61,11 @@ def measure_limits(
             yield Program(widest, problem.solution, 0, ())
 
     for index, report in pool.stream(references()):
+        if report.message.startswith(f"{FAULTY_TEST}: ModuleNotFoundError"):
+            raise InputError(
+                f"problem {ids[index]}: {report.message}; install it for the interpreter "
+                "of --execution.python, or take the problem out"
+            )
         is_proxy = modes[index] is Mode.ASSERT_PROXY
         slowest = max(_cost(test, is_proxy) for test in report.tests)
         limits[ids[index]] = limit_of(slowest) if report.passed else None

@@ -64,6 +64,63 @@ def test_verdicts_of_the_proxy(pool, name):
     assert not report.weak
 
 
+FAULTY = {
+    "a module that is not there": "import no_such_module\nassert f(1) == 1",
+    "the same, behind a call": "f(1)\nimport no_such_module",
+    "a mistake": "x = 1 / 0\nassert f(1) == 1",
+    "a false claim": "assert 1 == 2\nassert f(1) == 1",
+    "an error that it calls its own": "raise MemoryError",
+}
+
+
+@pytest.mark.parametrize("name", FAULTY)
+def test_test_code_that_fails_by_itself_is_not_the_programs_failure(pool, name):
+    report = judge(pool, "def f(x): return x", FAULTY[name])
+    assert report.verdict is Verdict.INFRA, report
+    assert report.message.startswith("the test code fails whatever the program is: ")
+    assert ("'no_such_module'" in report.message) == ("no_such_module" in FAULTY[name])
+
+
+def test_no_program_makes_its_failure_the_test_codes():
+    """An import that fails in the program is its own, also where test code sees it."""
+    missing = "def f(x): import no_such_module"
+    forged = "class E(ModuleNotFoundError): pass\ndef f(x): raise E('no')"
+    with Pool(make_settings(workers=1)) as pool:
+        for source in (missing, forged, "import no_such_module\ndef f(x): pass"):
+            assert judge(pool, source, "assert f(1) == 1").verdict is Verdict.RUNTIME
+
+
+RUN_OUT = {
+    "MemoryError": "raise MemoryError",
+    "its subclass": "raise E",
+    "no room for the system": "raise OSError(12, 'Cannot allocate memory')",
+    "an errno of its own": "e = OSError('x'); e.errno = 12; raise e",
+    "in a group": "raise ExceptionGroup('g', [ValueError(), MemoryError()])",
+    "another errno": "raise OSError(2, 'No such file')",
+    "in name alone": "raise type('MemoryError', (Exception,), {})",
+}
+
+
+@pytest.mark.parametrize("name", RUN_OUT)
+def test_all_modes_know_what_says_that_there_is_no_memory(name):
+    source = f"class E(MemoryError): pass\ndef f(x=0):\n    {RUN_OUT[name]}\n"
+    expected = Verdict.MEMORY
+    if name in ("another errno", "in name alone"):
+        expected = Verdict.RUNTIME
+    with Pool(make_settings(workers=1, coverage="none")) as pool:
+        seen = [
+            judge(pool, source, "assert f(1) == 1"),
+            judge(pool, source, "assert f(1) == 1", mode=Mode.ASSERT_INPROC),
+            *pool.run(
+                [
+                    make_program(source, ((1,), 1), mode=Mode.CALL, entry_point="f"),
+                    make_program(source + "f()\n", ("", "")),
+                ]
+            ),
+        ]
+    assert [report.verdict for report in seen] == [expected] * 4, seen
+
+
 # Each tries to make the test code end well without the right values. The secret is too
 # long to stand in an address, which objects are printed with, by chance.
 CHEATS = {

@@ -54,6 +54,16 @@ def test_the_time_of_test_code_in_its_own_process_counts(pool):
     assert limits.measure_limits(pool, [program.problem])["test"] > 1
 
 
+def test_test_code_without_its_modules_is_refused_at_the_start(pool):
+    """HumanEval+ of the hub imports numpy, which a sandbox interpreter may lack."""
+    code = "import no_such_module as np\ndef check(f): assert f(1) == 1\ncheck(f)"
+    program = make_program(
+        "def f(x): return x", (code, None), mode=Mode.ASSERT_PROXY, entry_point="f"
+    )
+    with pytest.raises(InputError, match="'no_such_module'; install it for"):
+        limits.measure_limits(pool, [program.problem])
+
+
 # files
 
 

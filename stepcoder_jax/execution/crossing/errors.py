@@ -9,6 +9,7 @@ StopIteration that f raises for the end of the items, and would pass.
 from __future__ import annotations
 
 import builtins
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -25,8 +26,20 @@ class ProgramError(BaseException):
     """The program raised what is no error to handle, or sent nonsense."""
 
 
+def ran_out(error: BaseException) -> bool:
+    """Whether it says that there was no memory; a group, whether one in it says so."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(ran_out, error.exceptions))
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return refused or isinstance(error, MemoryError)
+
+
 def tell(error: BaseException, line_of: Callable[[BaseException], int]) -> tuple[Any, ...]:
-    """In the program's process: (class name, built-in bases, args, text, line)."""
+    """In the program's process: (class name, built-in bases, args, text, line, ran out).
+
+    Whether memory ran out is told, as what says so does not cross: an `errno` that the
+    program set, the errors of a group.
+    """
     kind = type(error)
     name = type.__dict__["__name__"].__get__(kind)[:_NAME_CAP]
     text = _text_of(error)
@@ -36,7 +49,7 @@ def tell(error: BaseException, line_of: Callable[[BaseException], int]) -> tuple
             args = (text,)
     except values.ValueCodecError:
         args = (text,)
-    return name, _built_in_bases(kind), args, text, line_of(error)
+    return name, _built_in_bases(kind), args, text, line_of(error), ran_out(error)
 
 
 def _text_of(error: BaseException) -> str:
@@ -58,14 +71,17 @@ def _built_in_bases(kind: type) -> tuple[str, ...]:
 
 
 def rebuild(told: Any) -> BaseException:
-    """In the test code's process: the exception to raise, with its `program_note`."""
-    if not isinstance(told, tuple) or len(told) != 5:
+    """In the test code's process: the exception to raise, with its `program_note`.
+
+    That is its class, its line, and whether memory ran out.
+    """
+    if not isinstance(told, tuple) or len(told) != 6:
         return ProgramError("a message of another form")
-    name, bases, args, text, line = told
+    name, bases, args, text, line, has_run_out = told
     if not (isinstance(name, str) and isinstance(text, str) and isinstance(args, tuple)):
         return ProgramError("a message of another form")
     error = _error_of(name, _known_bases(bases), args, text)
-    error.program_note = (name, line)  # type: ignore[attr-defined]
+    error.program_note = (name, line, has_run_out is True)  # type: ignore[attr-defined]
     return error
 
 

@@ -31,13 +31,15 @@ class Session:
     """One test's talk with the program.
 
     `fatal` is the first of what no test code can mend by catching it: a test that swallows
-    it with a bare `except` has not passed.
+    it with a bare `except` has not passed. `has_asked`: whether the program, once its file
+    had run, was asked for anything.
     """
 
     def __init__(self, limit: int, clock: CodecClock) -> None:
         self.limit = limit
         self.clock = clock
         self.fatal: BaseException | None = None
+        self.has_asked = False
         self.objects: dict[int, Any] = {}
 
     def end(self, error: BaseException) -> BaseException:
@@ -90,6 +92,7 @@ class Session:
         raise self._nonsense()
 
     def _ask(self, request: Any, containers: list[Any]) -> tuple[Any, ...]:
+        self.has_asked = True
         with self.clock:
             try:
                 data = messages.Writer(containers, self._write).encode(request)

@@ -13,7 +13,15 @@ from stepcoder_jax.execution.crossing import values
 from stepcoder_jax.execution.judging import grading, returned
 from stepcoder_jax.execution.settings import TEXT_KEPT
 from stepcoder_jax.execution.worker import checker, child, frames, tracer
-from stepcoder_jax.records import Mode, Position, Report, TestCase, TestResult, Verdict
+from stepcoder_jax.records import (
+    FAULTY_TEST,
+    Mode,
+    Position,
+    Report,
+    TestCase,
+    TestResult,
+    Verdict,
+)
 
 _SAID_CAP = 100
 _GRACE_SECONDS = 30.0  # beyond a test's wall limit before the worker counts as dead
@@ -84,7 +92,8 @@ def judge_check(program: Seen, check: Seen) -> tuple[TestResult, str]:
     """The result of test code that ran in a process of its own (Mode.ASSERT_PROXY).
 
     An assertion, or any error of the test code's own about the values that it was given
-    (a None where it adds), is WRONG; an error that the program raised is RUNTIME.
+    (a None where it adds), is WRONG; an error that the program raised is RUNTIME. Test code
+    that fails before it asks the program for anything is INFRA.
     """
     program.require_sandbox()
     check.require_sandbox()
@@ -114,6 +123,7 @@ def _read_check(note: bytes) -> Judgement:
         checker.UNFIT: Judgement(
             Verdict.INFRA, why=f"the test passes what is no plain value: {error}"
         ),
+        checker.FAULTY: Judgement(Verdict.INFRA, why=f"{FAULTY_TEST}: {error}"),
         checker.UNFAITHFUL: Judgement(
             Verdict.WRONG,
             "Unfaithful",
@@ -175,9 +185,7 @@ def _broken(seen: Seen) -> Judgement | None:
     if code < 0:
         return Judgement(Verdict.RUNTIME, f"signal {-code}")
     if code != child.EXIT_OK:
-        error, line = _read_note(seen.parts["result"])
-        memory = error == "MemoryError"
-        return Judgement(Verdict.MEMORY if memory else Verdict.RUNTIME, error, line)
+        return Judgement(Verdict.RUNTIME, *_read_note(seen.parts["result"]))
     return None
 
 

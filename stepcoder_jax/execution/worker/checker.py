@@ -21,7 +21,7 @@ from stepcoder_jax.execution.worker import child
 
 FILENAME = "<test>"
 PASSED, WRONG, RAISED, GONE, UNFIT = "passed", "wrong", "raised", "gone", "unfit"
-MEMORY, LARGE, UNFAITHFUL = "memory", "large", "unfaithful"
+MEMORY, LARGE, UNFAITHFUL, FAULTY = "memory", "large", "unfaithful", "faulty"
 _ENDS = {
     proxy.ProgramGone: GONE,
     proxy.UnfitArgument: UNFIT,
@@ -48,9 +48,9 @@ def run(check: Check, modules: types.ModuleType, hits: mmap.mmap, head: int) -> 
         session.wait()
         exec(code, _namespace(check, code, modules, session))
     except BaseException as error:  # every way to end but the last line's is no pass
-        _leave(*_explain(session.fatal or error))
+        _leave(*_explain(session.fatal or error, session.has_asked))
     if session.fatal is not None:  # a bare `except` of the test code's took it
-        _leave(*_explain(session.fatal))
+        _leave(*_explain(session.fatal, session.has_asked))
     _leave(PASSED)
 
 
@@ -81,19 +81,25 @@ def _names(code: types.CodeType) -> set[str]:
     return found
 
 
-def _explain(error: BaseException) -> tuple[str, str, int]:
-    """How the test code ended, the error's class or a message, its line in the program."""
+def _explain(error: BaseException, has_asked: bool) -> tuple[str, str, int]:
+    """How the test code ended, the error's class or a message, its line in the program.
+
+    FAULTY where no program has a say in it: before it was asked for anything, or for a
+    module that the test code imports and this interpreter lacks.
+    """
     for kind, how in _ENDS.items():
         if isinstance(error, kind):
             return how, str(error), 0
-    name, line = getattr(error, "program_note", ("", 0))
+    name, line, has_run_out = getattr(error, "program_note", ("", 0, False))
     if name or isinstance(error, ProgramError):
-        how = MEMORY if child.ran_out(error) or name == "MemoryError" else RAISED
+        how = MEMORY if has_run_out else RAISED
         return how, name or "ValueCodecError", line if type(line) is int else 0
     if isinstance(error, TypeError) and "catching classes that do not" in str(error):
         return UNFAITHFUL, "an exception class of the program", 0
     trace = traceback.format_exception(error, limit=-4, chain=False)
     os.write(2, "".join(trace)[-4000:].encode("utf-8", "replace"))
+    if not has_asked or isinstance(error, ModuleNotFoundError):
+        return FAULTY, f"{type(error).__name__}: {error}", 0
     return WRONG, type(error).__name__, 0
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import builtins
 import contextlib
-import errno
 import io
 import json
 import mmap
@@ -22,7 +21,7 @@ import types
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from stepcoder_jax.execution.crossing import channel, kinds, values
+from stepcoder_jax.execution.crossing import channel, errors, kinds, values
 from stepcoder_jax.execution.crossing.codec_clock import CodecClock
 from stepcoder_jax.execution.worker.defaults import innermost
 from stepcoder_jax.execution.worker.tracer import Instrumented
@@ -294,7 +293,7 @@ def _leave_note(error: BaseException) -> None:
     """Write the error's class and line for the report, its traceback to stderr; exit."""
     status = EXIT_ERROR
     try:
-        status = EXIT_MEMORY if ran_out(error) else EXIT_ERROR
+        status = EXIT_MEMORY if errors.ran_out(error) else EXIT_ERROR
         os.ftruncate(RESULT_FD, 0)
         note = f"{type(error).__name__}\n{_program_line(error)}"
         os.pwrite(RESULT_FD, note.encode("utf-8", "replace")[:400], 0)
@@ -304,14 +303,6 @@ def _leave_note(error: BaseException) -> None:
         os.write(2, "".join(trace)[-4000:].encode("utf-8", "replace"))
     finally:
         os._exit(status)
-
-
-def ran_out(error: BaseException) -> bool:
-    """Whether it says that there was no memory; a group, whether one in it says so."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(ran_out, error.exceptions))
-    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return refused or isinstance(error, MemoryError)
 
 
 def _program_frames(error: BaseException) -> types.TracebackType | None:
