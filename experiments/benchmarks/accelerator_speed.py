@@ -24,10 +24,10 @@ import argparse
 import statistics
 import subprocess
 import sys
-import time
 
 import jax
 import numpy as np
+from kit import timed
 
 from stepcoder_jax import config as c
 from stepcoder_jax.devices import sharding
@@ -118,12 +118,11 @@ def seconds_per_token(flags: argparse.Namespace) -> float:
         mesh = sharding.make_mesh(config.mesh, jax.devices()[:1])
         steps = Steps(config, mesh, eos_ids=(-1,))
         actor = steps.init_params(seed=0)
-        seconds = []
+        seconds: list[float] = []
         for step in range(flags.runs + 1):
-            began = time.perf_counter()
-            for _ in steps.sample(actor, batch, step, None):
-                pass
-            seconds.append(time.perf_counter() - began)
+            with timed(seconds):
+                for _ in steps.sample(actor, batch, step, None):
+                    pass
         found[new] = statistics.median(seconds[1:])
         del actor, steps
     return (found[flags.new] - found[flags.new // 8]) / (flags.new - flags.new // 8)
@@ -166,14 +165,13 @@ def show_update(flags: argparse.Namespace, peak: float) -> None:
     rewards = zeros.copy()
     rewards[:, -1] = 1.0
     feedback = Feedback(rewards, ones, np.ones(rows, bool))
-    seconds = []
+    seconds: list[float] = []
     for _ in range(flags.runs + 1):
         experience, state, _ = steps.make_experience(state, reference, rollout, feedback)
         jax.block_until_ready(experience)
-        began = time.perf_counter()
-        state, _ = steps.update(state, experience)
-        jax.block_until_ready(state)
-        seconds.append(time.perf_counter() - began)
+        with timed(seconds):
+            state, _ = steps.update(state, experience)
+            jax.block_until_ready(state)
     took = statistics.median(seconds[1:])
     tokens = rows * length
     heads = shape["num_heads"] * shape["head_dim"]

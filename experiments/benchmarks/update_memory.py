@@ -19,9 +19,10 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
+
+from kit import print_head, print_row, timed
 
 WAYS = ("naive", "chunked")
 
@@ -113,11 +114,10 @@ def measure(args: argparse.Namespace, way: str, batch: int, vocabulary: int) -> 
 
     inputs = ((trained, state.critic), frozen, experience)
     program = jax.jit(gradients).lower(*inputs).compile()
-    seconds = []
+    seconds: list[float] = []
     for _ in range(args.repeats + 1):  # the first one warms up
-        start = time.perf_counter()
-        jax.block_until_ready(program(*inputs))
-        seconds.append(time.perf_counter() - start)
+        with timed(seconds):
+            jax.block_until_ready(program(*inputs))
     counted = jax.devices()[0].memory_stats() or {}
     return {
         "device": jax.devices()[0].device_kind,
@@ -161,10 +161,8 @@ def main() -> None:
         print(json.dumps(measure(args, **json.loads(args.point))))
         return
     rows = []
-    print(
-        "| way | rows | vocabulary | [B, T, V] MiB | temporary MiB | peak MiB | seconds |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    sizes = ("[B, T, V] MiB", "temporary MiB", "peak MiB")
+    print_head("way", "rows", "vocabulary", *sizes, "seconds")
     for batch in args.batches:
         for vocabulary in args.vocabularies:
             for way in WAYS:
@@ -173,16 +171,13 @@ def main() -> None:
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     said = (done.stderr.strip().splitlines() or ["killed"])[-1]
-                    print(f"| {way} | {batch} | {vocabulary} | failed: {said} |")
+                    print_row(way, batch, vocabulary, f"failed: {said}")
                     continue
                 row = point | json.loads(done.stdout.splitlines()[-1])
                 rows.append(row)
                 whole = batch * args.columns * vocabulary * 4 / 2**20
-                print(
-                    f"| {way} | {batch} | {vocabulary} | {whole:.0f} | "
-                    f"{row['temporary']:.0f} | {row['peak']:.0f} | {row['seconds']:.3f} |",
-                    flush=True,
-                )
+                sizes = (f"{x:.0f}" for x in (whole, row["temporary"], row["peak"]))
+                print_row(way, batch, vocabulary, *sizes, f"{row['seconds']:.3f}")
     print(
         f"\n{rows[0]['device']}, hidden {args.hidden}, {args.columns} columns, {args.dtype}"
     )
