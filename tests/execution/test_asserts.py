@@ -6,10 +6,12 @@ import json
 
 import pytest
 
+from stepcoder_jax.execution import Pool
 from stepcoder_jax.records import Mode, Verdict
 from tests.execution.kit import (
     judge_code,
     make_program,
+    make_settings,
     need_data,
     pool_fixture,
 )
