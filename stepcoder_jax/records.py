@@ -15,6 +15,8 @@ Span = tuple[int, int]
 Position = tuple[int, int, int, int]
 # Opens the message of an INFRA report where it is the data set's or the sandbox's fault.
 FAULTY_TEST = "the test code fails whatever the program is"
+# In the place of an OUTPUT's error: not what was printed is too large, but a value.
+VALUE_LIMIT = "value limit"
 
 
 class InputError(ValueError):
@@ -137,7 +139,8 @@ class Program:
 class TestResult:
     """What one test saw. `line` is 1-based.
 
-    `error` is an exception's class, of a TIMEOUT "CPU time" or "wall time": which ran out.
+    `error` is an exception's class, of a TIMEOUT "CPU time" or "wall time": which ran out;
+    VALUE_LIMIT of an OUTPUT that a value is.
     """
 
     __test__ = False
@@ -193,6 +196,14 @@ class Report:
     def unfaithful(self) -> bool:
         """Whether a test failed for what the judge cannot carry, not for what is wrong."""
         return any(test.unfaithful for test in self.tests)
+
+    @property
+    def over_value_limit(self) -> bool:
+        """Whether what a test returned is larger than what the judge compares."""
+        return any(
+            test.verdict is Verdict.OUTPUT and test.error == VALUE_LIMIT
+            for test in self.tests
+        )
 
     @property
     def passed_tests(self) -> int:

@@ -6,12 +6,10 @@ import json
 
 import pytest
 
-from stepcoder_jax.execution import Pool
 from stepcoder_jax.records import Mode, Verdict
 from tests.execution.kit import (
     judge_code,
     make_program,
-    make_settings,
     need_data,
     pool_fixture,
 )
@@ -83,13 +81,12 @@ def test_test_code_that_fails_by_itself_is_not_the_programs_failure(pool, name):
     assert ("'no_such_module'" in report.message) == ("no_such_module" in FAULTY[name])
 
 
-def test_no_program_makes_its_failure_the_test_codes():
+def test_no_program_makes_its_failure_the_test_codes(pool):
     """An import that fails in the program is its own, also where test code sees it."""
     missing = "def f(x): import no_such_module"
     forged = "class E(ModuleNotFoundError): pass\ndef f(x): raise E('no')"
-    with Pool(make_settings(workers=1)) as pool:
-        for source in (missing, forged, "import no_such_module\ndef f(x): pass"):
-            assert judge(pool, source, "assert f(1) == 1").verdict is Verdict.RUNTIME
+    for source in (missing, forged, "import no_such_module\ndef f(x): pass"):
+        assert judge(pool, source, "assert f(1) == 1").verdict is Verdict.RUNTIME
 
 
 RUN_OUT = {
@@ -104,22 +101,21 @@ RUN_OUT = {
 
 
 @pytest.mark.parametrize("name", RUN_OUT)
-def test_all_modes_know_what_says_that_there_is_no_memory(name):
+def test_all_modes_know_what_says_that_there_is_no_memory(pool, name):
     source = f"class E(MemoryError): pass\ndef f(x=0):\n    {RUN_OUT[name]}\n"
     expected = Verdict.MEMORY
     if name in ("another errno", "in name alone"):
         expected = Verdict.RUNTIME
-    with Pool(make_settings(workers=1, coverage="none")) as pool:
-        seen = [
-            judge(pool, source, "assert f(1) == 1"),
-            judge(pool, source, "assert f(1) == 1", mode=Mode.ASSERT_INPROC),
-            *pool.run(
-                [
-                    make_program(source, ((1,), 1), mode=Mode.CALL, entry_point="f"),
-                    make_program(source + "f()\n", ("", "")),
-                ]
-            ),
-        ]
+    seen = [
+        judge(pool, source, "assert f(1) == 1"),
+        judge(pool, source, "assert f(1) == 1", mode=Mode.ASSERT_INPROC),
+        *pool.run(
+            [
+                make_program(source, ((1,), 1), mode=Mode.CALL, entry_point="f"),
+                make_program(source + "f()\n", ("", "")),
+            ]
+        ),
+    ]
     assert [report.verdict for report in seen] == [expected] * 4, seen
 
 

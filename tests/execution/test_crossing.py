@@ -289,6 +289,7 @@ def test_an_answer_beyond_the_limit_is_output_with_the_limit_named(pool):
     ):
         report = judge(pool, f"def f(a): {code}", "f([])")
         assert (report.verdict, said in report.message) == (Verdict.OUTPUT, True)
+        assert report.over_value_limit
 
 
 def test_a_test_that_passes_more_than_the_limit_is_no_fault_of_the_programs(pool):

@@ -11,7 +11,7 @@ import pytest
 
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.execution.pool.metrics import percentile
-from stepcoder_jax.records import Verdict
+from stepcoder_jax.records import Mode, Verdict
 from tests.execution.kit import make_program, make_settings
 
 CACHE = 100
@@ -305,6 +305,24 @@ def test_metrics_count_what_happened():
         assert 0 < numbers["seconds_p50"] < 0.3 and 0.4 < numbers["seconds_p99"] < 5
         pool.reset_metrics()
         assert pool.metrics()["programs"] == 0 == pool.metrics()["cache_hits"]
+
+
+def test_returned_values_beyond_a_limit_are_counted_apart_from_what_is_printed():
+    long = "def f(): return [0] * 2_500_000"
+    programs = [
+        make_program(long, ((), 1), mode=Mode.CALL, entry_point="f"),
+        make_program(
+            "def f(): return 1 << (5 << 20)", ((), 1), mode=Mode.CALL, entry_point="f"
+        ),
+        make_program(long, ("f()", None), mode=Mode.ASSERT_PROXY, entry_point="f"),
+        make_program("while True: print('x' * 10**6)", ("", "")),
+        make_program("def f(): return [0]", ((), 1), mode=Mode.CALL, entry_point="f"),
+    ]
+    with Pool(make_settings(workers=1)) as pool:
+        assert pool.metrics()["over_value_limit"] == 0
+        pool.run(programs)
+        numbers = pool.metrics()
+    assert (numbers["over_value_limit"], numbers["verdict/output"]) == (3, 4)
 
 
 def test_metrics_show_the_state_of_now():

@@ -15,6 +15,7 @@ from stepcoder_jax.execution.settings import TEXT_KEPT
 from stepcoder_jax.execution.worker import checker, child, frames, tracer
 from stepcoder_jax.records import (
     FAULTY_TEST,
+    VALUE_LIMIT,
     Mode,
     Position,
     Report,
@@ -134,7 +135,7 @@ def _read_check(note: bytes) -> Judgement:
 
 
 def _too_large(what: str) -> Judgement:
-    return Judgement(Verdict.OUTPUT, why=f"the returned value has {what}")
+    return Judgement(Verdict.OUTPUT, VALUE_LIMIT, why=f"the returned value has {what}")
 
 
 def _refusal(seen: Seen) -> tuple[TestResult, str] | None:

@@ -37,6 +37,7 @@ class PoolMetrics:
         with self._lock:
             self._verdicts[report.verdict] += 1
             self._counts["unfaithful"] += report.unfaithful
+            self._counts["over_value_limit"] += report.over_value_limit
 
     def took(self, seconds: float) -> None:
         """A worker was busy with a program for so long, retries included."""
@@ -53,6 +54,7 @@ class PoolMetrics:
                 "restarts": self._counts["restarts"],
                 "retries": self._counts["retries"],
                 "unfaithful": self._counts["unfaithful"],
+                "over_value_limit": self._counts["over_value_limit"],
                 **{
                     f"verdict/{verdict}": self._verdicts[verdict]
                     for verdict in Verdict

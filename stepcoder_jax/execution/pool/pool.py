@@ -175,8 +175,9 @@ class Pool:
 
         programs, verdict/*: reports given, cache hits included. restarts: workers
         replaced. retries: programs tried again. unfaithful: reports in which a value could
-        not be carried to the test code. seconds_p50, _p95, _p99: of the last
-        programs that a worker ran.
+        not be carried to the test code. over_value_limit: those with a returned value that
+        is larger than what is compared. seconds_p50, _p95, _p99: of the last programs that
+        a worker ran.
         """
         now = {"queue": self._jobs.qsize(), "busy": len(self._busy)}
         return {**now, **self._metrics.numbers()}

@@ -119,8 +119,8 @@ RETURNED = (
          "def f(n): return {(i, -i) for i in range(n)}\n", PASS,
          ((6000,), {(i, -i) for i in range(6000)})),
     call("keys of one hash value", "no time is lost on them",
-         "def f(): return set(range(0, 100 * (2**61 - 1), 2**61 - 1))\n", OUTPUT,
-         ((), {0}), message="more than 64 keys of one hash value"),
+         "def f(): return set(range(0, 100 * (2**61 - 1), 2**61 - 1))\n", WRONG,
+         ((), {0})),
 )  # fmt: skip
 
 CHEATS = (
