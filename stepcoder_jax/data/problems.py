@@ -1,4 +1,4 @@
-"""Problem files of any format that the house can read."""
+"""Problem files of every format that can be read here."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ _READERS: tuple[ModuleType, ...] = (
 def read_any(
     path: str, *, strict: bool, settings: PoolSettings | None = None
 ) -> tuple[list[Problem], list[str]]:
-    """Read a file of a format that the fields of its rows tell, or a folder of problems.
+    """Read a problem file, whose rows' fields tell its format, or a folder of problems.
 
-    A folder is one of APPS, or with its split named ("FOLDER:train") one that `stepcoder
-    data build` wrote. Returns the good rows' problems and one complaint per bad row.
-    DataError for a file that cannot be read or is none of these and, when `strict`, for
-    the first bad row. Where expected values are what canonical solutions return
-    (evalplus.py), those are run in a pool of `settings`.
+    A folder is one of APPS; "FOLDER:train" is a split of one that `stepcoder data build`
+    wrote. Returns the good rows' problems and one complaint per bad row. DataError for a
+    file that cannot be read or is none of these and, when `strict`, for the first bad row.
+    EvalPlus's releases have no expected values: their canonical solutions are run for
+    these, in a pool of `settings`.
     """
     built = split_built(path)
     if built is not None:

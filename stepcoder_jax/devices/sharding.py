@@ -60,8 +60,9 @@ class ShardingError(InputError):
 def join_hosts() -> None:
     """Make this process one of a run over several hosts, where HOSTS_VARIABLE is set.
 
-    "1" leaves it to JAX to find the others, which it can on Cloud TPU slices and under
-    Slurm; elsewhere the address of process 0, their number and this one's index say it.
+    With "1" JAX finds the others by itself, as it can on Cloud TPU slices and under Slurm.
+    Elsewhere the variable gives the address of process 0, the number of processes and the
+    index of this one.
     Raises ShardingError where that fails, and for a machine without the devices asked for.
     """
     said = os.environ.get(HOSTS_VARIABLE, "")
@@ -246,8 +247,8 @@ def constrain_batch(mesh: Mesh, tree: Any, axis: int) -> Any:
 def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
     """`function`, to be jitted, with the mesh known to the kernels in it.
 
-    `models.attention` splits the rows of its own over all axes but the last, the heads
-    over the last.
+    `models.attention` splits its rows over all axes but the last, and its heads over the
+    last.
     """
 
     @functools.wraps(function)
@@ -313,12 +314,12 @@ def from_first(tree: Any) -> Any:
 
 
 def decided(yes: bool) -> bool:
-    """What process 0 says: a clock must not part the hosts."""
+    """The answer of process 0, on every process: clocks must not part the hosts."""
     return bool(from_first(np.asarray(yes)))
 
 
 def highest(number: int) -> int:
-    """The highest that any process says: a signal reaches one host, and means all."""
+    """The highest number of any process: a signal reaches one host and is meant for all."""
     if jax.process_count() == 1:
         return number
     return int(multihost_utils.process_allgather(np.asarray(number)).max())

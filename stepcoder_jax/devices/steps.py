@@ -130,7 +130,7 @@ class Steps:
         return program(jax.random.key(seed))
 
     def adapt(self, actor: Params) -> Params:
-        """An actor without adapters as one that has the run's, if any; it says the same."""
+        """Add the run's adapters, if any, to an actor; its outputs stay the same."""
         program = jax.jit(
             functools.partial(policy.add_adapters, self.config.model),
             out_shardings=self.state_shardings.actor,
@@ -165,7 +165,7 @@ class Steps:
         return self.actor_shardings
 
     def _on_device(self, reference: Params) -> Params:
-        """Inside a program: the reference where it can be computed with."""
+        """Inside a program: bring the reference from the host's memory to the device's."""
         if self.config.ppo.offload_reference:
             return jax.device_put(reference, self.actor_shardings)
         return reference

@@ -141,7 +141,7 @@ def draw(pool_size: int, count: int, step: int, seed: int) -> list[int]:
 def choose_full(count: int, fraction: float, step: int, seed: int) -> np.ndarray:
     """Return bool[count]: which of the drawn problems are posed whole.
 
-    fraction * count of them on average; the part after the point is settled by a draw.
+    On average fraction * count of them; a draw settles the part after the point.
     """
     rng = np.random.default_rng([seed, step, FULL_STREAM])
     number = int(fraction * count + rng.random())

@@ -3,13 +3,12 @@
 "We mask actions that are not executed in unit tests when computing the loss for updating
 the policy model" (arXiv:2402.01391, section 3.2) is the paper's whole specification. Here
 `painting` labels every byte of a program, and a token is dropped iff it holds a non-space
-byte that is dropped and none that is kept. The coverage of expressions drops the right side
-of an `and` never come to, arms of `a if b else c`, bodies of comprehensions and lambdas,
-and what comes after the call that raised.
+byte that is dropped and none that is kept. With coverage of expressions more is dropped
+where it never ran: the right side of an `and`, an arm of `a if b else c`, the body of a
+comprehension or a lambda, and what comes after the call that raised.
 
 A program whose labels are uncertain (`painting.label_bytes`) keeps all of its tokens, and
-is counted: to learn from a token too many is the paper's baseline, to drop one that ran is
-an error.
+is counted: a token too many is the paper's baseline, a dropped token that ran is an error.
 """
 
 from __future__ import annotations

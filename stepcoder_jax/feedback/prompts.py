@@ -118,8 +118,8 @@ def prompt_ids(task: Task, tokenizer: Tokenizer, config: PromptConfig) -> list[i
 def completion_ids(text: str, tokenizer: Tokenizer, table: list[bytes]) -> list[int]:
     """Return the tokens of a text that stands behind others, such as a solution.
 
-    Llama's tokenizers put a space before every text that they are given. Behind a newline,
-    whose tokens are then taken off again, that space is not before this one.
+    Llama's tokenizers put a space before every text. So the text is encoded behind a
+    newline, and the newline's tokens, which hold that space, are taken off again.
     """
     lead = tokenizer.encode("\n", add_special_tokens=False)
     if not b"".join(pieces_of(lead, table)).startswith(b" "):

@@ -66,9 +66,10 @@ def feedback(
     """Return what running the programs said about each token of the batch, and metrics.
 
     `mask` is bool[B, T] of the rollout; `executed` is a subset of it. (seed, step, row)
-    settle the draws of `fgo.mask="random"`. The metrics are FGO's of itself, before its
-    controls: `fgo/uncertain`, programs of which all is kept since nobody can tell, and
-    `fgo/dropped_but_ran`, the share of dropped tokens that ran by the judge's record: 0.
+    settle the draws of `fgo.mask="random"`. The metrics check FGO, before its controls:
+    `fgo/uncertain` counts programs that keep all tokens because their labels are uncertain;
+    `fgo/dropped_but_ran` is the share of dropped tokens that ran by the judge's record. It
+    must be 0.
     """
     mask = np.asarray(mask)
     if not len(programs) == len(reports) == mask.shape[0]:
@@ -98,9 +99,9 @@ def metrics(
 ) -> dict[str, float]:
     """Return the numbers of a batch: verdict shares, reward, masked share by verdict.
 
-    Shares are over valid rows, those of infra and unfaithful over all; `masked` is the
-    share of completion tokens that FGO drops. The keys are always the same; nan is what no
-    row could say.
+    Shares are over valid rows; those of infra and unfaithful are over all rows. `masked` is
+    the share of completion tokens that FGO drops. The keys are always the same; a value is
+    nan where no row counts.
     """
     mask, executed = np.asarray(mask), np.asarray(feedback.executed)
     valid = np.asarray(feedback.valid)

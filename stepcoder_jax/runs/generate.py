@@ -55,8 +55,11 @@ class Judged(NamedTuple):
 
 
 def agree(reports: Sequence[Report]) -> list[Report]:
-    """The reports with process 0's verdicts: clocks differ between hosts, and one that saw
-    a timeout of its own would go on with another curriculum."""
+    """The reports with process 0's verdicts.
+
+    Clocks differ between hosts: one that alone saw a timeout would go on with another
+    curriculum.
+    """
     known = list(Verdict)
     codes = np.array([known.index(report.verdict) for report in reports], np.int32)
     return [

@@ -106,7 +106,7 @@ def fill_slots(
     index: jax.Array,
     key: jax.Array,
 ) -> DecodeState:
-    """Begin rollouts: slot r continues prompt source[r] i32[R]; -1 leaves it as it is.
+    """Begin rollouts: slot r continues prompt source[r] i32[R]; -1 changes nothing.
 
     index i32[R] is the global rollout index, `key` that of the iteration,
     fold_in(key(seed), step). Slots must be at least as wide as the prompts.
@@ -117,7 +117,7 @@ def fill_slots(
         return jnp.where(new.reshape(-1, *(1,) * (ours.ndim - 1)), theirs[row], ours)
 
     def place(ours: jax.Array, theirs: jax.Array) -> jax.Array:
-        """The first slots alone: the others are not kept before they are written."""
+        """Write the first slots only: attention reads no other before it is written."""
         start = (0,) * ours.ndim
         first = jax.lax.slice(ours, start, (ours.shape[0], *theirs.shape[1:]))
         return jax.lax.dynamic_update_slice(ours, choose(first, theirs), start)
@@ -168,10 +168,10 @@ def advance(
     closed: jax.Array,
     enough: jax.Array,
 ) -> tuple[DecodeState, Chunk]:
-    """Decode C tokens more per slot, fewer when at most `enough` i32[] are live before.
+    """Decode C more tokens per slot; stop earlier once at most `enough` i32[] are live.
 
-    `weights` are those of `decoding.prepare`; closed bool[R] are slots that the host has
-    ended. Rows of at most W - C tokens fit.
+    `weights` are those of `decoding.prepare`; closed bool[R] marks the slots that the host
+    has ended. Rows of at most W - C tokens fit.
     """
     chunk, columns = settings.chunk, settings.num_columns
     rows, width = state.live.shape[0], state.cache[0].keys.shape[3] - settings.chunk

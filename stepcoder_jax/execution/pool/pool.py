@@ -35,10 +35,10 @@ class Pool:
 
     `level` is the isolation that the canaries measured, L3 (files, network, processes,
     memory) to L0; `layers` what was put on; `canaries` what each of them saw;
-    `interpreter` the version of the sandbox's Python. Raises SandboxError when the level
-    is below `settings.min_level` and `settings.allow_unsafe` is not set; where it is,
-    `unsafe` is True and `banner` says what untrusted programs can do. Raises it too when
-    the interpreter cannot give the coverage asked for.
+    `interpreter` the version of the sandbox's Python. SandboxError when the level is below
+    `settings.min_level`, unless `settings.allow_unsafe` is set: then `unsafe` is True and
+    `banner` says what untrusted programs can do. SandboxError too when the interpreter
+    cannot give the coverage asked for.
     """
 
     def __init__(self, settings: PoolSettings = PoolSettings()) -> None:  # noqa: B008
@@ -133,11 +133,11 @@ class Pool:
     ) -> Iterator[tuple[int, Report]]:
         """Judge programs while it is iterated; yield (index, report) as each one ends.
 
-        A generator of programs is asked for the next when the workers have room for it,
-        so it may be endless; `window` is how many may be under way, four for each worker
-        where it is None. ValueError for a problem that cannot be judged: of a
-        sequence before anything runs, else from the iteration when the problem is met.
-        Leaving the iteration early drops what has not been started.
+        The pool asks a generator for the next program when a worker has room for it, so a
+        generator may be endless. At most `window` programs are under way; None means four
+        for each worker. A problem that cannot be judged raises ValueError: at once where
+        `programs` is a sequence, else when the iteration comes to it. Programs that have
+        not begun are dropped when the iteration is left early.
         """
         self._check(programs)
         return streams.stream(self._submit, programs, window or self._window)
@@ -147,8 +147,8 @@ class Pool:
     ) -> AsyncGenerator[tuple[int, Report], None]:
         """As `stream`, for `async for`: the event loop goes on meanwhile.
 
-        An iteration left early is to be closed (contextlib.aclosing), as any async
-        generator: else it ends with the loop.
+        Close an iteration that you leave early (contextlib.aclosing), as any async
+        generator; else it ends with the event loop only.
         """
         self._check(programs)
         return async_streams.stream_async(self._submit, programs, self._window)

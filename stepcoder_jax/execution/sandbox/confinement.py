@@ -23,8 +23,8 @@ LAYERS = ("landlock", "seccomp", "rlimits", "uid", "namespaces")
 STACK_BYTES = 256 << 20  # soft limit of the main thread's stack
 _MAX_FILES = 64
 _FIRST_UID = 64_200
-# Of files, a worker keeps its own limit: that of the sender bounds the descriptors that all
-# of a user's processes have under way to others.
+# A worker keeps its own limit of open files: a sender's limit bounds the descriptors that
+# all processes of its user have on their way through sockets.
 _OF_EACH_TEST = (
     resource.RLIMIT_CPU,
     resource.RLIMIT_FSIZE,
@@ -84,10 +84,10 @@ class _Filter:
         _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, self.address)
 
     def install_with_listener(self) -> int:
-        """As `install`; the descriptor that the questions come to, -1 where there is none.
+        """As `install`; return the descriptor on which the kernel's questions arrive.
 
-        It cannot be had on old kernels, and where another listener is there already: then
-        nothing is installed.
+        Old kernels have none, and a process can have only one. Then nothing is installed,
+        and -1 is returned.
         """
         flags = (_SET_MODE_FILTER, _NEW_LISTENER)
         return int(_seccomp(_SECCOMP[_MACHINE], *flags, self.address))
@@ -150,8 +150,8 @@ class Sandbox:
         if "seccomp" not in self.without and seccomp.supported():
             plain, asking = map(seccomp.worker_filter, (False, True))
             self.filters = [_Filter(plain, []), _Filter(*seccomp.child_filter())]
-            # Made now: the memory that it takes to make would later not be that which the
-            # trials of the worker found to be written to.
+            # Made now: made later, it would write to other pages than those that the
+            # worker's trials found.
             self.asking = _Filter(asking, [])
         if "rlimits" not in self.without:
             nothing = (
@@ -166,11 +166,11 @@ class Sandbox:
             self._prepare_identity()
 
     def confine_worker(self, listener: int) -> None:
-        """Put on the worker what its children need not put on each for itself.
+        """Put on the worker the layers that its children then inherit.
 
-        All that it leaves to them is what the worker needs itself: to fork, to signal its
-        children, and what differs from test to test. The questions of children that
-        start threads will come to the descriptor `listener`, where that can be had.
+        Left to the children is what the worker itself still needs (to fork, to signal its
+        children), and what differs from test to test. A child that starts a thread asks on
+        the descriptor `listener`, where the kernel offers one.
         """
         if self.asking is not None:
             plain = self.filters.pop(0)
@@ -184,7 +184,7 @@ class Sandbox:
         self.limits = {}
 
     def _enter_namespaces(self) -> None:
-        """Optional; tried in a child first, for a half of it could not be undone."""
+        """Optional. A child tries it first, since half of it could not be undone."""
         self.has_namespaces = _works_in_child(namespaces.enter)
         if self.has_namespaces:
             namespaces.enter()

@@ -6,12 +6,12 @@ the source, then {"kind": "test"} with the input or the encoded arguments. Frame
 "hello" once, then one "result" per test.
 
 Test code (Mode.ASSERT_PROXY) holds expected values, so it never passes through this
-process: a second one, forked before any frame is read, takes it by pipes of its own
-({"kind": "check"}) and is sent one end of a socket, the program's child has the other.
+process. A second process, forked before any frame is read, takes test code by pipes of its
+own ({"kind": "check"}). A socket connects it with the program's child.
 
-Every page of memory that it has makes each fork dearer (0.16 microseconds on a slow
-machine), so it loads what children need or programs often import, and no more: of what the
-standard library has at hand, not pathlib, not dataclasses (350 pages with inspect).
+Each page of the worker's memory makes each fork dearer (0.16 microseconds on a slow
+machine). So it loads what children need or programs often import, and no more: neither
+pathlib nor dataclasses (350 pages, with inspect).
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def main() -> None:
     """Serve until the pool closes the pipe.
 
     Arguments: the slot, layers left out, the kind of coverage, and the pipes of the second
-    process. Runs twice: first to find out and to set what the process proper is started
-    with.
+    process. It runs twice: the first time it finds the layout, sets the limit of the stack
+    and starts this program again.
     """
     slot, without, coverage, check_in, check_out, *found = sys.argv[1:]
     if not found:
@@ -174,10 +174,11 @@ def _serve(process: Worker | Checker, coverage: str) -> None:
 
 
 def _pin_hot_pages(sandbox: Sandbox, coverage: str) -> None:
-    """Try programs of our own, twice: the first time fills the worker's free lists.
+    """Run programs of our own, to learn which pages children write to.
 
-    One of them is tried as a further test is run, compiled before: what only the compiler
-    writes to is not worth a copy at each fork.
+    Each runs twice: the first time fills the worker's free lists. One runs compiled as
+    well, as a second test does: a page that only the compiler writes to is not worth a copy
+    at each fork.
     """
     limits = Limits(_TRIAL_SECONDS, 4 * _TRIAL_SECONDS, 1 << 30, 1 << 20)
 
