@@ -15,6 +15,7 @@ from stepcoder_jax.__main__ import parse_config
 from stepcoder_jax.config import ConfigError
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import ALGORITHMS
+from stepcoder_jax.learning import updates
 from stepcoder_jax.models import policy
 from stepcoder_jax.runs.experiment import load_experiment
 
@@ -148,7 +149,7 @@ def test_everything_divides_over_eight_devices(arm):
     assert config.sampling.slots % 8 == 0
     key = jax.eval_shape(lambda: jax.random.key(0))
     actor = jax.eval_shape(functools.partial(policy.init_params, config.model), key)
-    init = functools.partial(ALGORITHMS[config.algorithm].init_state, config)
+    init = functools.partial(updates.init_state, ALGORITHMS[config.algorithm], config)
     state = jax.eval_shape(init, actor)
     places = sharding.param_shardings(mesh, state)
     kernel = state.actor["trunk"]["layers"]["q_proj"]["kernel"]

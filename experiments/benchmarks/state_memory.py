@@ -39,6 +39,7 @@ from jax.sharding import AbstractMesh
 from stepcoder_jax.config import Config, ModelConfig
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import ALGORITHMS, Steps
+from stepcoder_jax.learning import updates
 from stepcoder_jax.models import decoding, lora, policy
 from stepcoder_jax.pytrees import Experience
 from stepcoder_jax.runs.experiment import load_experiment
@@ -104,7 +105,8 @@ def kept(config: Config, actor: Any, shards: int, fused: bool) -> int:
     ppo, model = config.ppo, config.model
     rows = config.batch_size // (ppo.num_minibatches * ppo.num_micro_batches * shards)
     length = config.prompt.max_prompt_length + config.sampling.max_completion_length
-    networks = 1 if config.algorithm == "grpo" or model.shared_trunk else 2
+    has_critic = ALGORITHMS[config.algorithm].has_critic
+    networks = 2 if has_critic and not model.shared_trunk else 1
     one = dataclasses.replace(model, num_layers=1, unroll=1, remat=False)
     layer = {name: x for name, x in actor["trunk"].items() if name != "layers"}
     layer["layers"] = jax.tree.map(
@@ -138,7 +140,7 @@ def count(config: Config, devices: int) -> Parts:
     sharding.check_batch(config, mesh)
     key = jax.eval_shape(lambda: jax.random.key(0))
     actor = jax.eval_shape(functools.partial(policy.init_params, model), key)
-    init = functools.partial(ALGORITHMS[config.algorithm].init_state, config)
+    init = functools.partial(updates.init_state, ALGORITHMS[config.algorithm], config)
     state = jax.eval_shape(init, actor)
     places = sharding.param_shardings(mesh, state)
     whole, actor_places = bytes_of(state, places), sharding.param_shardings(mesh, actor)

@@ -2,10 +2,10 @@
 
 python experiments/benchmarks/update_memory.py [--figure FILE.png] [--hidden H] [...]
 
-Each point is a process of its own: gradients of a minibatch (`ppo.minibatch_gradients`) of
-a small model, with log-probabilities and entropy by `vocabulary.score_tokens`, or by
-log_softmax of whole logits as before. Prints a Markdown row per point: MiB that the program
-needs beside its inputs and outputs (XLA's own figure), the device's peak where it counts
+Each point is a process of its own: `updates.minibatch_gradients` of PPO on a small model,
+with log-probabilities and entropy by `vocabulary.score_tokens`, or by log_softmax of whole
+logits as before. Prints a Markdown row per point: MiB that the program needs beside its
+inputs and outputs (XLA's own figure), the device's peak where it counts
 one (GPUs), and the median seconds. Compare the rows of one run. Needs jax, flax and optax
 alone; the picture needs matplotlib. Expected: the naive way grows with the vocabulary by
 several float32 [B, T, V]; the chunked one is flat until the gradient of the head itself,
@@ -99,20 +99,25 @@ def measure(args: argparse.Namespace, way: str, batch: int, vocabulary: int) -> 
     """One point, in this process."""
     import jax
 
-    from stepcoder_jax.learning import ppo, updates
+    from stepcoder_jax.learning import scoring, updates
     from stepcoder_jax.learning.batching import ONE_DEVICE
+    from stepcoder_jax.learning.ppo import PPO
     from stepcoder_jax.models import lora, policy
 
     if way == "naive":
         # refused where the name has gone: both ways would measure the same
-        mock.patch.object(updates, "score_tokens", naive_scores).start()
+        mock.patch.object(scoring, "score_tokens", naive_scores).start()
     config = make_config(args, vocabulary)
-    state = ppo.init_state(config, policy.init_params(config.model, jax.random.key(0)))
+    state = updates.init_state(
+        PPO, config, policy.init_params(config.model, jax.random.key(0))
+    )
     trained, frozen = lora.split(state.actor)
     experience = random_experience(batch, args.columns, vocabulary)
 
     def gradients(params: Any, frozen: Any, experience: Any) -> Any:
-        return ppo.minibatch_gradients(config, params, frozen, experience, ONE_DEVICE)
+        return updates.minibatch_gradients(
+            PPO, config, params, frozen, experience, ONE_DEVICE
+        )
 
     inputs = ((trained, state.critic), frozen, experience)
     program = jax.jit(gradients).lower(*inputs).compile()

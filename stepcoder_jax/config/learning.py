@@ -95,7 +95,7 @@ class GRPOConfig(Section):
     scale_by_std: bool = True  # divide a group's advantages by its standard deviation
     clip_low: float = 0.2
     clip_high: float = 0.2  # above clip_low: clip-higher, room for tokens that were rare
-    average: Literal["sequence", "token", "constant"] = "sequence"  # see grpo.divisor
+    average: Literal["sequence", "token", "constant"] = "sequence"  # see grpo.divisors
     kl_coef: float = 0.04  # of the k3 estimate in the loss; 0: none
 
     ranges: ClassVar[Ranges] = {

@@ -1,6 +1,6 @@
 """The jitted, donated, sharded programs of a run.
 
-Here the pure steps of `sampling` and of `ppo` or `grpo` meet the mesh of `sharding`; every
+Here the pure steps of `sampling` and of `learning` meet the mesh of `sharding`; every
 program has in and out shardings, on one CPU device too.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -32,26 +32,10 @@ if TYPE_CHECKING:
     from stepcoder_jax.config import Config
 
 Params = Any
-
-
 Metrics = dict[str, Any]
 
-
-class Algorithm(NamedTuple):
-    """The steps in which algorithms differ; what they take and give is the same."""
-
-    init_state: Callable[..., TrainState]
-    make_experience: Callable[..., tuple[Experience, RewardScale, Metrics]]
-    update: Callable[..., tuple[TrainState, Metrics]]
-    both: Callable[..., tuple[TrainState, Experience, Metrics, Metrics]]
-
-
-ALGORITHMS = {
-    "ppo": Algorithm(ppo.init_state, ppo.make_experience, ppo.ppo_step, ppo.ppo_pass),
-    "grpo": Algorithm(
-        grpo.init_state, grpo.make_experience, grpo.grpo_step, grpo.grpo_pass
-    ),
-}
+# by what `config.algorithm` says; a new one is a file of `learning` and an entry here
+ALGORITHMS = {"ppo": ppo.PPO, "grpo": grpo.GRPO}
 
 
 class Steps:
@@ -64,10 +48,11 @@ class Steps:
     def __init__(self, config: Config, mesh: Mesh, eos_ids: tuple[int, ...]) -> None:
         sharding.check_batch(config, mesh)
         self.config, self.mesh, self.eos_ids = config, mesh, eos_ids
-        algorithm = ALGORITHMS[config.algorithm]
+        self.algorithm = algorithm = ALGORITHMS[config.algorithm]
+        init_state = functools.partial(updates.init_state, algorithm, config)
         key = jax.eval_shape(lambda: jax.random.key(0))
         actor = jax.eval_shape(functools.partial(policy.init_params, config.model), key)
-        state = jax.eval_shape(functools.partial(algorithm.init_state, config), actor)
+        state = jax.eval_shape(init_state, actor)
         self.actor_shardings: Params = sharding.param_shardings(mesh, actor)
         self.state_shardings: TrainState = sharding.param_shardings(mesh, state)
         self.abstract_state: TrainState = jax.tree.map(
@@ -81,26 +66,29 @@ class Steps:
         layout = sharding.layout(mesh)
         self.reference_shardings = self._reference_shardings()
         self.init_state_program = jax.jit(
-            functools.partial(algorithm.init_state, config),
+            init_state,
             in_shardings=(self.actor_shardings,),
             out_shardings=self.state_shardings,
         )
         rows, whole = self.batch_sharding, self.replicated
         given = (self.state_shardings, self.reference_shardings, rows, rows)
 
-        def experience(state: TrainState, reference: Params, *given: Any) -> Any:
-            reference = self._on_device(reference)
-            return algorithm.make_experience(config, state, reference, *given, layout)
+        def from_batch(step: Callable[..., Any]) -> Callable[..., Any]:
+            """A step of `updates` that takes what was sampled and judged."""
+
+            def program(
+                state: TrainState, reference: Params, rollout: Rollout, feedback: Feedback
+            ) -> Any:
+                given = (self._on_device(reference), rollout, feedback)
+                return step(algorithm, config, state, *given, layout)
+
+            return sharding.on_mesh(mesh, program)
 
         def update(state: TrainState, experience: Experience) -> Any:
-            return algorithm.update(config, state, experience, layout)
-
-        def both(state: TrainState, reference: Params, *given: Any) -> Any:
-            reference = self._on_device(reference)
-            return algorithm.both(config, state, reference, *given, layout)
+            return updates.update(algorithm, config, state, experience, layout)
 
         self.experience_program = jax.jit(
-            sharding.on_mesh(mesh, experience),
+            from_batch(updates.make_experience),
             in_shardings=given,
             out_shardings=(rows, whole, whole),
         )
@@ -111,7 +99,7 @@ class Steps:
             donate_argnums=0,
         )
         self.pass_program = jax.jit(
-            sharding.on_mesh(mesh, both),
+            from_batch(updates.one_pass),
             in_shardings=given,
             out_shardings=(self.state_shardings, rows, whole, whole),
             donate_argnums=0,
@@ -182,7 +170,7 @@ class Steps:
         Also returns the metrics of both; `state` is donated, `rollout` and `feedback` may
         be numpy arrays of the whole batch.
         """
-        if updates.learns_in_one_pass(self.config):
+        if updates.learns_in_one_pass(self.algorithm, self.config):
             rollout, feedback = self._on_devices(rollout), self._on_devices(feedback)
             return self.pass_program(state, reference, rollout, feedback)
         experience, state, looked = self.make_experience(
@@ -194,7 +182,7 @@ class Steps:
     def make_experience(
         self, state: TrainState, reference: Params, rollout: Rollout, feedback: Feedback
     ) -> tuple[Experience, TrainState, Metrics]:
-        """The algorithm's `make_experience`; the new reward moments are in the state.
+        """`updates.make_experience`; the new reward moments are in the state.
 
         `rollout` and `feedback` may be numpy arrays of the whole batch.
         """
@@ -207,7 +195,7 @@ class Steps:
     def update(
         self, state: TrainState, experience: Experience
     ) -> tuple[TrainState, Metrics]:
-        """`ppo_step` or `grpo_step`; `state` is donated: its arrays are gone after it."""
+        """`updates.update`; `state` is donated: its arrays are gone after it."""
         return self.update_program(state, experience)
 
     def sample(

@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 SMALLEST_SPREAD = 1e-6
 
 
-def masked_sum(x: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, ""]:
+def masked_sum(
+    x: Float[Array, "*shape"],
+    mask: Bool[Array, "*shape"],
+    axis: int | None = None,
+    keepdims: bool = False,
+) -> Float[Array, "*shape"]:
     """Sum of x where mask is True; what stands elsewhere, even NaN, has no influence."""
-    return jnp.sum(jnp.where(mask, x, 0.0))
+    return jnp.sum(jnp.where(mask, x, 0.0), axis=axis, keepdims=keepdims)
 
 
 def masked_mean(x: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, ""]:
@@ -26,10 +31,15 @@ def masked_mean(x: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array
     return masked_sum(x, mask) / jnp.maximum(1, jnp.sum(mask))
 
 
-def have_spread(rewards: Float[Array, " B"], valid: Bool[Array, " B"]) -> Bool[Array, ""]:
-    """Whether the rewards of valid rows differ by more than rounding."""
-    high = jnp.max(jnp.where(valid, rewards, -jnp.inf))
-    low = jnp.min(jnp.where(valid, rewards, jnp.inf))
+def have_spread(
+    rewards: Float[Array, "*shape"],
+    valid: Bool[Array, "*shape"],
+    axis: int | None = None,
+    keepdims: bool = False,
+) -> Bool[Array, "*shape"]:
+    """Whether the rewards of valid rows differ by more than rounding; False of none."""
+    high = jnp.max(jnp.where(valid, rewards, -jnp.inf), axis=axis, keepdims=keepdims)
+    low = jnp.min(jnp.where(valid, rewards, jnp.inf), axis=axis, keepdims=keepdims)
     return high - low > SMALLEST_SPREAD
 
 
@@ -101,8 +111,8 @@ def update_reward_scale(
     Source: the parallel form of Welford's algorithm (Chan, Golub, LeVeque 1979, eq. 2.1).
     """
     count = jnp.sum(valid, dtype=jnp.float32)
-    mean = jnp.sum(jnp.where(valid, outcome, 0.0)) / jnp.maximum(1.0, count)
-    m2 = jnp.sum(jnp.where(valid, (outcome - mean) ** 2, 0.0))
+    mean = masked_sum(outcome, valid) / jnp.maximum(1.0, count)
+    m2 = masked_sum((outcome - mean) ** 2, valid)
     total = scale.count + count
     share = count / jnp.maximum(1.0, total)
     shift = mean - scale.mean

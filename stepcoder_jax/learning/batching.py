@@ -6,10 +6,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from stepcoder_jax.pytrees import Experience
+
+if TYPE_CHECKING:
+    from stepcoder_jax.config import Config
+    from stepcoder_jax.learning.metrics import Logged, Metrics
+
+Params = Any
 
 
 class Layout(NamedTuple):
@@ -64,3 +72,42 @@ def trim(tree: Any, full: int, width: int) -> Any:
         return x[:, : width if x.shape[1] == full else min(width, x.shape[1])]
 
     return jax.tree.map(lambda x: cut(x) if x.ndim > 1 else x, tree)
+
+
+def accumulate_gradients(
+    config: Config,
+    loss: Callable[[Params, Any], tuple[jax.Array, Logged]],
+    params: Params,
+    batch: Any,
+    rows: Experience,
+    layout: Layout,
+) -> tuple[Params, Metrics, Any]:
+    """Gradients of `loss` by `params` over one minibatch, its micro-batches one by one.
+
+    `loss` is that of one micro-batch, already divided by its minibatch's counts, and what
+    to keep of it; `batch` is what it takes, `rows` say how long the rows are. Also returns
+    metrics, and what was kept of the rows, in their order.
+    """
+    length, full = rows.length, rows.tokens.shape[1]
+    parts, order = split_by_length((batch, length), length, config.ppo.num_micro_batches)
+    gradient = jax.grad(loss, has_aux=True)
+
+    def accumulate(total, part):
+        part, length = part
+        new, logged = switch_width(
+            config.ppo.widths,
+            full,
+            length,
+            lambda width: gradient(params, trim(part, full, width)),
+        )
+        return jax.tree.map(jnp.add, total, new), logged
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    gradients, logged = jax.lax.scan(accumulate, zeros, layout.place(parts, 1))
+    sums = jax.tree.map(lambda x: x.sum(axis=0), logged.sums)
+    extremes = {
+        "ratio_max": logged.extremes["ratio_max"].max(axis=0),
+        "ratio_min": logged.extremes["ratio_min"].min(axis=0),
+    }
+    kept = layout.place(join_rows(logged.rows, order), 0)
+    return gradients, sums | extremes, kept

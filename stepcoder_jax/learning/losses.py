@@ -15,6 +15,9 @@ from stepcoder_jax.learning.advantages import masked_sum
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float
 
+    from stepcoder_jax.config import Config
+    from stepcoder_jax.pytrees import Experience
+
 
 class MaskedSum(NamedTuple):
     """A sum over a mask and the number of True in that mask."""
@@ -26,6 +29,13 @@ class MaskedSum(NamedTuple):
 def sum_over(x: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> MaskedSum:
     """Sum and count of x over mask."""
     return MaskedSum(masked_sum(x, mask), jnp.sum(mask, dtype=jnp.float32))
+
+
+def counted_mask(config: Config, batch: Experience) -> Bool[Array, "B T"]:
+    """The tokens whose number divides the policy loss, by `ppo.normaliser`: kept counts
+    `loss_mask`, completion counts `mask`.
+    """
+    return batch.loss_mask if config.ppo.normaliser == "kept" else batch.mask
 
 
 def log_ratio(
@@ -65,23 +75,6 @@ def clipped_surrogate(
     plain = -advantages * ratio
     clipped = -advantages * jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
     return jnp.maximum(plain, clipped), (clipped > plain).astype(jnp.float32)
-
-
-def policy_loss(
-    logprobs: Float[Array, "B T"],
-    old_logprobs: Float[Array, "B T"],
-    advantages: Float[Array, "B T"],
-    mask: Bool[Array, "B T"],
-    clip_eps: float,
-) -> tuple[MaskedSum, MaskedSum]:
-    """Sum of `clipped_surrogate` with one bound, and how many tokens the clip holds back.
-
-    With the execution mask: arXiv:2402.01391, eq. 5.
-    """
-    loss, held = clipped_surrogate(
-        logprobs, old_logprobs, advantages, mask, clip_eps, clip_eps
-    )
-    return sum_over(loss, mask), sum_over(held, mask)
 
 
 def value_loss(

@@ -1,8 +1,13 @@
-"""What PPO and GRPO share: scoring rollouts, epochs of minibatches, the optimizer's step.
+"""An iteration of learning, whichever the algorithm: experience, minibatches, optimizers.
 
-Both algorithms differ in their advantages and losses alone. A minibatch is one step of an
-optimizer; its micro-batches are rows that fit into memory together, and sums over all of
-them are divided by counts of the whole minibatch, so that the split changes nothing.
+Algorithms differ in advantages and losses alone: an `Algorithm` says how. A minibatch is
+one step of each optimizer; its micro-batches are rows that fit into memory together, and
+sums over all of them are divided by counts of the whole minibatch, so that the split
+changes nothing.
+
+Read `make_experience` and `update`; `one_pass` is both in one, for iterations of a single
+update. All are pure functions of arrays and the config. `layout.place(tree, axis)` pins the
+batch axis of arrays to the devices; a program for one device has `batching.ONE_DEVICE`.
 """
 
 from __future__ import annotations
@@ -15,45 +20,71 @@ import jax.numpy as jnp
 import optax
 
 from stepcoder_jax.learning import advantages as adv
-from stepcoder_jax.learning import losses
-from stepcoder_jax.learning.batching import (
-    Layout,
-    join_rows,
-    split_by_length,
-    switch_width,
-    trim,
+from stepcoder_jax.learning.batching import Layout, accumulate_gradients
+from stepcoder_jax.learning.metrics import (
+    Logged,
+    Metrics,
+    critic_metrics,
+    policy_metrics,
+    stack_one,
+    step_metrics,
 )
 from stepcoder_jax.learning.optimizers import make_optimizer
-from stepcoder_jax.learning.vocabulary import Scoring, compare_tokens, score_tokens
+from stepcoder_jax.learning.scoring import (
+    Current,
+    RolloutScores,
+    choose_reference,
+    run_networks,
+    score_current,
+    score_rollout,
+    widen,
+)
 from stepcoder_jax.models import lora, policy
-from stepcoder_jax.pytrees import Experience, Rollout, TrainState
+from stepcoder_jax.pytrees import Experience, Feedback, RewardScale, Rollout, TrainState
 
 if TYPE_CHECKING:
     from stepcoder_jax.config import Config, OptimizerConfig
 
 Params = Any
-Metrics = dict[str, Any]
 
 # apart from the keys of sampling, whose first fold is the iteration
 SHUFFLE_STREAM = 0x7FFFFFFF
 ADAPTER_STREAM = 0x7FFFFFFE
 
 
-class Logged(NamedTuple):
-    """What is kept of a micro-batch beside its gradients."""
+class Begun(NamedTuple):
+    """What is known of a batch before the networks score it."""
 
-    sums: Metrics  # over masks, to be added
-    extremes: Metrics
-    rows: Any = ()  # arrays [b, T], one row for each of the micro-batch
+    experience: Experience  # its masks, and what needs no scores
+    outcome: Any  # f32[B, T], rewards that `complete` wants; None where it wants none
+    reward_scale: RewardScale  # this batch taken in, where the algorithm keeps moments
+    metrics: Metrics
 
 
-class RolloutScores(NamedTuple):
-    """What the networks say of completion tokens before any update."""
+class Algorithm(NamedTuple):
+    """Where algorithms differ: what a rollout is worth, and the loss that follows.
 
-    logprobs: Any  # f32[B, T]
-    ref_logprobs: Any  # f32[B, T]
-    kl: Any  # f32[B, T], exact KL(pi || pi_ref) where each token is predicted
-    values: Any  # f32[B, T]; None without a critic
+    All but `has_critic` are pure functions. `loss` takes what `divisors` gives.
+    """
+
+    has_critic: bool  # then `complete` fills old_values and returns
+    begin: Callable[[Config, RewardScale, Rollout, Feedback], Begun]
+    # (config, experience, outcome, scores), each row by itself
+    complete: Callable[[Config, Experience, Any, RolloutScores], Experience]
+    whitens: Callable[[Config], bool]  # advantages over all rows, before the first update
+    # of one minibatch: counts that its sums are divided by
+    divisors: Callable[[Config, Experience], Any]
+    # of one micro-batch, divided by its minibatch's `divisors`; and sums to log
+    loss: Callable[[Config, Current, Experience, Any], tuple[jax.Array, Logged]]
+
+
+class Updated(NamedTuple):
+    """What the gradient changes: of an actor with LoRA its adapters; no critic is None."""
+
+    actor: Params
+    critic: Params
+    actor_opt: Any
+    critic_opt: Any
 
 
 def adapter_keys(config: Config) -> jax.Array:
@@ -62,238 +93,132 @@ def adapter_keys(config: Config) -> jax.Array:
     return jax.random.split(key)
 
 
-def learns_in_one_pass(config: Config) -> bool:
+def init_state(algorithm: Algorithm, config: Config, actor: Params) -> TrainState:
+    """The state before the first iteration: moments of zero, and a critic made from
+    `actor`, where the algorithm has one.
+
+    With LoRA both get fresh adapters, and only these have moments.
+    """
+    keys = adapter_keys(config)
+    critic = critic_opt = None
+    if algorithm.has_critic:
+        critic = policy.init_critic(config.model, actor, keys[1])
+        critic_opt = make_optimizer(config.ppo.critic).init(critic)
+    actor = policy.add_adapters(config.model, actor, keys[0])
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        actor=actor,
+        critic=critic,
+        actor_opt=make_optimizer(config.ppo.actor).init(lora.split(actor)[0]),
+        critic_opt=critic_opt,
+        reward_scale=adv.init_reward_scale(),
+    )
+
+
+def learns_in_one_pass(algorithm: Algorithm, config: Config) -> bool:
     """Whether the only update of an iteration can score its rows as it goes.
 
     It starts from the policy that the rows are scored by, so its own forward pass computes
     what `make_experience` would have computed before. Whitened advantages need all rows
     before the first gradient.
     """
-    ppo = config.ppo
-    is_only = ppo.num_epochs * ppo.num_minibatches == 1
-    return is_only and not (ppo.whiten_advantages and config.algorithm == "ppo")
+    is_only = config.ppo.num_epochs * config.ppo.num_minibatches == 1
+    return is_only and not algorithm.whitens(config)
 
 
-def completion_tokens(
-    tokens: jax.Array, prompt_length: jax.Array, num_columns: int
-) -> jax.Array:
-    """Completion tokens i32[B, T] out of tokens i32[B, P + T] packed from the left."""
-    index = prompt_length[:, None] + jnp.arange(num_columns)[None]
-    index = jnp.minimum(index, tokens.shape[1] - 1)
-    return jnp.take_along_axis(tokens, index, axis=1)
-
-
-class Current(NamedTuple):
-    """What the networks being trained say of a micro-batch, differentiable."""
-
-    logprobs: Any  # f32[b, T]
-    entropy: Any  # f32[b, T]
-    values: Any  # f32[b, T]; None without a critic
-    hidden: Any  # dtype[b, T, H] of the actor
-
-
-def run_networks(
-    config: Config, actor: Params, critic: Params | None, batch: Experience, shards: int
-) -> Current:
-    """The forward pass of an update, over the columns that `batch` has."""
-    columns = batch.mask.shape[1]
-    where = (batch.tokens, batch.prompt_length, columns)
-    if critic is None:
-        hidden = policy.completion_hidden(config.model, actor["trunk"], *where)
-        values = None
-    else:
-        hidden, values = policy.hidden_and_values(config.model, actor, critic, *where)
-    scoring = Scoring(config.sampling.temperature, shards, entropy=True)
-    scores = score_tokens(policy.lm_head(actor), hidden, completion_tokens(*where), scoring)
-    return Current(*scores, values, hidden)
-
-
-def score_current(
-    config: Config,
-    actor: Params,
-    reference: Params,
-    current: Current,
-    batch: Experience,
-    shards: int,
-) -> RolloutScores:
-    """`score_rows` of a micro-batch whose forward pass has been run; no gradient.
-
-    0 outside the mask, but for `kl`.
-    """
-    actor, current = jax.lax.stop_gradient((actor, current))
-    where = (batch.tokens, batch.prompt_length, batch.mask.shape[1])
-    ref_hidden = policy.completion_hidden(config.model, reference["trunk"], *where)
-    scoring = Scoring(config.sampling.temperature, shards, entropy=False)
-    _, ref_logprobs, kl = compare_tokens(
-        policy.lm_head(actor),
-        current.hidden,
-        policy.lm_head(reference),
-        ref_hidden,
-        completion_tokens(*where),
-        scoring,
+def begin_rows(rollout: Rollout, feedback: Feedback) -> Experience:
+    """An experience that nobody has scored or judged yet: tokens and masks."""
+    mask = rollout.mask & feedback.valid[:, None]
+    return Experience(
+        tokens=rollout.tokens,
+        prompt_length=rollout.prompt_length,
+        length=rollout.length,
+        mask=mask,
+        loss_mask=mask & feedback.executed,
     )
-    scores = RolloutScores(current.logprobs, ref_logprobs, kl, current.values)
-    masked = jax.tree.map(lambda x: jnp.where(batch.mask, x, 0.0), scores)
-    return masked._replace(kl=kl)
 
 
-def widen(rows: Any, num_columns: int) -> Any:
-    """Arrays [b, columns] of trimmed rows, with zeros up to `num_columns`."""
-    return jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, num_columns - x.shape[1]))), rows)
-
-
-def score_rows(
-    config: Config,
-    state: TrainState,
-    reference: Params,
-    inputs: tuple[jax.Array, jax.Array, jax.Array],
-    num_columns: int,
-    vocab_shards: int,
-) -> RolloutScores:
-    """Scores of rows that fit into memory together.
-
-    `inputs` are tokens, prompt_length and length. Columns right of a row's last token are
-    not meant to be read.
-    """
-    tokens, prompt_length, length = inputs
-    scoring = Scoring(config.sampling.temperature, vocab_shards, entropy=False)
-
-    def compute(width: int) -> RolloutScores:
-        columns = min(width, num_columns)
-        chosen = completion_tokens(tokens[:, :width], prompt_length, columns)
-        where = (tokens[:, :width], prompt_length, columns)
-        if state.critic is None:
-            hidden = policy.completion_hidden(config.model, state.actor["trunk"], *where)
-            values = None
-        else:
-            hidden, values = policy.hidden_and_values(
-                config.model, state.actor, state.critic, *where
-            )
-        ref_hidden = policy.completion_hidden(config.model, reference["trunk"], *where)
-        heads = policy.lm_head(state.actor), policy.lm_head(reference)
-        found = compare_tokens(heads[0], hidden, heads[1], ref_hidden, chosen, scoring)
-        return widen(RolloutScores(*found, values), num_columns)
-
-    return switch_width(config.ppo.widths, tokens.shape[1], length, compute)
-
-
-def choose_reference(config: Config, actor: Params, reference: Params) -> Params:
-    """With LoRA the actor's base, and `reference` is not read."""
-    return lora.strip(actor) if config.model.lora_rank else reference
-
-
-def score_rollout(
+def make_experience(
+    algorithm: Algorithm,
     config: Config,
     state: TrainState,
     reference: Params,
     rollout: Rollout,
-    mask: jax.Array,
+    feedback: Feedback,
     layout: Layout,
-) -> RolloutScores:
-    """Scores of a whole rollout batch, micro-batch by micro-batch; 0 outside `mask`.
+) -> tuple[Experience, RewardScale, Metrics]:
+    """All that the epochs over one rollout batch need, computed before any update.
 
-    `kl` alone is not masked. With LoRA `reference` is not read: the actor's base is the
-    reference.
+    Old logprobs and values come from the same graph as those of the update, so the first
+    ratio is 1. Returns the experience, the reward moments and metrics. With LoRA
+    `reference` is not read: the actor's base is the reference.
     """
-    columns = rollout.mask.shape[1]
-    parts = config.ppo.num_minibatches * config.ppo.num_micro_batches
-    reference = choose_reference(config, state.actor, reference)
-    inputs = (rollout.tokens, rollout.prompt_length, rollout.length)
-    inputs, order = split_by_length(inputs, rollout.length, parts)
-    scores = jax.lax.map(
-        lambda x: score_rows(config, state, reference, x, columns, layout.vocab_shards),
-        layout.place(inputs, 1),
-    )
-    scores = layout.place(join_rows(scores, order), 0)
-    masked = jax.tree.map(lambda x: jnp.where(mask, x, 0.0), scores)
-    return masked._replace(kl=scores.kl)
+    begun = algorithm.begin(config, state.reward_scale, rollout, feedback)
+    mask = begun.experience.mask
+    scores = score_rollout(config, state, reference, rollout, mask, layout)
+    experience = algorithm.complete(config, begun.experience, begun.outcome, scores)
+    if algorithm.whitens(config):
+        white = adv.whiten(experience.advantages, experience.loss_mask)
+        differ = adv.have_spread(begun.outcome.sum(axis=1), feedback.valid)
+        white = jnp.where(differ, white, experience.advantages)
+        experience = experience._replace(advantages=white)
+    metrics = experience_metrics(algorithm, experience, rollout, scores.kl)
+    return experience, begun.reward_scale, metrics | begun.metrics
 
 
-def mean_or_nan(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean of x where mask is True, for the log; nan for an empty mask, where 0 would be a
-    number that nobody measured.
-    """
-    return jnp.where(jnp.any(mask), adv.masked_mean(x, mask), jnp.nan)
+def experience_metrics(
+    algorithm: Algorithm, experience: Experience, rollout: Rollout, kl: jax.Array
+) -> Metrics:
+    """What there is to tell of policy and critic before any update."""
+    metrics = policy_metrics(experience, rollout, kl)
+    return metrics | critic_metrics(experience) if algorithm.has_critic else metrics
 
 
-def policy_metrics(experience: Experience, rollout: Rollout, kl: jax.Array) -> Metrics:
-    """Means over the batch, before any update; kl f32[B, T] is exact, per token."""
-    mask, loss_mask = experience.mask, experience.loss_mask
-    mismatch = jnp.abs(rollout.logprobs - experience.old_logprobs)
-    sampled = experience.old_logprobs - experience.ref_logprobs
-    return {
-        "kl": mean_or_nan(kl, mask),
-        "kl_executed": mean_or_nan(kl, loss_mask),
-        "kl_unexecuted": mean_or_nan(kl, mask & ~loss_mask),
-        "kl_sampled": mean_or_nan(sampled, mask),
-        "masked_fraction": mean_or_nan((~loss_mask).astype(jnp.float32), mask),
-        "kept_mass": mean_or_nan(rollout.kept_mass, mask),
-        "logprob_mismatch": mean_or_nan(mismatch, mask),
-        "logprob_mismatch_max": jnp.where(
-            jnp.any(mask), jnp.max(jnp.where(mask, mismatch, 0.0)), jnp.nan
-        ),
-        "advantage": mean_or_nan(experience.advantages, loss_mask),
-        "truncated_fraction": jnp.mean(rollout.truncated, dtype=jnp.float32),
-        "completion_length": jnp.mean(rollout.length - rollout.prompt_length),
-    }
-
-
-def counted_mask(config: Config, batch: Experience) -> jax.Array:
-    """The tokens whose number divides the policy loss, by `ppo.normaliser`."""
-    return batch.loss_mask if config.ppo.normaliser == "kept" else batch.mask
-
-
-def accumulate_gradients(
+def minibatch_gradients(
+    algorithm: Algorithm,
     config: Config,
-    loss: Callable[[Params, Any], tuple[jax.Array, Logged]],
-    params: Params,
-    batch: Any,
-    rows: Experience,
+    params: tuple[Params, Params],
+    frozen: Params,
+    batch: Experience,
     layout: Layout,
-) -> tuple[Params, Metrics, Any]:
-    """Gradients of `loss` by `params` over one minibatch, its micro-batches one by one.
+) -> tuple[tuple[Params, Params], Metrics]:
+    """Gradients of (actor, critic) over one minibatch; `frozen` is the actor's rest."""
+    divisors = algorithm.divisors(config, batch)
 
-    `loss` is that of one micro-batch, already divided by its minibatch's counts, and what
-    to keep of it; `batch` is what it takes, `rows` say how long the rows are. Also returns
-    metrics, and what was kept of the rows, in their order.
-    """
-    length, full = rows.length, rows.tokens.shape[1]
-    parts, order = split_by_length((batch, length), length, config.ppo.num_micro_batches)
-    gradient = jax.grad(loss, has_aux=True)
+    def loss(params: tuple[Params, Params], part: Experience) -> tuple[jax.Array, Logged]:
+        actor = lora.graft(frozen, params[0])
+        current = run_networks(config, actor, params[1], part, layout.vocab_shards)
+        return algorithm.loss(config, current, part, divisors)
 
-    def accumulate(total, part):
-        part, length = part
-        new, logged = switch_width(
-            config.ppo.widths,
-            full,
-            length,
-            lambda width: gradient(params, trim(part, full, width)),
-        )
-        return jax.tree.map(jnp.add, total, new), logged
-
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    gradients, logged = jax.lax.scan(accumulate, zeros, layout.place(parts, 1))
-    sums = jax.tree.map(lambda x: x.sum(axis=0), logged.sums)
-    extremes = {
-        "ratio_max": logged.extremes["ratio_max"].max(axis=0),
-        "ratio_min": logged.extremes["ratio_min"].min(axis=0),
-    }
-    kept = layout.place(join_rows(logged.rows, order), 0)
-    return gradients, sums | extremes, kept
+    return accumulate_gradients(config, loss, params, batch, batch, layout)[:2]
 
 
-def ratio_metrics(log_ratio: jax.Array, mask: jax.Array) -> Logged:
-    """What r = log(pi / pi_old) f32[B, T] says of an update's size, as `Logged`.
+def scored_gradients(
+    algorithm: Algorithm,
+    config: Config,
+    state: TrainState,
+    reference: Params,
+    begun: Begun,
+    layout: Layout,
+) -> tuple[tuple[Params, Params], Metrics, RolloutScores]:
+    """`minibatch_gradients` of what has begun, scored by the update's forward pass."""
+    trained, frozen = lora.split(state.actor)
+    reference = choose_reference(config, state.actor, reference)
+    shards, columns = layout.vocab_shards, begun.experience.mask.shape[1]
+    divisors = algorithm.divisors(config, begun.experience)
 
-    approx_kl sums exp(r) - 1 - r: k3 of KL(pi_old || pi), since pi_old drew the tokens.
-    Without a token in the mask ratio_max is 0 and ratio_min infinite.
-    """
-    sums = {"approx_kl": losses.sum_over(losses.k3(-log_ratio), mask)}
-    extremes = {
-        "ratio_max": jnp.exp(jnp.max(jnp.where(mask, log_ratio, -jnp.inf))),
-        "ratio_min": jnp.exp(jnp.min(jnp.where(mask, log_ratio, jnp.inf))),
-    }
-    return Logged(sums, extremes)
+    def loss(params: tuple[Params, Params], part: Any) -> tuple[jax.Array, Logged]:
+        rows, outcome = part
+        actor = lora.graft(frozen, params[0])
+        current = run_networks(config, actor, params[1], rows, shards)
+        scores = score_current(config, actor, reference, current, rows, shards)
+        experience = algorithm.complete(config, rows, outcome, scores)
+        value, logged = algorithm.loss(config, current, experience, divisors)
+        return value, logged._replace(rows=widen(scores, columns))
+
+    batch = begun.experience, begun.outcome
+    params = (trained, state.critic)
+    return accumulate_gradients(config, loss, params, batch, begun.experience, layout)
 
 
 def optimizer_step(
@@ -306,6 +231,54 @@ def optimizer_step(
     changes, new_state = make_optimizer(config).update(gradient, state, params)
     new = (optax.apply_updates(params, changes), new_state)
     return jax.tree.map(lambda a, b: jnp.where(learn, a, b), new, (params, state))
+
+
+def update_networks(
+    config: Config,
+    current: Updated,
+    gradients: tuple[Params, Params],
+    batch: Experience,
+    warm: jax.Array | bool,
+) -> tuple[Updated, Metrics]:
+    """One step of each optimizer and the gradients' norms; the actor's only when `warm`.
+
+    A batch without a token in a loss's mask leaves that network, its moments and its
+    schedule untouched.
+    """
+    acts, critic = batch.loss_mask, (current.critic, current.critic_opt)
+    norms = {"actor_grad_norm": optax.tree.norm(gradients[0])}
+    if current.critic is not None:
+        norms["critic_grad_norm"] = optax.tree.norm(gradients[1])
+        judges = jnp.any(batch.mask)
+        critic = optimizer_step(config.ppo.critic, *critic, gradients[1], judges)
+        if config.model.shared_trunk:  # the value loss moves the trunk as well
+            acts = batch.mask
+    learn = warm & jnp.any(acts)
+    actor = optimizer_step(
+        config.ppo.actor, current.actor, current.actor_opt, gradients[0], learn
+    )
+    metrics = norms | {"nonfinite": ~jnp.isfinite(sum(norms.values()))}
+    return Updated(actor[0], critic[0], actor[1], critic[1]), metrics
+
+
+def split_state(
+    config: Config, state: TrainState
+) -> tuple[Updated, Params, jax.Array | bool]:
+    """What an update changes, the actor's rest, and whether the actor learns already.
+
+    Beside a critic it does from iteration `critic_warmup_steps` on.
+    """
+    trained, frozen = lora.split(state.actor)
+    current = Updated(trained, state.critic, state.actor_opt, state.critic_opt)
+    has_critic = state.critic is not None
+    warm = state.step >= config.ppo.critic_warmup_steps if has_critic else True
+    return current, frozen, warm
+
+
+def join_state(state: TrainState, current: Updated, frozen: Params) -> TrainState:
+    """The state after an iteration's updates."""
+    changed = current._asdict() | {"actor": lora.graft(frozen, current.actor)}
+    return state._replace(step=state.step + 1, **changed)
 
 
 def shuffle_order(config: Config, step: jax.Array, rows: int) -> jax.Array:
@@ -337,35 +310,54 @@ def scan_minibatches(
     return current, step_metrics(metrics)
 
 
-def stack_one(metrics: Metrics) -> Metrics:
-    """The metrics of an iteration's only update as those of several are stacked."""
-    return jax.tree.map(lambda x: x[None], metrics)
+def update(
+    algorithm: Algorithm,
+    config: Config,
+    state: TrainState,
+    experience: Experience,
+    layout: Layout,
+) -> tuple[TrainState, Metrics]:
+    """All epochs and minibatches over one experience: arXiv:1707.06347, Algorithm 1.
 
-
-def step_metrics(stacked: Metrics) -> Metrics:
-    """Metrics of an iteration from those of its updates, stacked on axis 0.
-
-    nan where no token of a mask was there to be counted.
+    metrics["nonfinite"] counts updates whose gradient was not finite.
     """
-    means = {
-        name: jnp.where(x.count.sum() > 0, x.total.sum() / x.count.sum(), jnp.nan)
-        for name, x in stacked.items()
-        if isinstance(x, losses.MaskedSum)
-    }
-    norms = {name: x.mean() for name, x in stacked.items() if name.endswith("_grad_norm")}
-    high, low = stacked["ratio_max"], stacked["ratio_min"]
+    current, frozen, warm = split_state(config, state)
 
-    def known(ratio: jax.Array, of: jax.Array) -> jax.Array:
-        return jnp.where(of > 0, ratio, jnp.nan)  # the maximum over no token is 0
+    def learn(current: Updated, batch: Experience) -> tuple[Updated, Metrics]:
+        params = (current.actor, current.critic)
+        gradients, metrics = minibatch_gradients(
+            algorithm, config, params, frozen, batch, layout
+        )
+        current, more = update_networks(config, current, gradients, batch, warm)
+        return current, metrics | more
 
-    return (
-        means
-        | norms
-        | {
-            "ratio_max_first": known(high[0], high[0]),
-            "ratio_min_first": known(low[0], high[0]),
-            "ratio_max": known(high.max(), high.max()),
-            "ratio_min": known(low.min(), high.max()),
-            "nonfinite": jnp.sum(stacked["nonfinite"], dtype=jnp.int32),
-        }
+    order = shuffle_order(config, state.step, experience.mask.shape[0])
+    current, metrics = scan_minibatches(learn, current, experience, order, layout)
+    return join_state(state, current, frozen), metrics
+
+
+def one_pass(
+    algorithm: Algorithm,
+    config: Config,
+    state: TrainState,
+    reference: Params,
+    rollout: Rollout,
+    feedback: Feedback,
+    layout: Layout,
+) -> tuple[TrainState, Experience, Metrics, Metrics]:
+    """`make_experience` and `update` in one, where `learns_in_one_pass`.
+
+    Actor and critic run forward once instead of twice: of nine passes in all (a backward
+    one counts two) seven are left, and four of five without a critic. Returns the state,
+    which has the new reward moments, the experience, and the metrics of either.
+    """
+    begun = algorithm.begin(config, state.reward_scale, rollout, feedback)
+    gradients, metrics, scores = scored_gradients(
+        algorithm, config, state, reference, begun, layout
     )
+    current, frozen, warm = split_state(config, state)
+    current, more = update_networks(config, current, gradients, begun.experience, warm)
+    experience = algorithm.complete(config, begun.experience, begun.outcome, scores)
+    looked = experience_metrics(algorithm, experience, rollout, scores.kl) | begun.metrics
+    state = join_state(state._replace(reward_scale=begun.reward_scale), current, frozen)
+    return state, experience, looked, step_metrics(stack_one(metrics | more))

@@ -13,7 +13,7 @@ import numpy as np
 
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback.rewards import OUTCOMES
-from stepcoder_jax.learning import ppo
+from stepcoder_jax.learning import metrics
 from stepcoder_jax.records import Report
 
 
@@ -32,14 +32,14 @@ def of_learning(
 ) -> dict[str, Any]:
     """What `Steps.learn` measured before its updates and in them.
 
-    PPO's `looked` has "rows", moments of the values of each row, which are told by verdict.
+    With a critic `looked` has "rows", moments of each row's values, told by verdict.
     """
     named = {name: number for name, number in looked.items() if name != "rows"}
     critic = of_critic(looked["rows"], reports) if "rows" in looked else {}
     return {**critic, **named, **learnt}
 
 
-def of_critic(rows: ppo.ValueMoments, reports: Sequence[Report]) -> dict[str, Any]:
+def of_critic(rows: metrics.ValueMoments, reports: Sequence[Report]) -> dict[str, Any]:
     """Bias and RMSE of the critic over the programs of each verdict.
 
     Rewards of a verdict are all equal, so its explained variance would say nothing.
@@ -51,6 +51,6 @@ def of_critic(rows: ppo.ValueMoments, reports: Sequence[Report]) -> dict[str, An
         some = rows._replace(
             count=rows.count * chosen, errors_m2=np.asarray(rows.errors_m2) * chosen
         )
-        bias, rmse = ppo.value_errors(some)
+        bias, rmse = metrics.value_errors(some)
         numbers |= {f"value_bias/{verdict}": bias, f"value_rmse/{verdict}": rmse}
     return numbers

@@ -8,7 +8,8 @@ from jax.sharding import AbstractMesh
 from stepcoder_jax.config import MeshConfig
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
-from stepcoder_jax.learning import ppo, vocabulary
+from stepcoder_jax.learning import updates, vocabulary
+from stepcoder_jax.learning.ppo import PPO
 from stepcoder_jax.models import policy
 from stepcoder_jax.pytrees import PromptBatch
 from stepcoder_jax.sampling import slots
@@ -108,7 +109,7 @@ def test_what_saves_memory_learns_the_same_on_a_mesh(fields):
 
     got, expected = learn((2, 2, 2)), learn((1, 1, 1))
     jax.tree.map(close, got, expected)
-    start = ppo.init_state(make_config(**fields), kit.tiny_params()).actor
+    start = updates.init_state(PPO, make_config(**fields), kit.tiny_params()).actor
     assert any(
         map(np.any, jax.tree.leaves(jax.tree.map(np.not_equal, start, got["actor"])))
     )
@@ -164,7 +165,7 @@ def abstract_state(**fields):
     config.model = kit.tiny_model(**fields)
     key = jax.eval_shape(lambda: jax.random.key(0))
     actor = jax.eval_shape(functools.partial(policy.init_params, config.model), key)
-    return jax.eval_shape(functools.partial(ppo.init_state, config), actor)
+    return jax.eval_shape(functools.partial(updates.init_state, PPO, config), actor)
 
 
 @pytest.mark.parametrize("shared_trunk", [False, True])

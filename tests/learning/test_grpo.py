@@ -13,9 +13,9 @@ from stepcoder_jax.__main__ import main
 from stepcoder_jax.config import ConfigError, GRPOConfig, MeshConfig
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
-from stepcoder_jax.learning import grpo
+from stepcoder_jax.learning import grpo, updates
 from stepcoder_jax.learning.batching import ONE_DEVICE
-from stepcoder_jax.learning.updates import Current
+from stepcoder_jax.learning.scoring import Current
 from stepcoder_jax.models import lora, weights
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout
 from stepcoder_jax.runs import restore
@@ -139,11 +139,11 @@ def test_loss_and_gradient_by_hand(average, normaliser):
         normaliser=normaliser,
     )
     new, experience = by_hand()
-    number = grpo.divisor(config, experience)
+    number = grpo.divisors(config, experience)
 
     def loss(logprobs):
         current = Current(logprobs, 0.5 * logprobs, values=None, hidden=None)
-        return grpo.grpo_loss(config, current, experience, number)
+        return grpo.loss(config, current, experience, number)
 
     (got, (sums, *_)), gradient = jax.value_and_grad(loss, has_aux=True)(new)
     shares = np.array(SHARES[average, normaliser])[:, None]
@@ -162,7 +162,7 @@ def test_an_empty_minibatch_is_divided_by_1():
     nothing = experience._replace(mask=experience.mask & 0, loss_mask=experience.mask & 0)
     for average, normaliser in SHARES:
         config = make_config(average=average, normaliser=normaliser)
-        assert grpo.divisor(config, nothing) == 1
+        assert grpo.divisors(config, nothing) == 1
         assert np.all(np.isfinite(grpo.row_weights(config, nothing)))
 
 
@@ -177,10 +177,10 @@ def programs(**fields):
 
     def experience(state, rollout, feedback):
         where = (config, state, reference, rollout, feedback, ONE_DEVICE)
-        return grpo.make_experience(*where)
+        return updates.make_experience(grpo.GRPO, *where)
 
     def update(state, experience):
-        return grpo.grpo_step(config, state, experience, ONE_DEVICE)
+        return updates.update(grpo.GRPO, config, state, experience, ONE_DEVICE)
 
     return config, jax.jit(experience), jax.jit(update)
 
@@ -189,7 +189,7 @@ def programs(**fields):
 def iteration(**fields):
     """State, experience, metrics, state after, metrics of the update."""
     config, make, update = programs(**fields)
-    state = grpo.init_state(config, kit.tiny_params())
+    state = updates.init_state(grpo.GRPO, config, kit.tiny_params())
     experience, scale, metrics = make(state, *kit.rollout_batch())
     jax.tree.map(np.testing.assert_array_equal, scale, state.reward_scale)
     return jax.device_get((state, experience, metrics, *update(state, experience)))
@@ -282,13 +282,13 @@ def test_micro_batches_trimmed_to_their_width_change_nothing():
 def test_adapters_alone_are_trained():
     config = make_config()
     config.model.lora_rank = 4
-    state = grpo.init_state(config, kit.tiny_params())
+    state = updates.init_state(grpo.GRPO, config, kit.tiny_params())
 
     @jax.jit
     def run(state, rollout, feedback):
         where = (config, state, {}, rollout, feedback, ONE_DEVICE)
-        experience, _, looked = grpo.make_experience(*where)
-        return looked, grpo.grpo_step(config, state, experience, ONE_DEVICE)
+        experience, _, looked = updates.make_experience(grpo.GRPO, *where)
+        return looked, updates.update(grpo.GRPO, config, state, experience, ONE_DEVICE)
 
     looked, (after, _) = run(state, *kit.rollout_batch())
     jax.tree.map(np.testing.assert_array_equal, lora.strip(after.actor), kit.tiny_params())
@@ -317,13 +317,13 @@ def test_it_learns_a_bandit():
         zeros = jnp.zeros_like(rewards)
         played = Rollout(tokens, start, start + 1, mask, zeros, zeros, start < 0)
         feedback = Feedback(rewards, mask, start > 0)
-        experience, _, _ = grpo.make_experience(
-            config, state, kit.tiny_params(), played, feedback, ONE_DEVICE
+        experience, _, _ = updates.make_experience(
+            grpo.GRPO, config, state, kit.tiny_params(), played, feedback, ONE_DEVICE
         )
-        state, _ = grpo.grpo_step(config, state, experience, ONE_DEVICE)
+        state, _ = updates.update(grpo.GRPO, config, state, experience, ONE_DEVICE)
         return state, jnp.exp(log_pi)[:, :152].sum(axis=1).mean()
 
-    state = grpo.init_state(config, kit.tiny_params())
+    state = updates.init_state(grpo.GRPO, config, kit.tiny_params())
     shares = []
     for key in jax.random.split(jax.random.key(0), 30):
         state, share = play(state, key, rollout)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from stepcoder_jax import config as c
-from stepcoder_jax.learning import grpo, ppo, updates
+from stepcoder_jax.devices.steps import ALGORITHMS
+from stepcoder_jax.learning import updates
 from stepcoder_jax.learning.batching import ONE_DEVICE
 from stepcoder_jax.models import weights
 from stepcoder_jax.pytrees import Feedback, Rollout
@@ -293,8 +294,8 @@ def test_an_iteration_is_that_of_a_plain_torch_loop(family, algorithm, tmp_path)
     config, (rollout, feedback) = make_config(shape, algorithm), make_batch()
     head = torch.nn.Linear(32, 1).double()
     oracle = Oracle(config, model, reference, head, (rollout, feedback))
-    learner = ppo if algorithm == "ppo" else grpo
-    state = learner.init_state(config, params)
+    learner = ALGORITHMS[algorithm]
+    state = updates.init_state(learner, config, params)
     if algorithm == "ppo":
         kernel = head.weight.detach().numpy().T.astype(np.float32)
         bias = head.bias.detach().numpy().astype(np.float32)
@@ -303,7 +304,7 @@ def test_an_iteration_is_that_of_a_plain_torch_loop(family, algorithm, tmp_path)
         )
 
     experience, _, _ = jax.jit(
-        lambda *given: learner.make_experience(config, *given, ONE_DEVICE)
+        lambda *given: updates.make_experience(learner, config, *given, ONE_DEVICE)
     )(state, frozen, rollout, feedback)
     for i, row in enumerate(oracle.rows):
         names = {"old_logprobs": "old", "ref_logprobs": "ref", "advantages": "advantages"}
@@ -319,18 +320,16 @@ def test_an_iteration_is_that_of_a_plain_torch_loop(family, algorithm, tmp_path)
     order = np.asarray(updates.shuffle_order(config, state.step, ROWS))
     gradients = [oracle.update(rows, i) for i, rows in enumerate(order)]
     first = jax.tree.map(lambda x: x[order[0]], experience)
-    trained = (state.actor, state.critic) if algorithm == "ppo" else state.actor
+    trained = (state.actor, state.critic)
     ours = jax.jit(
-        lambda trained, part: learner.minibatch_gradients(
-            config, trained, {}, part, ONE_DEVICE
+        lambda trained, part: updates.minibatch_gradients(
+            learner, config, trained, {}, part, ONE_DEVICE
         )[0]
     )(trained, first)
-    step = learner.ppo_step if algorithm == "ppo" else learner.grpo_step
-    after, metrics = jax.jit(lambda *given: step(config, *given, ONE_DEVICE))(
-        state, experience
-    )
-    actor_gradient = ours[0] if algorithm == "ppo" else ours
-    close(read(config.model, actor_gradient), gradients[0][0], atol=2e-5)
+    after, metrics = jax.jit(
+        lambda *given: updates.update(learner, config, *given, ONE_DEVICE)
+    )(state, experience)
+    close(read(config.model, ours[0]), gradients[0][0], atol=2e-5)
     networks = [
         {name: x.detach().numpy() for name, x in named.items()}
         for named in oracle.networks()

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stepcoder_jax.learning import grpo, ppo, updates
+from stepcoder_jax.devices.steps import ALGORITHMS
+from stepcoder_jax.learning import updates
 from stepcoder_jax.learning.batching import ONE_DEVICE
 from stepcoder_jax.models import policy
 from tests import kit
@@ -52,22 +53,21 @@ SLOW = ("grpo", "shared", "warm-up", "lora")  # two compilations each
 def test_one_pass_learns_what_two_do(case):
     algorithm, fields = CASES[case]
     config = make_config(algorithm, **fields)
-    module = {"ppo": ppo, "grpo": grpo}[algorithm]
-    learn, step = getattr(module, f"{algorithm}_pass"), getattr(module, f"{algorithm}_step")
+    ours = ALGORITHMS[algorithm]
 
     def in_two(state, *given):
-        experience, scale, looked = module.make_experience(
-            config, state, *given, ONE_DEVICE
+        experience, scale, looked = updates.make_experience(
+            ours, config, state, *given, ONE_DEVICE
         )
-        state, learnt = step(
-            config, state._replace(reward_scale=scale), experience, ONE_DEVICE
+        state, learnt = updates.update(
+            ours, config, state._replace(reward_scale=scale), experience, ONE_DEVICE
         )
         return state, experience, looked, learnt
 
     def in_one(state, *given):
-        return learn(config, state, *given, ONE_DEVICE)
+        return updates.one_pass(ours, config, state, *given, ONE_DEVICE)
 
-    state = module.init_state(config, kit.tiny_params())
+    state = updates.init_state(ours, config, kit.tiny_params())
     if state.critic is not None:
         head = {"kernel": jnp.full((32, 1), 0.02), "bias": jnp.full(1, 0.1)}
         state = state._replace(critic=state.critic | {"value_head": head})
@@ -82,7 +82,9 @@ def test_one_pass_learns_what_two_do(case):
 
 def test_only_a_single_update_without_whitening_takes_one_pass():
     def takes(algorithm="ppo", **fields):
-        return updates.learns_in_one_pass(make_config(algorithm, **fields))
+        return updates.learns_in_one_pass(
+            ALGORITHMS[algorithm], make_config(algorithm, **fields)
+        )
 
     assert takes() and takes("grpo", whiten_advantages=True)
     assert not takes(num_epochs=2) and not takes(num_minibatches=2)
@@ -94,22 +96,21 @@ def test_one_pass_runs_each_trained_network_forward_once(algorithm, fewer):
     """Counted in the programs as they are written: 9 passes become 7, 5 become 4."""
     # a head that is small beside the layers, and no loop, of which one turn is counted
     config = make_config(algorithm, num_layers=8, unroll=8)
-    module = {"ppo": ppo, "grpo": grpo}[algorithm]
-    learn, step = getattr(module, f"{algorithm}_pass"), getattr(module, f"{algorithm}_step")
+    ours = ALGORITHMS[algorithm]
     key = jax.random.key(0)
     actor = jax.eval_shape(functools.partial(policy.init_params, config.model), key)
-    state = jax.eval_shape(functools.partial(module.init_state, config), actor)
+    state = jax.eval_shape(functools.partial(updates.init_state, ours, config), actor)
     given = (state, actor, *kit.rollout_batch())
 
     def flops(function, *given):
         return jax.jit(function).lower(*given).cost_analysis()["flops"]
 
     def experience(*given):
-        return module.make_experience(config, *given, ONE_DEVICE)
+        return updates.make_experience(ours, config, *given, ONE_DEVICE)
 
     made = jax.eval_shape(experience, *given)[0]
     both = flops(experience, *given)
-    both += flops(lambda s, e: step(config, s, e, ONE_DEVICE), state, made)
-    share = flops(lambda *x: learn(config, *x, ONE_DEVICE), *given) / both
+    both += flops(lambda s, e: updates.update(ours, config, s, e, ONE_DEVICE), state, made)
+    share = flops(lambda *x: updates.one_pass(ours, config, *x, ONE_DEVICE), *given) / both
     passes = {"ppo": 9, "grpo": 5}[algorithm]
     assert share == pytest.approx(1 - fewer / passes, abs=0.06)

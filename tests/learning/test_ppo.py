@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stepcoder_jax.learning import advantages as adv
-from stepcoder_jax.learning import ppo, updates
+from stepcoder_jax.learning import losses, ppo, scoring, updates
+from stepcoder_jax.learning import metrics as logs
 from stepcoder_jax.learning.batching import ONE_DEVICE
 from tests import kit
 
@@ -30,7 +31,7 @@ def reference():
 
 
 def make_state(config, step=0):
-    state = ppo.init_state(config, kit.tiny_params())
+    state = updates.init_state(ppo.PPO, config, kit.tiny_params())
     head = {"value_head": {"kernel": jnp.full((32, 1), 0.02), "bias": jnp.full(1, 0.1)}}
     return state._replace(critic=state.critic | head, step=jnp.int32(step))
 
@@ -41,10 +42,12 @@ def programs(**fields):
     config, frozen = make_config(**fields), reference()
 
     def experience(state, rollout, feedback):
-        return ppo.make_experience(config, state, frozen, rollout, feedback, ONE_DEVICE)
+        return updates.make_experience(
+            ppo.PPO, config, state, frozen, rollout, feedback, ONE_DEVICE
+        )
 
     def update(state, experience):
-        return ppo.ppo_step(config, state, experience, ONE_DEVICE)
+        return updates.update(ppo.PPO, config, state, experience, ONE_DEVICE)
 
     return config, jax.jit(experience), jax.jit(update)
 
@@ -82,7 +85,7 @@ def test_experience_equals_its_parts():
     rollout, feedback = kit.rollout_batch()
     state, got, _, metrics, *_ = iteration()
     where = (rollout.tokens, rollout.prompt_length, kit.COLUMNS)
-    chosen = updates.completion_tokens(*where)
+    chosen = scoring.completion_tokens(*where)
 
     def log_pi(params):
         logits = kit.completion_logits(config.model, params, *where)
@@ -109,17 +112,17 @@ def test_experience_equals_its_parts():
     errors = (got.returns - got.old_values)[mask]
     explained = 1 - errors.var() / got.returns[mask].var()
     np.testing.assert_allclose(metrics["explained_variance"], explained, rtol=1e-3)
-    some = ppo.ValueMoments(*(x[:8] for x in metrics["rows"]))
+    some = logs.ValueMoments(*(x[:8] for x in metrics["rows"]))
     errors = errors[: mask[:8].sum()]
     few = errors.var() / got.returns[:8][mask[:8]].var()
-    np.testing.assert_allclose(ppo.explained_variance(some), 1 - few, rtol=1e-3)
-    bias, rmse = ppo.value_errors(some)
+    np.testing.assert_allclose(logs.explained_variance(some), 1 - few, rtol=1e-3)
+    bias, rmse = logs.value_errors(some)
     np.testing.assert_allclose(bias, -errors.mean(), rtol=1e-4)
     np.testing.assert_allclose(rmse, np.sqrt(np.mean(errors**2)), rtol=1e-4)
 
 
 def moments_of(values, returns, mask):
-    return ppo.value_moments(*(jnp.asarray(x) for x in (values, returns, mask)))
+    return logs.value_moments(*(jnp.asarray(x) for x in (values, returns, mask)))
 
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 37.7, 1e4])
@@ -129,8 +132,8 @@ def test_returns_that_are_all_equal_leave_nothing_to_explain(size):
     mask = rng.random(values.shape) < 0.7
     # as gae makes them: advantages + values, so equal but for the rounding
     returns = (np.float32(size) - values) + values
-    assert ppo.explained_variance(moments_of(values, returns, mask)) == 0
-    bias, rmse = ppo.value_errors(moments_of(values, returns, mask))
+    assert logs.explained_variance(moments_of(values, returns, mask)) == 0
+    bias, rmse = logs.value_errors(moments_of(values, returns, mask))
     errors = (values.astype(float) - returns)[mask]
     np.testing.assert_allclose(bias, errors.mean(), rtol=1e-4)
     np.testing.assert_allclose(rmse, np.sqrt(np.mean(errors**2)), rtol=1e-4)
@@ -147,14 +150,14 @@ def test_a_small_spread_about_a_large_mean_is_measured():
     expected = 1 - (wanted - exact).var() / wanted.var()
     assert 0.5 < expected < 0.9
     moments = moments_of(values, returns, mask)
-    np.testing.assert_allclose(ppo.explained_variance(moments), expected, rtol=1e-3)
+    np.testing.assert_allclose(logs.explained_variance(moments), expected, rtol=1e-3)
 
 
 def test_nothing_to_count_has_no_bias_and_explains_nothing():
     zeros = np.zeros((4, 5), np.float32)
     moments = moments_of(zeros + 1, zeros, zeros > 0)
-    assert ppo.explained_variance(moments) == 0
-    assert all(np.isnan(x) for x in ppo.value_errors(moments))
+    assert logs.explained_variance(moments) == 0
+    assert all(np.isnan(x) for x in logs.value_errors(moments))
 
 
 def test_approx_kl_is_that_of_samples_of_the_old_policy():
@@ -162,14 +165,14 @@ def test_approx_kl_is_that_of_samples_of_the_old_policy():
     old, new = np.log([0.5, 0.25]), np.log([0.75, 0.125])
     # 1.5 - 1 - log 1.5 = 0.094535, 0.5 - 1 - log 0.5 = 0.193147; their mean
     log_ratio = jnp.asarray([[*(new - old), 3.0]])
-    logged = updates.ratio_metrics(log_ratio, jnp.asarray([[True, True, False]]))
+    logged = logs.ratio_metrics(log_ratio, jnp.asarray([[True, True, False]]))
     total, count = logged.sums["approx_kl"]
     assert count == 2 and total / count == pytest.approx(0.143841, abs=1e-5)
     assert logged.extremes["ratio_max"] == pytest.approx(1.5)
     assert logged.extremes["ratio_min"] == pytest.approx(0.5)
     # the estimate is unbiased: over all tokens of a small vocabulary it is KL(old || new)
     old, new = np.array([0.5, 0.3, 0.2]), np.array([0.2, 0.3, 0.5])
-    terms = updates.losses.k3(-jnp.log(new / old)[None])[0]
+    terms = losses.k3(-jnp.log(new / old)[None])[0]
     assert np.sum(old * terms) == pytest.approx(np.sum(old * np.log(old / new)), rel=1e-5)
 
 
@@ -305,18 +308,18 @@ def test_a_gradient_that_is_not_finite_is_counted():
 def test_the_normaliser_counts_what_it_says(normaliser, name):
     _, experience, *_ = iteration()
     config = make_config(normaliser=normaliser)
-    actor, critic = ppo.normalisers(config, experience)
+    actor, critic = ppo.divisors(config, experience)
     assert actor == getattr(experience, name).sum()
     assert critic == experience.mask.sum()
     nothing = experience._replace(
         **dict.fromkeys(("mask", "loss_mask"), experience.mask & 0)
     )
-    assert ppo.normalisers(config, nothing) == (1, 1)
+    assert ppo.divisors(config, nothing) == (1, 1)
 
 
 def test_every_epoch_visits_every_row_once_in_an_order_of_its_step():
     config = make_config(num_epochs=3, num_minibatches=2)
-    orders = [np.asarray(ppo.shuffle_order(config, step, 16)) for step in (0, 0, 1)]
+    orders = [np.asarray(updates.shuffle_order(config, step, 16)) for step in (0, 0, 1)]
     assert orders[0].shape == (6, 8)
     epochs = orders[0].reshape(3, 16)
     np.testing.assert_array_equal(np.sort(epochs, axis=1), np.arange(16)[None].repeat(3, 0))

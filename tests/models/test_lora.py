@@ -9,8 +9,9 @@ import pytest
 
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.devices import sharding
-from stepcoder_jax.learning import ppo
+from stepcoder_jax.learning import updates
 from stepcoder_jax.learning.batching import ONE_DEVICE
+from stepcoder_jax.learning.ppo import PPO
 from stepcoder_jax.models import lora, policy
 from tests import kit
 
@@ -94,16 +95,16 @@ def test_cached_decoding_has_the_adapters_too():
 @functools.cache
 def iteration(shared_trunk):
     config = make_config(shared_trunk=shared_trunk)
-    state = ppo.init_state(config, kit.tiny_params())
+    state = updates.init_state(PPO, config, kit.tiny_params())
     # with a head of zeros the critic's adapters would have no gradient yet
     state.critic["value_head"]["kernel"] += 0.02
 
     @jax.jit
     def run(state, rollout, feedback):
-        experience, _, metrics = ppo.make_experience(
-            config, state, {}, rollout, feedback, ONE_DEVICE
+        experience, _, metrics = updates.make_experience(
+            PPO, config, state, {}, rollout, feedback, ONE_DEVICE
         )
-        return metrics, ppo.ppo_step(config, state, experience, ONE_DEVICE)
+        return metrics, updates.update(PPO, config, state, experience, ONE_DEVICE)
 
     metrics, (after, learned) = jax.device_get(run(state, *kit.rollout_batch()))
     later, _ = jax.device_get(run(after, *kit.rollout_batch()))
@@ -137,7 +138,7 @@ def test_an_iteration_moves_the_adapters_alone(shared_trunk):
 def test_every_adapter_has_one_rule_and_its_share():
     mesh = jax.sharding.AbstractMesh((2, 2, 2), sharding.AXES)
     state = jax.eval_shape(
-        functools.partial(ppo.init_state, make_config()), kit.tiny_params()
+        functools.partial(updates.init_state, PPO, make_config()), kit.tiny_params()
     )
     found = sharding.param_shardings(mesh, state)
     layers, shapes = (t.actor["trunk"]["layers"] for t in (found, state))

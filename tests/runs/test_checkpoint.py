@@ -13,7 +13,8 @@ from orbax.checkpoint import v1 as ocp
 
 from stepcoder_jax.config import MeshConfig
 from stepcoder_jax.devices.sharding import make_mesh, param_shardings
-from stepcoder_jax.learning import ppo
+from stepcoder_jax.learning import updates
+from stepcoder_jax.learning.ppo import PPO
 from stepcoder_jax.runs.disk import checkpoint
 from tests import kit
 
@@ -23,7 +24,7 @@ def sharded_state():
     """A state on 2 x 2 x 2 devices with odd bits in every leaf, and its abstract twin."""
     config = kit.tiny_config()
     config.ppo.critic.name = "adamw8bit"  # codes and scales are leaves as well
-    state = ppo.init_state(config, kit.tiny_params())
+    state = updates.init_state(PPO, config, kit.tiny_params())
     keys = iter(jax.random.split(jax.random.key(7), 200))
     state = jax.tree.map(
         lambda x: (

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stepcoder_jax.learning import updates
+from stepcoder_jax.learning import scoring
 from stepcoder_jax.sampling import slots
 from stepcoder_jax.sampling.drawing import Truncation, draw_tokens, invert_cdf, kept_floor
 from tests import kit
@@ -75,7 +75,7 @@ def test_the_samplers_logprobs_are_those_of_the_policy():
         kit.tiny_model(), eos_params(), got.tokens, got.prompt_length, kit.COLUMNS
     )
     log_pi = kit.log_policy(logits, 0.8)
-    chosen = updates.completion_tokens(got.tokens, got.prompt_length, kit.COLUMNS)
+    chosen = scoring.completion_tokens(got.tokens, got.prompt_length, kit.COLUMNS)
     expected = np.where(got.mask, kit.token_logprobs(log_pi, chosen), 0)
     np.testing.assert_allclose(got.logprobs, expected, atol=1e-4)
     assert np.all(got.kept_mass[got.mask] >= 0.9 - 1e-5)
@@ -176,7 +176,7 @@ def test_greedy_takes_the_most_probable_token_and_ignores_the_key():
     logits = kit.completion_logits(
         kit.tiny_model(), eos_params(), one.tokens, one.prompt_length, kit.COLUMNS
     )
-    chosen = updates.completion_tokens(one.tokens, one.prompt_length, kit.COLUMNS)
+    chosen = scoring.completion_tokens(one.tokens, one.prompt_length, kit.COLUMNS)
     best = np.argmax(logits, axis=-1)
     np.testing.assert_array_equal(chosen[one.mask], best[one.mask])
 
