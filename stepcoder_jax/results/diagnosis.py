@@ -78,7 +78,8 @@ def find_cause(row: Mapping[str, Any], config: Config) -> Cause | None:
         if number("pass_rate") in (0, 1):
             return ALL_PASS if number("pass_rate") else NONE_PASSES
         return EQUAL_GROUPS
-    first = PATIENCE + (config.ppo.critic_warmup_steps if config.algorithm == "ppo" else 0)
+    has_critic = "explained_variance" in row  # a key of every row, where there is one
+    first = PATIENCE + (config.ppo.critic_warmup_steps if has_critic else 0)
     if number("step") >= first and abs(number("kl")) < STILL:
         return STANDS_STILL
     return None

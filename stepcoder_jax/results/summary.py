@@ -100,6 +100,7 @@ def advice(
     visits: np.ndarray,
     stage0_share: float,
     causes: Sequence[str],
+    algorithm: str,
 ) -> list[str]:
     """Return what to try next, from what this run showed; each line names a field.
 
@@ -123,7 +124,7 @@ def advice(
         if np.mean(compiled) - np.mean(now) > 0.02:
             tips.append(
                 "Fewer programs compile than before: lower ppo.actor.learning_rate or "
-                "raise ppo.kl_coef (with algorithm=grpo: grpo.kl_coef)."
+                f"raise {algorithm}.kl_coef."
             )
     if visits.size and np.median(visits) < 3:
         tips.append(
@@ -145,6 +146,7 @@ def summary(
     visits: np.ndarray,
     stage0_share: float,
     causes: Sequence[str],
+    algorithm: str,
     folder: str,
     minutes: float,
 ) -> str:
@@ -152,7 +154,7 @@ def summary(
 
     Changes are paired over the same problems, in points. `stage0_share` is that of the
     last iterations' rollouts, `visits` i32[N] counts the draws of each pool problem;
-    `causes` say why there was nothing to learn.
+    `causes` say why there was nothing to learn; `algorithm` names its section of knobs.
     """
     lines = [f"Done in {minutes:.1f} minutes.", ""]
     if before and after:
@@ -168,6 +170,9 @@ def summary(
         f"The run is in {folder}: metrics.jsonl, rollouts/, checkpoints; look at its "
         f"programs with `stepcoder sample {folder}`.",
         "Next:",
-        *(f"  - {tip}" for tip in advice(before, after, visits, stage0_share, causes)),
+        *(
+            f"  - {tip}"
+            for tip in advice(before, after, visits, stage0_share, causes, algorithm)
+        ),
     ]
     return "\n".join(lines)

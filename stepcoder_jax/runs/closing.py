@@ -36,6 +36,7 @@ def close(run: Run, shares: Sequence[float]) -> None:
             visits=run.curriculum.visits,
             stage0_share=float(np.mean(shares[-10:])) if shares else 0.0,
             causes=diagnosis.summarise(read_metrics(run.folder.log / METRICS), run.config),
+            algorithm=run.config.algorithm,
             folder=str(path),
             minutes=(time.monotonic() - run.start) / 60,
         )

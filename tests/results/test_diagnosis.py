@@ -36,8 +36,11 @@ def test_each_cause_is_told_from_the_others(changes, cause):
 def test_the_critics_warm_up_is_no_standstill():
     config = Config()
     config.ppo.critic_warmup_steps = 38
-    assert diagnosis.find_cause(GOOD | {"kl": 0.0}, config) is None
-    assert diagnosis.find_cause(GOOD | {"kl": 0.0, "step": 43}, config)
+    still = GOOD | {"kl": 0.0}
+    row = still | {"explained_variance": None}  # that of a batch without a valid row
+    assert diagnosis.find_cause(row, config) is None
+    assert diagnosis.find_cause(row | {"step": 43}, config)
+    assert diagnosis.find_cause(still, config)  # no critic, no warm-up
 
 
 def test_a_cause_is_warned_of_at_first_and_at_10_and_100_in_a_row():

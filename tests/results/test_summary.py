@@ -43,13 +43,14 @@ def test_table_pairs_problems_and_leaves_infra_out():
     assert rows["right among those that compile"][3].startswith("+46.7")
 
 
-def closing(before, after, visits, stage0_share=0.5, causes=()):
+def closing(before, after, visits, stage0_share=0.5, causes=(), algorithm="ppo"):
     return summary.summary(
         before,
         after,
         visits=np.array(visits),
         stage0_share=stage0_share,
         causes=causes,
+        algorithm=algorithm,
         folder="runs/a",
         minutes=9.5,
     )
@@ -76,6 +77,12 @@ def test_summary_tells_scores_visits_place_and_next_steps():
 def test_advice_names_the_field(before, after, visits, share, field):
     text = closing(graded(before), graded(after), visits, share)
     assert field in text and "Nothing stands out" not in text
+
+
+def test_advice_names_the_section_of_the_algorithm():
+    sides = graded([W] * 40), graded([C] * 10 + [P] * 30)
+    text = closing(*sides, [5, 5], algorithm="grpo")
+    assert "raise grpo.kl_coef" in text and "ppo.kl_coef" not in text
 
 
 def test_a_run_without_evaluation_has_a_summary_too():
