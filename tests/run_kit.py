@@ -8,6 +8,7 @@ from stepcoder_jax import config as c
 from stepcoder_jax.__main__ import main
 from stepcoder_jax.results.logger import read_metrics
 from stepcoder_jax.runs import restore
+from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.runs.disk.run_folder import RunFolder
 
 STEPS = 4
@@ -38,6 +39,17 @@ def get_config(arg: str = "") -> c.Config:
             every=2, validation_problems=8, test_problems=8, batch_size=8
         ),
     )
+
+
+def start(folder: Path) -> None:
+    """Make the folder of a run that was started, with its reference and no checkpoint."""
+    config = get_config()
+    config.run.folder = str(folder)
+    tokenizer = sources.load_tokenizer(config.model)
+    config.model = sources.resolve_model(config.model, len(tokenizer))
+    opened = RunFolder(config.run.folder)
+    opened.open(config)
+    opened.save_reference(config, tokenizer)
 
 
 def run_train(folder: Path, *flags: str) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from stepcoder_jax.__main__ import COMMANDS, USAGE, main
-from stepcoder_jax.runs.disk import run_folder, sources
+from stepcoder_jax.runs.disk import sources
+from tests import run_kit
 from tests.data.kit import ECHO
 from tests.run_kit import HERE, get_config
 
@@ -215,13 +216,7 @@ def snapshot(folder):
 @pytest.fixture
 def run(tmp_path):
     """A folder in which a run of `run_kit` was started."""
-    config = get_config()
-    config.run.folder = str(tmp_path / "run")
-    tokenizer = sources.load_tokenizer(config.model)
-    config.model = sources.resolve_model(config.model, len(tokenizer))
-    folder = run_folder.RunFolder(config.run.folder)
-    folder.open(config)
-    folder.save_reference(config, tokenizer)
+    run_kit.start(tmp_path / "run")
     return tmp_path / "run"
 
 

@@ -14,8 +14,9 @@ from stepcoder_jax.feedback.prompts import prompt_ids
 from stepcoder_jax.records import InputError, Mode, Problem, Program, Report, Verdict
 from stepcoder_jax.results import outcomes
 from stepcoder_jax.runs import restore
-from stepcoder_jax.runs.disk import run_folder, sources
+from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.sampling.drawing import Truncation
+from tests import run_kit
 from tests.run_kit import get_config
 
 FILES = {"results.jsonl", "results.json", "results.md", "samples.jsonl"}
@@ -105,13 +106,7 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path):
 def run(tmp_path_factory):
     """A run of `run_kit` that was started, and a file of 6 problems."""
     folder = tmp_path_factory.mktemp("measure")
-    config = get_config()
-    config.run.folder = str(folder / "run")
-    tokenizer = sources.load_tokenizer(config.model)
-    config.model = sources.resolve_model(config.model, len(tokenizer))
-    opened = run_folder.RunFolder(config.run.folder)
-    opened.open(config)
-    opened.save_reference(config, tokenizer)
+    run_kit.start(folder / "run")
     benchmark.write(benchmark.load("validation")[:6], folder / "problems.json")
     return folder
 
