@@ -93,8 +93,8 @@ def restore(
 ) -> Restored:
     """The model of a run's checkpoint, or of a model folder.
 
-    Without `step` it is the best by validation, else the newest; `before` takes the policy
-    that the run began with.
+    Without `step` it is the best by validation, else the newest, of those that are as they
+    were written; `before` takes the policy that the run began with.
     """
     if is_model(name):
         return restore_model(name, step, before, asked)
@@ -110,11 +110,14 @@ def restore(
     if before:
         actor = sources.load_reference(folder.reference, steps.actor_shardings)
         return Restored(config, tokenizer, steps, steps.adapt(actor), None, "reference")
-    best = step is None and folder.latest(best=True) is not None
-    chosen = folder.latest(best) if step is None else step
-    if chosen is None:
-        raise ConfigError(f"RUN: {name} has no checkpoint yet; add --before, or wait")
-    actor, critic = folder.restore_networks(chosen, steps.abstract_state, best)
+    if step is not None:
+        found = (*folder.restore_networks(step, steps.abstract_state, False), step, False)
+    else:
+        newest = folder.newest_networks(steps.abstract_state)
+        if newest is None:
+            raise ConfigError(f"RUN: {name} has no checkpoint yet; add --before, or wait")
+        found = newest
+    actor, critic, chosen, best = found
     label = f"iteration {chosen}{' (best)' if best else ''}"
     return Restored(config, tokenizer, steps, actor, critic, label)
 

@@ -1,6 +1,7 @@
 """A run's model, read back; `stepcoder sample`, and `stepcoder evaluate` of a split."""
 
 import re
+import shutil
 
 import pytest
 
@@ -54,6 +55,23 @@ def test_the_best_checkpoint_is_the_default_and_steps_can_be_chosen(run, capsys)
     for flags, label in ([], "iteration 1 (best)"), (["--step", "1"], "iteration 1"):
         assert main(["sample", str(run), "--count", "1", *flags]) == 0
         assert capsys.readouterr().out.startswith(f"{run}, {label}, greedy\n")
+
+
+def test_a_damaged_checkpoint_is_named_and_another_is_used(run, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    ask = ["sample", str(copy), "--count", "1"]
+    for place, label in (("best/1", "iteration 1"), ("1", "")):
+        damaged = copy / "checkpoints" / place
+        (damaged / "_CHECKPOINT_METADATA").write_text("{}")
+        code = main(ask)
+        out, err = capsys.readouterr()
+        assert f"checkpoint {damaged} is damaged: " in err
+        if label:
+            assert code == 0 and out.startswith(f"{copy}, {label}, greedy\n")
+            assert "; the one before is used" in err
+    assert code == 2 and "no other checkpoint was kept: --before" in err
+    assert main([*ask, "--step", "1"]) == 2
 
 
 def test_sample_shows_programs_with_verdict_and_reward(run, capsys):

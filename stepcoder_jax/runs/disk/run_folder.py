@@ -254,6 +254,31 @@ class RunFolder(Folder):
         actor, critic = checkpoint.restore_networks(folder, step, wanted)
         return self._with_base(actor, frozen), critic
 
+    def newest_networks(
+        self, abstract_state: TrainState
+    ) -> tuple[Any, Any, int, bool] | None:
+        """Actor and critic of the best checkpoint, else the newest; its step; is it best.
+
+        One that is damaged is named and passed over; DamagedError where no other is left,
+        None where there is none at all.
+        """
+        complaints: list[str] = []
+        for best, folder in ((True, self.checkpoints / "best"), (False, self.checkpoints)):
+            for step in checkpoint.numbered(folder)[::-1]:
+                try:
+                    networks = self.restore_networks(step, abstract_state, best)
+                except checkpoint.DamagedError as error:
+                    complaints.append(str(error))
+                    continue
+                tell(complaints)
+                return *networks, step, best
+        if complaints:
+            raise checkpoint.DamagedError(
+                f"{'; '.join(complaints)}; no other checkpoint was kept: --before takes "
+                "the policy that the run began with"
+            )
+        return None
+
     def _with_base(self, trained: Any, frozen: Any) -> Any:
         """What a checkpoint holds of the actor, and the base that it was trained on."""
         if not frozen:
