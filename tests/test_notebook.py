@@ -19,6 +19,7 @@ def test_stored_without_outputs(path):
         assert not cell.get("outputs") and cell.get("execution_count") is None
 
 
+@pytest.mark.long
 def test_quickstart_runs(monkeypatch, tmp_path):
     monkeypatch.setenv("STEPCODER_SHORT", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))

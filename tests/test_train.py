@@ -108,6 +108,7 @@ def test_one_seed_gives_one_run(first, tmp_path):
     assert_same_run(first[0], tmp_path / "second")
 
 
+@pytest.mark.long
 def test_a_run_that_was_stopped_twice_is_the_uninterrupted_one(
     first, tmp_path, capfd, monkeypatch
 ):

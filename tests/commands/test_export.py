@@ -17,6 +17,8 @@ from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.runs.restore import restore
 from tests.run_kit import run_train
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

@@ -177,6 +177,7 @@ def kill(*_):
 LORA = ("--model.lora_rank", "2", "--evaluation.every", "0")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "flags",
     [pytest.param((), id="all"), pytest.param(LORA, id="lora", marks=pytest.mark.slow)],

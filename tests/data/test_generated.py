@@ -60,6 +60,7 @@ def test_sizes(split):
     assert len({problem.statement for problem in problems}) == len(problems)
 
 
+@pytest.mark.long
 def test_there_are_thousands_and_enough_to_measure():
     assert len(everything()) >= 5000
     assert len(problems_of("test")) >= 300

@@ -202,7 +202,11 @@ def solutions(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "least"), [("humaneval/HumanEval.jsonl.gz", 160), ("mbpp/mbpp.jsonl", 950)]
+    ("name", "least"),
+    [
+        ("humaneval/HumanEval.jsonl.gz", 160),
+        pytest.param("mbpp/mbpp.jsonl", 950, marks=pytest.mark.long),
+    ],
 )
 def test_every_interpreter_gives_the_same_statements(name, least):
     """As test_judge.py has it for APPS+; these bring asserts, classes and recursion."""

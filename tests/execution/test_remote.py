@@ -31,6 +31,8 @@ from tests.execution.kit import (
     need_data,
 )
 
+pytestmark = pytest.mark.long
+
 CALL = {"mode": Mode.CALL, "entry_point": "f"}
 BESIDE = {"mode": Mode.ASSERT_INPROC, "entry_point": "f"}
 STDIN_FN = {"mode": Mode.STDIN_FN, "entry_point": "f"}

@@ -104,6 +104,7 @@ def test_no_verdict_is_lost_doubled_or_wrong(kills, count):
     print(f"{kills} kills: {numbers['retries']:.0f} retries, {len(infra)} given up")
 
 
+@pytest.mark.long
 def test_verdicts_are_the_same_with_six_workers_to_a_core():
     """CPU limits are of CPU time: a crowd makes programs slow but not wrong."""
     crowd = 6 * len(os.sched_getaffinity(0))

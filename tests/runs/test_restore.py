@@ -10,6 +10,8 @@ from stepcoder_jax.runs import restore
 from stepcoder_jax.runs.disk.run_folder import RunFolder
 from tests.run_kit import run_train
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
