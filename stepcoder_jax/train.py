@@ -18,7 +18,6 @@ The run's state and folder are in runs/rl_run.py, the end of it in runs/closing.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -40,13 +39,17 @@ from stepcoder_jax.results.logger import Logger, to_json
 from stepcoder_jax.runs import generate, iteration_metrics
 from stepcoder_jax.runs.closing import close
 from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped
-from stepcoder_jax.runs.disk.run_folder import RunFolder
+from stepcoder_jax.runs.disk.run_folder import RunFolder, room
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.iteration import Iteration, Stopwatch, rollout_rows
 from stepcoder_jax.runs.rl_run import Run
 
 # sysexits.h, EX_UNAVAILABLE: what the run needs, a judge that works, is not there
 JUDGE_FAILS = 69
+
+
+class JudgeFailsError(Exception):
+    """No program could be judged in run.max_empty iterations in a row."""
 
 
 def iterate(
@@ -101,15 +104,15 @@ def iterate(
     return state, curriculum, done
 
 
-def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
-    """Iterate until the last step; returns the share at stage 0 per iteration.
+def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
+    """Iterate until the last step.
 
     Raises Stopped where a signal ends it before: `run` is then as after its last whole
-    iteration, but for a validation that was given up.
+    iteration, but for a validation that was given up. Raises JudgeFailsError after too
+    many iterations that taught nothing, be it the last one.
     """
     config = run.config
     first, last = int(run.state.step), config.run.total_steps
-    shares: list[float] = []
     blank, watch = run.not_validated(), diagnosis.Watch(config)
     if run.pending is not None:
         conclude(run, logger, first - 1, run.pending)
@@ -138,13 +141,9 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> list[float]:
             mark, warning = watch.look({"step": done.step, **metrics})
             if warning:
                 progress.write(warning)
-            shares.append(metrics["cccs/stage0_share"])
             progress.update(describe_iteration(metrics, config.batch_size, mark))
             if sharding.decided(run.is_judge_broken):
-                if not run.is_kept:
-                    run.save(best=False)
-                break
-    return shares
+                raise JudgeFailsError
 
 
 def conclude(run: Run, logger: Logger, step: int, metrics: dict[str, Any]) -> None:
@@ -155,7 +154,8 @@ def conclude(run: Run, logger: Logger, step: int, metrics: dict[str, Any]) -> No
         start = time.perf_counter()
         metrics |= run.validate()
         metrics["seconds/iteration"] += time.perf_counter() - start
-        run.pending, run.is_kept = None, False
+    # also of a row that waited, where it is not due any more: more steps are wanted
+    run.pending, run.is_kept = None, False
     logger.write(step, metrics)
     if run.due(run.config.run.save_every):
         run.save(best=False)
@@ -172,37 +172,32 @@ def train(config: Config) -> int:
     coverage = "none" if config.fgo.mask == "none" else config.fgo.granularity
     settings = PoolSettings(**vars(config.execution), coverage=coverage)
     alone = jax.process_count() == 1
-    with open_pool(settings) as pool, Interrupt(at_once=alone) as interrupt:
+    with (
+        open_pool(settings) as pool,
+        Interrupt(at_once=alone) as interrupt,
+        room(config.run.folder),
+    ):
         run = Run(config, pool)
         try:
-            return carry_out(run, interrupt)
-        except Stopped:
+            with run.folder.starting():
+                run.judge_before()
+                events, step = config.run.tensorboard, run.next_row
+                logger = Logger(run.folder.log, tensorboard=events, start_step=step)
+            with logger:
+                learn(run, logger, interrupt)
+            close(run)
+            return 0
+        except (Stopped, JudgeFailsError) as end:
             if not run.is_kept:
                 run.save(best=False)
+            saved = f"saved iteration {int(run.state.step)} in {run.folder.path}"
+            if isinstance(end, Stopped):
+                said = f"{saved}; go on with the same command and --run.resume"
+                print(said, file=sys.stderr)
+                return interrupt.code
             print(
-                f"saved iteration {int(run.state.step)} in {run.folder.path}; go on with "
-                "the same command and --run.resume",
+                f"stopped: no program could be judged in {run.empty} iterations in a row "
+                f"(run.max_empty); {saved}; run `stepcoder doctor`, then resume",
                 file=sys.stderr,
             )
-            return interrupt.code
-
-
-def carry_out(run: Run, interrupt: Interrupt) -> int:
-    """The run, from where it stands to its end; the exit code."""
-    with contextlib.ExitStack() as stack:
-        with run.folder.starting():
-            run.judge_before()
-            events, step = run.config.run.tensorboard, run.next_row
-            logger = Logger(run.folder.log, tensorboard=events, start_step=step)
-            stack.enter_context(logger)
-        shares = learn(run, logger, interrupt)
-    if int(run.state.step) < run.config.run.total_steps:
-        print(
-            f"stopped: no program could be judged in {run.empty} iterations in a row "
-            f"(run.max_empty); saved iteration {int(run.state.step)} in "
-            f"{run.folder.path}; run `stepcoder doctor`, then resume",
-            file=sys.stderr,
-        )
-        return JUDGE_FAILS
-    close(run, shares)
-    return 0
+            return JUDGE_FAILS

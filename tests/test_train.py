@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 import shutil
 import signal
 import subprocess
@@ -185,6 +186,74 @@ def test_a_start_that_fails_takes_away_what_it_made(tmp_path, monkeypatch):
     with pytest.raises(Failed):
         run_train(tmp_path / "a" / "deep" / "run")
     assert not (tmp_path / "a").exists()
+
+
+def test_a_row_that_waited_is_logged_once_and_the_last_state_is_what_is_saved(
+    tmp_path, monkeypatch, capfd
+):
+    """Ctrl-C in a validation that is not due any more, and in the verdicts at the end."""
+    folder, grade, at = tmp_path / "run", rl_run.Run.grade, ["validation"]
+
+    def stopped(run, actor, split, count, label):
+        if label in at:
+            signal.raise_signal(signal.SIGINT)
+        return grade(run, actor, split, count, label)
+
+    monkeypatch.setattr(rl_run.Run, "grade", stopped)
+    flags = ["--evaluation.every", "3", "--evaluation.validation_problems", "4"]
+    flags += ["--evaluation.test_problems", "4", "--run.keep", "9"]
+    once = ["--run.total_steps", "1"]
+    assert run_train(folder, *flags, *once) == 130
+    assert saved(folder, 1)[2]["pending"] and metrics_of(folder) == []
+    at[:] = ["test after"]
+    more = ["--run.save_every", "1", "--run.total_steps", "4", "--run.resume"]
+    assert run_train(folder, *flags, *more) == 130
+    assert [row["step"] for row in metrics_of(folder)] == [0, 1, 2, 3]
+    assert metrics_of(folder)[0]["validation/pass@1"] is None
+    assert [saved(folder, step)[2]["pending"] for step in (2, 3, 4)] == [None] * 3
+    assert RunFolder(folder).latest(best=True) == 3
+    assert "saved iteration 4 in" in capfd.readouterr().err
+    at.clear()
+    assert run_train(folder, *flags, *more) == 0
+    share = metrics_of(folder)[-4:]
+    share = 100 * np.mean([row["cccs/stage0_share"] for row in share])
+    assert f"Rollouts at stage 0: {share:.0f} %" in capfd.readouterr().out
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(
+    tmp_path, monkeypatch, capfd
+):
+    write, limits_of = logger.Logger.write_rollouts, resource.RLIMIT_FSIZE
+    soft, hard = resource.getrlimit(limits_of)
+
+    def full(self, step, rows):
+        resource.setrlimit(limits_of, (2000 if step else soft, hard))  # of each file
+        try:
+            write(self, step, rows)
+        finally:
+            resource.setrlimit(limits_of, (soft, hard))
+
+    folder, flags = tmp_path / "run", ["--run.total_steps", "2", "--run.save_every", "1"]
+    flags += ["--evaluation.every", "0", "--evaluation.test_problems", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(logger.Logger, "write_rollouts", full)
+        assert run_train(folder, *flags) == 2
+    told = capfd.readouterr().err
+    assert "no room (File too large); the checkpoints are left" in told.splitlines()[-1]
+    assert "Traceback" not in told
+    assert [path.name for path in (folder / "rollouts").iterdir()] == ["0.jsonl"]
+    assert RunFolder(folder).latest(best=False) == 1
+    assert run_train(folder, *flags, "--run.resume", "auto") == 0
+    assert [row["step"] for row in metrics_of(folder)] == [0, 1]
+
+
+def test_validation_without_problems_is_refused(tmp_path, capfd):
+    file, folder = tmp_path / "problems.json", tmp_path / "run"
+    benchmark.write(benchmark.generate("train", 0, (2, 0, 0)), file)
+    flags = ["--data.path", str(file), "--evaluation.test_problems", "0"]
+    assert run_train(folder, *flags) == 2
+    assert "evaluation.every: the run has no validation" in capfd.readouterr().err
+    assert not folder.exists()
 
 
 @pytest.mark.slow  # a whole run

@@ -33,6 +33,7 @@ from stepcoder_jax.results.logger import METRICS, Logger, to_json
 from stepcoder_jax.runs import raft
 from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped
+from stepcoder_jax.runs.disk.run_folder import room
 from stepcoder_jax.runs.disk.sft_folder import SFTFolder
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.greedy import scores, whole_tasks
@@ -54,11 +55,7 @@ def judging(config: Config, tokenizer: Any, folder: SFTFolder) -> Iterator[Judgi
         problems = [problem for problem in problems if problem.id not in out]
         return sources.limit_cpu(problems, config, split, folder.limits_file)
 
-    if config.evaluation.every and not sources.load_problems(config.data, "validation"):
-        raise ConfigError(
-            "evaluation.every: the run has no validation problems; name a file with "
-            "--data.validation, or set --evaluation.every 0"
-        )
+    sources.require_validation(config)
     mesh = sharding.make_mesh(config.mesh, jax.devices())
     steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
     with open_pool(PoolSettings(**vars(config.execution), coverage="none")) as pool:
@@ -68,7 +65,7 @@ def judging(config: Config, tokenizer: Any, folder: SFTFolder) -> Iterator[Judgi
 def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
     """Update until the last step; raises Stopped where a signal ends it before."""
     groups = run.groups()
-    with StepProgress(run.num_steps, "update", first=run.step) as progress:
+    with StepProgress(run.num_steps, "update", first=run.next_row) as progress:
         if run.pending is not None:
             progress.update(describe_update(conclude(run, logger, run.pending)))
         while not run.is_over:
@@ -86,7 +83,9 @@ def conclude(run: Run, logger: Logger, row: dict[str, Any]) -> dict[str, Any]:
         # kept by a save, should a signal end the validation
         run.pending = {name: to_json(value) for name, value in row.items()}
         row = row | run.validate()
-        run.pending, run.is_kept = None, False
+    else:
+        row = row | run.not_validated()
+    run.pending, run.is_kept = None, False
     logger.write(run.step - 1, row)
     if run.due(settings.run.save_every):
         run.folder.save_model(run.step, run.model(), settings.run.keep, best=False)
@@ -197,6 +196,7 @@ def run(config: Config) -> int:
     with (
         judging(config, tokenizer, folder) as judges,
         Interrupt(at_once=alone) as interrupt,
+        room(config.run.folder),
         contextlib.ExitStack() as stack,
     ):
         with folder.starting():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -15,27 +14,30 @@ from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs.rl_run import Run
 
 
-def close(run: Run, shares: Sequence[float]) -> None:
+def close(run: Run) -> None:
     """Judge the best checkpoint on test, draw the curves, say what happened."""
     after: list[Graded] = []
-    best = run.folder.latest(best=True)
-    if run.config.evaluation.test_problems:
+    best, count = run.folder.latest(best=True), run.config.evaluation.test_problems
+    if count:
+        actor = run.state.actor  # the run keeps it: a signal may end the judging
         if best is not None:
-            found = run.folder.restore(best, run.steps.abstract_state, best=True)
-            run.state = found[0] if found else run.state
-        after = run.grade("test", run.config.evaluation.test_problems, "test after")
+            wanted = run.steps.abstract_state
+            actor, _ = run.folder.restore_networks(best, wanted, best=True)
+        after = run.grade(actor, "test", count, "test after")
         sharding.on_first(lambda: run.folder.write_after(after))
     if jax.process_index():
         return
     path, judged = run.folder.path, run.verdicts
+    rows = read_metrics(run.folder.log / METRICS)
+    shares = [row["cccs/stage0_share"] for row in rows[-10:]]
     curves.draw(path / METRICS, path / "curves.png", path.name)
     print(
         summary.summary(
             run.folder.read_before(),
             after,
             visits=run.curriculum.visits,
-            stage0_share=float(np.mean(shares[-10:])) if shares else 0.0,
-            causes=diagnosis.summarise(read_metrics(run.folder.log / METRICS), run.config),
+            stage0_share=float(np.mean(shares)) if shares else 0.0,
+            causes=diagnosis.summarise(rows, run.config),
             algorithm=run.config.algorithm,
             folder=str(path),
             minutes=(time.monotonic() - run.start) / 60,

@@ -36,6 +36,8 @@ class Run:
         config.model = sources.resolve_model(config.model, len(tokenizer))
         config.validate()
         mesh = sharding.make_mesh(config.mesh, jax.devices())
+        if config.run.resume == "no":  # an older run may go on without
+            sources.require_validation(config)
         self.config = config
         self.steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
         problems = sources.load_pool(config.data, "train", config.execution)
@@ -121,22 +123,21 @@ class Run:
     def load(self, split: Split) -> list[Problem]:
         return sources.load_problems(self.config.data, split, self.config.execution)
 
-    def grade(self, split: Split, count: int, label: str) -> list[Graded]:
+    def grade(self, actor: Any, split: Split, count: int, label: str) -> list[Graded]:
         """Greedy verdicts on the first `count` problems of a split."""
-        problems = self.graded_problems(split, count)
-        return grade(self.coder, self.state.actor, problems, label)
+        return grade(self.coder, actor, self.graded_problems(split, count), label)
 
     def judge_before(self) -> None:
         """Verdicts on test and validation scores of the model that the run begins with."""
-        settings = self.config.evaluation
+        settings, actor = self.config.evaluation, self.state.actor
         if int(self.state.step) > 0:
             return
         if settings.test_problems:
-            graded = self.grade("test", settings.test_problems, "test before")
+            graded = self.grade(actor, "test", settings.test_problems, "test before")
             sharding.on_first(lambda: self.folder.write_before(graded))
         if settings.every:
             count = settings.validation_problems
-            rows = self.grade("validation", count, "validation before")
+            rows = self.grade(actor, "validation", count, "validation before")
             found = scores(rows, "validation") if rows else {}
             sharding.on_first(lambda: self.folder.write_start(found))
 
@@ -168,9 +169,8 @@ class Run:
 
     def validate(self) -> dict[str, float]:
         """Validation scores; a new best is kept as a checkpoint of its own."""
-        rows = self.grade(
-            "validation", self.config.evaluation.validation_problems, "validation"
-        )
+        count = self.config.evaluation.validation_problems
+        rows = self.grade(self.state.actor, "validation", count, "validation")
         if rows and pass_rate(rows) > self.best:
             self.best = pass_rate(rows)
             self.save(best=True)

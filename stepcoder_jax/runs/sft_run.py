@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,9 @@ from stepcoder_jax.runs.disk.checkpoint import Saved
 from stepcoder_jax.runs.disk.run_folder import versions
 from stepcoder_jax.runs.disk.sft_folder import Model, SFTFolder
 from stepcoder_jax.runs.generate import Coder
-from stepcoder_jax.runs.greedy import grade, pass_rate, scores
+from stepcoder_jax.runs.greedy import grade, pass_rate, scores, unmeasured
+
+LOSSES = ("validation/loss", "validation/perplexity")
 
 
 class Programs(NamedTuple):
@@ -242,6 +245,14 @@ class Run:
             self.folder.save_model(self.step, self.model(), keep=1, best=True)
         return found
 
+    def not_validated(self) -> dict[str, float]:
+        """The keys that `validate` gives, for the rows of updates without it."""
+        if self.judging is None or not self.config.evaluation.every:
+            return {}
+        count = self.config.evaluation.validation_problems
+        names = unmeasured(self.judging.find("validation", count), "validation")
+        return names | dict.fromkeys(LOSSES if self.validated else (), math.nan)
+
     def measure_start(self) -> None:
         """Keep the validation scores of the model that the run begins with."""
         found, _, _ = self.measure()
@@ -254,13 +265,18 @@ class Run:
         count = self.config.evaluation.validation_problems
         rows = self.judging.grade(self.params, "validation", count, "validation")
         found = scores(rows, "validation")
-        examples, _ = sft_rows.canonical(
-            self.judging.find("validation", count), self.tokenizer, self.config
-        )
-        value = self.mean_loss(examples)
-        if examples:
-            found |= {"validation/loss": value, "validation/perplexity": math.exp(value)}
+        value = self.mean_loss(self.validated)
+        if self.validated:
+            found |= dict(zip(LOSSES, (value, math.exp(value))))
         return found, pass_rate(rows), value
+
+    @functools.cached_property
+    def validated(self) -> list[Example]:
+        """The canonical solutions of the validation problems, as text."""
+        assert self.judging is not None
+        count = self.config.evaluation.validation_problems
+        problems = self.judging.find("validation", count)
+        return sft_rows.canonical(problems, self.tokenizer, self.config)[0]
 
     def mean_loss(self, examples: Sequence[Example]) -> float:
         """Nats per completion token of examples; infinite for none."""

@@ -82,5 +82,14 @@ def test_a_run_whose_judge_never_answers_stops_and_goes_on(tmp_path, monkeypatch
     assert saved(folder, 3)[2]["empty"] == 2
     assert run_train(folder, *flags, "--run.max_empty", "2", "--run.resume") == 0
     assert [row["batch/empty_in_a_row"] for row in read_rows(folder)] == [0, 1, 2, 0]
+    assert "Done in" in capfd.readouterr().out
+    longer = (*flags, "--run.total_steps", "6", "--run.max_empty", "2", "--run.resume")
+    with pytest.MonkeyPatch.context() as patch:
+        break_judge(patch, {0, 1})
+        assert run_train(folder, *longer) == 69  # in the last iteration as in any
+    told = capfd.readouterr()
+    assert "saved iteration 6" in told.err and "Done in" not in told.out
+    assert run_train(folder, *longer) == 0  # a judge that works ends the run
+    assert "Done in" in capfd.readouterr().out
     assert run_train(tmp_path / "other", *flags, "--run.max_empty", "0") == 2
     assert "run.max_empty: expected a whole number, at least 1" in capfd.readouterr().err

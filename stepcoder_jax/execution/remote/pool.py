@@ -159,7 +159,7 @@ class RemotePool(Pool):
     """Judges programs on the service at `settings.url`, `settings.workers` at a time.
 
     A subclass, for all but its workers and what it checks is a Pool's: threads, order,
-    cache, retries and counts. No caller needs to know which of them it holds.
+    cache and counts. No caller needs to know which of them it holds.
 
     Verdicts and coverage are a Pool's, and expected outputs are never sent. What is weaker:
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import sys
@@ -26,7 +27,7 @@ from stepcoder_jax.devices import sharding
 from stepcoder_jax.feedback.cccs import CurriculumState
 from stepcoder_jax.models import lora
 from stepcoder_jax.pytrees import TrainState
-from stepcoder_jax.records import Verdict
+from stepcoder_jax.records import InputError, Verdict
 from stepcoder_jax.results.logger import START, to_json
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs.disk import checkpoint, model_folder, preflight, sources
@@ -61,6 +62,23 @@ def put_aside(root: Path, step: int) -> None:
     """Rename the checkpoints in `root` that are later than `step`, and say so."""
     for path in checkpoint.set_aside(root, step):
         print(f"set aside: {path}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def room(folder: str | Path) -> Iterator[None]:
+    """Let a run write in its folder; InputError in one line where the disk is full.
+
+    Metrics, rollouts, verdicts, pictures: a checkpoint says so itself.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in checkpoint.FULL:
+            raise
+        raise InputError(
+            f"{error.filename or folder}: no room ({os.strerror(error.errno)}); the "
+            "checkpoints are left as they are; make room, then go on with --run.resume auto"
+        ) from None
 
 
 def _missing(path: Path) -> list[Path]:

@@ -132,6 +132,16 @@ def split_file(config: DataConfig, split: benchmark.Split) -> str:
     return paths.get(split, config.path)
 
 
+def require_validation(config: Config) -> None:
+    """Refuse a run that is to validate itself and has no problems for it."""
+    is_file = config.data.path != BUILTIN
+    if config.evaluation.every and is_file and not split_file(config.data, "validation"):
+        raise ConfigError(
+            "evaluation.every: the run has no validation problems; name a file with "
+            "--data.validation, or set --evaluation.every 0"
+        )
+
+
 def load_problems(
     config: DataConfig, split: benchmark.Split, execution: ExecutionConfig | None = None
 ) -> list[Problem]:
