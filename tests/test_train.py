@@ -188,6 +188,7 @@ def test_a_start_that_fails_takes_away_what_it_made(tmp_path, monkeypatch):
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.long
 def test_a_row_that_waited_is_logged_once_and_the_last_state_is_what_is_saved(
     tmp_path, monkeypatch, capfd
 ):
@@ -220,6 +221,7 @@ def test_a_row_that_waited_is_logged_once_and_the_last_state_is_what_is_saved(
     assert f"Rollouts at stage 0: {share:.0f} %" in capfd.readouterr().out
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(
     tmp_path, monkeypatch, capfd
 ):
