@@ -15,7 +15,7 @@ from tests import run_kit
 from tests.data.kit import ECHO
 from tests.run_kit import HERE, get_config
 
-NO_TEST = ["--evaluation.test_problems", "0"]
+NO_TEST = ["--evaluation.test_problems", "0", "--evaluation.every", "0"]
 
 
 def refuse(capsys, *argv):
