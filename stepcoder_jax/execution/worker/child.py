@@ -130,7 +130,7 @@ def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None
     try:
         _set_recursion_limit()
         program.start(hits)
-        _run_mode(job, program.code, module, CodecClock(hits))
+        _run_mode(job, program.code, module, hits)
     except SystemExit as stop:
         if job.mode not in ("stdin_main", "stdin_fn") or _exit_code(stop) != 0:
             _leave_note(stop)
@@ -216,38 +216,50 @@ def _set_recursion_limit() -> None:
 
 
 def _run_mode(
+    job: Job, code: types.CodeType, module: types.ModuleType, hits: mmap.mmap
+) -> None:
+    # The codec's clock only where there is a codec: what a fork touches, it copies.
+    if job.mode == "call":
+        _call(job, code, module, CodecClock(hits))
+        return
+    exec(code, module.__dict__)
+    if job.mode == "assert_inproc":
+        _run_test_code(job, module)
+    elif job.mode == "assert_proxy":
+        _serve(job, module, CodecClock(hits))
+    elif job.mode == "stdin_fn":
+        _find_function(module, job.entry_point)()
+
+
+def _restore() -> None:
+    """Make builtins ours again, whatever the program did to them."""
+    builtins.__dict__.update(_PRISTINE)
+
+
+def _call(
     job: Job, code: types.CodeType, module: types.ModuleType, clock: CodecClock
 ) -> None:
     with clock:
-        arguments = values.decode(job.arguments) if job.mode == "call" else ()
+        arguments = values.decode(job.arguments)
     exec(code, module.__dict__)
-    if job.mode == "stdin_main":
-        return
-    if job.mode == "assert_inproc":
-        _run_test_code(job, module)
-
-    def restore() -> None:  # ours are needed again, whatever the program did to them
-        builtins.__dict__.update(_PRISTINE)
-
-    if job.mode == "assert_proxy":
-
-        def find(name: str) -> Any:
-            return _find_function(module, name)
-
-        limit = job.message_limit
-        channel.Server(find, _program_line, restore, limit, clock).serve()
-        with contextlib.suppress(BaseException):  # what it printed is for the report alone
-            _flush_streams()
-        os._exit(EXIT_OK)
-    function = _find_function(module, job.entry_point)
-    if job.mode == "stdin_fn":
-        function()
-        return
-    result = function(*arguments)
-    restore()
+    result = _find_function(module, job.entry_point)(*arguments)
+    _restore()
     with clock:
         data = _encode_result(result)
     _leave_result(data)
+
+
+def _serve(job: Job, module: types.ModuleType, clock: CodecClock) -> None:
+    """Answer the test code, which runs elsewhere; never returns."""
+
+    def find(name: str) -> Any:
+        return _find_function(module, name)
+
+    limit = job.message_limit
+    channel.Server(find, _program_line, _restore, limit, clock).serve()
+    with contextlib.suppress(BaseException):  # what it printed is for the report alone
+        _flush_streams()
+    os._exit(EXIT_OK)
 
 
 def _encode_result(result: Any) -> bytes:

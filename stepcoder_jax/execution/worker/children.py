@@ -66,6 +66,8 @@ def run_child(
     hits = mmap.mmap(-1, map_size + codec_clock.SIZE)
 
     def uncounted(cpu: float) -> float:
+        if not codec_seconds:
+            return 0.0
         return min(codec_seconds, codec_clock.seconds_in(hits, cpu))
 
     try:
