@@ -427,6 +427,41 @@ def test_no_orphan_survives_the_trainer(how):
     wait_until_gone(pids + children)
 
 
+FORKED_TOO_LATE = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from stepcoder_jax.execution.sandbox.confinement import LAYERS, Sandbox
+from stepcoder_jax.execution.sandbox.layout import find_layout
+orphaned = sys.argv[1] == "orphaned"
+if os.fork() == 0:  # the worker
+    sandbox = Sandbox(0, LAYERS, find_layout())
+    sandbox.prepare()
+    child = os.fork()
+    if child == 0:
+        while orphaned and os.getppid() == sandbox.parent:
+            time.sleep(0.01)
+        sandbox.enter(1, 1 << 30, 1 << 20)
+        print("goes on", flush=True)
+    elif not orphaned:
+        os.waitpid(child, 0)
+    os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(("life", "said"), [("watched", "goes on\n"), ("orphaned", "")])
+def test_a_child_whose_worker_died_at_the_fork_runs_nothing(life, said):
+    """Its output ends with the last process that holds it."""
+    script = FORKED_TOO_LATE.format(root=str(ROOT))
+    done = subprocess.run(
+        [sys.executable, "-c", script, life],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (done.stdout, done.stderr) == (said, "")
+
+
 def wait_until_gone(pids):
     deadline = time.monotonic() + 10
     while any(is_alive(pid) for pid in pids):

@@ -43,6 +43,7 @@ _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITY_VERSION_3 = 0x20080522
 _SIGKILL = 9
+_ORPHANED = 1  # exit status
 _MACHINE = platform.machine()
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -103,9 +104,15 @@ def _prctl(option: int, first: int = 0, second: int = 0) -> None:
         raise OSError(code, f"prctl({option}): {os.strerror(code)}")
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent's thread ends."""
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent's thread ends.
+
+    `parent` is the parent's process id. If it ended before the kernel knew of this, nobody
+    would kill us: then we end ourselves.
+    """
     _prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+    if os.getppid() != parent:
+        os._exit(_ORPHANED)
 
 
 def set_dumpable(allowed: bool) -> None:
@@ -123,6 +130,7 @@ class Sandbox:
     def __init__(self, slot: int, without: tuple[str, ...], layout: Layout) -> None:
         self.without = without
         self.layout = layout
+        self.parent = 0  # the process that forks children, with which they end
         self.uid = _FIRST_UID + slot % 1000
         self.has_namespaces = False
         self.drops_uid = False
@@ -137,6 +145,7 @@ class Sandbox:
 
     def prepare(self) -> None:
         """Do in the worker what need not be done in each child."""
+        self.parent = os.getpid()
         os.chdir("/")
         readable = _readable_paths(self.layout)
         if "namespaces" not in self.without:
@@ -243,7 +252,7 @@ class Sandbox:
             self._drop_uid()
         elif self.drops_capabilities:
             _drop_capabilities()
-        die_with_parent()  # after the change of uid, which clears it
+        die_with_parent(self.parent)  # after the change of uid, which clears it
         if self.limits:  # of a child of a worker that has not put them on itself
             _limit_all(self.limits)
         values = (cpu_seconds, output_bytes, memory_bytes, _MAX_FILES)

@@ -97,7 +97,7 @@ def main() -> None:
     slot, without, coverage, check_in, check_out, *found = sys.argv[1:]
     if not found:
         _start_again()
-    die_with_parent()
+    die_with_parent(os.getppid())  # a pool that ended before leaves closed pipes
     layout = Layout(*json.loads(found[0]))
     sandbox = Sandbox(int(slot), tuple(filter(None, without.split(","))), layout)
     sandbox.prepare()
@@ -109,9 +109,10 @@ def main() -> None:
     pipes = (int(check_in), int(check_out))
     partner = os.fork()
     if partner == 0:
-        die_with_parent()
+        die_with_parent(sandbox.parent)
         ours.detach()
         _take_places(sandbox, *pipes, theirs)
+        sandbox.parent = os.getpid()
         sandbox.uid += _CHECKERS_UIDS
         _serve(Checker(sandbox, modules), "none")
     theirs.detach()
