@@ -26,6 +26,7 @@ from stepcoder_jax.data.curation.screening import (
 from stepcoder_jax.data.curation.solutions import run_solutions, run_twice
 from stepcoder_jax.data.formats import built_set
 from stepcoder_jax.data.generated import benchmark as generated
+from stepcoder_jax.data.generated import tiers
 from stepcoder_jax.data.problems import digest, read_any
 from stepcoder_jax.execution import PoolSettings
 from stepcoder_jax.records import InputError, Problem
@@ -43,6 +44,9 @@ class GenerateOptions:
 
     file: FileArg
     """A new file."""
+    tier: Literal["builtin", "guarded"] = "builtin"
+    """builtin: list programs in rare wordings. guarded: parts that have to be right all at
+    once (K = 3, 6, 9), which no lucky guess solves."""
     split: Literal["sft", "train", "validation", "test"] = "train"
     """Which problems."""
 
@@ -140,7 +144,7 @@ def generate(options: GenerateOptions) -> int:
         raise InputError(f"FILE: {file} exists; give a new name or remove it")
     if not file.parent.is_dir():
         raise InputError(f"FILE: {file.parent} is no folder; make it first")
-    problems = generated.load(options.split)
+    problems = tiers.load(options.tier, options.split)
     generated.write(problems, file)
     print(f"wrote {len(problems)} problems to {file}")
     return _EXIT_GOOD

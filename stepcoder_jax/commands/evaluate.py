@@ -17,7 +17,7 @@ import jax
 
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.formats import own
-from stepcoder_jax.data.generated.benchmark import Split
+from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.records import Problem, Program, Report, Task
 from stepcoder_jax.results import outcomes

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 
 from stepcoder_jax.config import ConfigError
-from stepcoder_jax.data.generated.benchmark import Split
+from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.feedback import fgo, rewards
 from stepcoder_jax.results import report
 from stepcoder_jax.runs import failing, restore

@@ -20,7 +20,7 @@ from absl import logging as orbax_logging
 
 from stepcoder_jax.config import Config, ConfigError, ModelConfig
 from stepcoder_jax.data import tokenizer as bpe
-from stepcoder_jax.data.generated.benchmark import Split
+from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import PoolSettings, open_pool

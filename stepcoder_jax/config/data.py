@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
+from stepcoder_jax.config.paths import SHIPPED
 from stepcoder_jax.config.ranges import COUNT, NATURAL, Ranges, Rules
 from stepcoder_jax.config.section import Section
 
@@ -16,9 +17,11 @@ if TYPE_CHECKING:
 class DataConfig(Section):
     """Where problems come from."""
 
-    path: str = "builtin"  # the generated benchmark, or a problem file to train on
+    # a tier of the generated benchmark (builtin, guarded), or a problem file to train on
+    path: str = "builtin"
     validation: str = ""  # file of the validation split, where path is a file
     test: str = ""  # file of the test split, where path is a file
+    difficulties: tuple[str, ...] = ()  # that RL and SFT learn from; (): all
     pool_size: int = 0  # problems that RL draws from; 0: all of the train split
     # stop at a bad row, or a prompt that is too long, instead of leaving it out
     strict: bool = False
@@ -46,7 +49,7 @@ def rules(config: Config) -> Rules:
     yield (
         "evaluation.test_problems",
         not config.evaluation.test_problems
-        or config.data.path == "builtin"
+        or config.data.path in SHIPPED
         or bool(config.data.test),
         "0, since there is no file of test problems (or set --data.test FILE)",
     )

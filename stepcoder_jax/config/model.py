@@ -16,10 +16,8 @@ if TYPE_CHECKING:
 class ModelConfig(Section):
     """A decoder; the family and the shape come from `checkpoint` when that is set."""
 
-    checkpoint: str = ""  # Hugging Face folder, "builtin", or "" for random weights
-    tokenizer: str = (
-        ""  # tokenizer folder; "": the checkpoint's; "builtin": the shipped one
-    )
+    checkpoint: str = ""  # Hugging Face folder, a shipped one, or "" for random weights
+    tokenizer: str = ""  # tokenizer folder, or a shipped one; "": the checkpoint's
     family: Literal["llama", "mistral", "qwen2", "qwen3", "starcoder2"] = "llama"
     vocab_size: int = 512
     hidden_size: int = 96

@@ -9,6 +9,8 @@ from typing import Any
 
 from stepcoder_jax.config.ranges import Rules
 
+# What ships with the package, by names in place of paths: problems and a warm start each.
+SHIPPED = ("builtin", "guarded")
 PATHS = (
     *("run.folder", "run.compilation_cache", "model.checkpoint", "model.tokenizer"),
     *("data.path", "data.validation", "data.test", "sft.samples", "execution.python"),
@@ -34,7 +36,7 @@ def absolute_paths(tree: dict[str, Any]) -> dict[str, Any]:
 def _absolute(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_absolute(item) for item in value]
-    return value if value == "builtin" or is_url(value) else os.path.abspath(value)
+    return value if value in SHIPPED or is_url(value) else os.path.abspath(value)
 
 
 def look_up(config: Any, name: str) -> Any:

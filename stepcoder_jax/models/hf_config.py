@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from stepcoder_jax.config import ModelConfig
 
 
-BUILTIN = "builtin"
 FILE = "config.json"
-WARM_START = Path(__file__).parents[1] / "assets" / "warm_start"
+ASSETS = Path(__file__).parents[1] / "assets"
+WARM_STARTS = {"builtin": ASSETS / "warm_start", "guarded": ASSETS / "warm_start_guarded"}
 
 
 def checkpoint_folder(name: str) -> Path:
-    """The folder of a Hugging Face checkpoint; "builtin" is the shipped warm start."""
-    return WARM_START if name == BUILTIN else Path(name)
+    """The folder of a Hugging Face checkpoint; the shipped ones have names."""
+    return WARM_STARTS.get(name) or Path(name)
 
 
 class WeightsError(InputError):

@@ -18,11 +18,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 from stepcoder_jax.config import Config, ConfigError, ModelConfig
-from stepcoder_jax.data.generated.benchmark import Split
+from stepcoder_jax.config.paths import SHIPPED
+from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import PoolSettings, open_pool
-from stepcoder_jax.models.hf_config import BUILTIN, checkpoint_folder
+from stepcoder_jax.models.hf_config import checkpoint_folder
 from stepcoder_jax.records import Problem
 from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.runs.disk.run_folder import RunFolder
@@ -132,7 +133,7 @@ def is_model(name: str) -> bool:
     """Whether this is a Hugging Face folder, and no run; so is the built-in model."""
     folder = Path(name)
     if not folder.exists():
-        return name == BUILTIN
+        return name in SHIPPED
     if SFTFolder(name).config_file.is_file():
         return False
     try:
@@ -234,7 +235,7 @@ def check_problems(name: str, file: str) -> None:
     if not file and is_model(name):
         raise ConfigError(
             f"--problems: {name} is a model folder, which has no problems of its own; give "
-            f"a problem file, or {BUILTIN} (the generated benchmark)"
+            f"a problem file, or a tier of the generated benchmark: {', '.join(SHIPPED)}"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from stepcoder_jax.config import Config, ConfigError
-from stepcoder_jax.data.generated.benchmark import Split
+from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from stepcoder_jax.config import Config, ConfigError
-from stepcoder_jax.data.generated.benchmark import Split
+from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.feedback import sft_rows
 from stepcoder_jax.feedback.sft_rows import Example, Group, make_batch

@@ -14,14 +14,14 @@ import pytest
 from stepcoder_jax.config import ModelConfig
 from stepcoder_jax.data import tokenizer
 from stepcoder_jax.data.formats import apps_plus
-from stepcoder_jax.data.generated import benchmark, lexicon, parts
+from stepcoder_jax.data.generated import benchmark, lexicon, parts, splits
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import cccs, prompts
 from stepcoder_jax.records import Mode, Program, Verdict
 from stepcoder_jax.runs.disk import sources
 from tests.execution.kit import make_settings
 
-SPLITS = typing.get_args(benchmark.Split)
+SPLITS = typing.get_args(splits.Split)
 LINES = {"introductory": (4, 8), "interview": (8, 13), "competition": (12, 25)}
 
 

@@ -19,7 +19,7 @@ from tests.run_kit import get_config
 def model(tmp_path):
     """A copy of the shipped model's folder."""
     folder = tmp_path / "model"
-    shutil.copytree(hf_config.WARM_START, folder)
+    shutil.copytree(hf_config.WARM_STARTS["builtin"], folder)
     return folder
 
 

@@ -41,7 +41,7 @@ def test_a_tokenizer_without_a_fast_file_is_refused(tmp_path):
 
 def test_a_slow_tokenizer_is_refused(tmp_path):
     """`tokenizer_class` may name a tokenizer of Python alone, whatever else is there."""
-    shutil.copytree(hf_config.WARM_START, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(hf_config.WARM_STARTS["builtin"], tmp_path, dirs_exist_ok=True)
     path = tmp_path / "tokenizer_config.json"
     said = json.loads(path.read_text()) | {"tokenizer_class": "ByT5Tokenizer"}
     path.write_text(json.dumps(said))
@@ -52,7 +52,7 @@ def test_a_slow_tokenizer_is_refused(tmp_path):
 @pytest.fixture
 def small_context(tmp_path):
     """A checkpoint that fits the shipped tokenizer and has 64 positions."""
-    shutil.copytree(hf_config.WARM_START, tmp_path / "model")
+    shutil.copytree(hf_config.WARM_STARTS["builtin"], tmp_path / "model")
     config = kit.tiny_model(vocab_size=640)
     params = policy.init_params(config, jax.random.key(0))
     weights.save_checkpoint(tmp_path / "model", config, params, "bfloat16")

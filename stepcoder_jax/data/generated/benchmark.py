@@ -17,14 +17,13 @@ import ast
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from stepcoder_jax.data.generated import lexicon, parts
+from stepcoder_jax.data.generated.splits import Split, split_key
 from stepcoder_jax.records import Mode, Problem, TestCase
-
-Split = Literal["sft", "train", "validation", "test"]
 
 SEED = 20240201
 SIZES: dict[Split, tuple[int, int, int]] = {  # introductory, interview, competition
@@ -66,12 +65,12 @@ def generate(split: Split, seed: int, sizes: tuple[int, int, int]) -> list[Probl
         for difficulty, size in zip(DIFFICULTIES, sizes, strict=True)
     ]
     flat = [problem for row in rows for problem in row]
-    order = np.random.default_rng([seed, _split_key(split)]).permutation(len(flat))
+    order = np.random.default_rng([seed, split_key(split)]).permutation(len(flat))
     return [flat[i] for i in order]
 
 
 def _problems_of(split: Split, difficulty: str, seed: int, size: int) -> list[Problem]:
-    rng = np.random.default_rng([seed, _split_key(split), DIFFICULTIES.index(difficulty)])
+    rng = np.random.default_rng([seed, split_key(split), DIFFICULTIES.index(difficulty)])
     seen: set[str] = set()
     problems: list[Problem] = []
     while len(problems) < size:
@@ -207,10 +206,6 @@ def skeleton(source: str) -> str:
         if isinstance(node, ast.Constant):
             node.value = 0
     return ast.dump(tree)
-
-
-def _split_key(split: Split) -> int:
-    return list(SIZES).index(split)
 
 
 def to_apps_plus(problem: Problem) -> dict[str, Any]:

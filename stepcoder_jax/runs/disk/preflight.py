@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepcoder_jax.config import Config, ConfigError, is_url
+from stepcoder_jax.config.paths import SHIPPED
 from stepcoder_jax.data.problems import FOLDERS, WANTED
 from stepcoder_jax.models import hf_config, hf_folder
-from stepcoder_jax.models.hf_config import BUILTIN
 
 NEW_RUN = "add --run.resume to go on with the run in it, or choose another --run.folder"
 _URL_FLAGS = ("--execution.url",)  # all other flags that could hold one take paths
@@ -38,12 +38,12 @@ def check_config(config: Config) -> None:
     data, model = config.data, config.model
     if config.run.resume == "no":
         require_new_folder("run.folder", config.run.folder, NEW_RUN)
-    if data.path != BUILTIN:
+    if data.path not in SHIPPED:
         for name in ("path", "validation", "test"):
             require_problems(f"data.{name}", getattr(data, name))
     for file in config.sft.samples:
         require_file("sft.samples", file)
-    if model.checkpoint not in ("", BUILTIN):
+    if model.checkpoint not in ("", *SHIPPED):
         folder = require_folder("model.checkpoint", model.checkpoint)
         hf_config.read_shape(folder)
         hf_folder.find_weights(folder)
@@ -55,7 +55,7 @@ def check_config(config: Config) -> None:
 
 def check_tokenizer(name: str, path: str) -> None:
     """Refuse a tokenizer that is not there; "" is none."""
-    if path not in ("", BUILTIN):
+    if path not in ("", *SHIPPED):
         hf_folder.require_tokenizer(name, require_folder(name, path))
 
 

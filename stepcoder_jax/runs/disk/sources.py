@@ -21,13 +21,15 @@ from stepcoder_jax.config import (
     ExecutionConfig,
     ModelConfig,
 )
-from stepcoder_jax.data.generated import benchmark
+from stepcoder_jax.config.paths import SHIPPED
+from stepcoder_jax.data.generated import tiers
+from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.data.problems import digest, read_any
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.execution import PoolSettings, limits, open_pool
 from stepcoder_jax.feedback import prompts
 from stepcoder_jax.models import hf_config, hf_folder, policy, weights
-from stepcoder_jax.models.hf_config import BUILTIN, checkpoint_folder
+from stepcoder_jax.models.hf_config import checkpoint_folder
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.records import Problem, Task
 
@@ -126,7 +128,7 @@ def load_reference(folder: Path, shardings: Any = None) -> Any:
     return weights.load_checkpoint(folder, jnp.float32, shardings)[1]
 
 
-def split_file(config: DataConfig, split: benchmark.Split) -> str:
+def split_file(config: DataConfig, split: Split) -> str:
     """The problem file of a split, where `data.path` is a file; "" where it has none."""
     paths = {"validation": config.validation, "test": config.test}
     return paths.get(split, config.path)
@@ -134,7 +136,7 @@ def split_file(config: DataConfig, split: benchmark.Split) -> str:
 
 def require_validation(config: Config) -> None:
     """Refuse a run that is to validate itself and has no problems for it."""
-    is_file = config.data.path != BUILTIN
+    is_file = config.data.path not in SHIPPED
     if config.evaluation.every and is_file and not split_file(config.data, "validation"):
         raise ConfigError(
             "evaluation.every: the run has no validation problems; name a file with "
@@ -143,7 +145,7 @@ def require_validation(config: Config) -> None:
 
 
 def load_problems(
-    config: DataConfig, split: benchmark.Split, execution: ExecutionConfig | None = None
+    config: DataConfig, split: Split, execution: ExecutionConfig | None = None
 ) -> list[Problem]:
     """The problems of a split; complaints about bad rows go to standard error.
 
@@ -151,8 +153,8 @@ def load_problems(
     `data.validation` and `data.test` are the others; a split without a file is empty.
     Canonical solutions that must tell what is expected run as `execution` says.
     """
-    if config.path == BUILTIN:
-        return benchmark.load(split)
+    if config.path in tiers.TIERS:
+        return tiers.load(config.path, split)
     path = split_file(config, split)
     if not path:
         return []
@@ -168,10 +170,21 @@ def load_problems(
 
 
 def load_pool(
-    config: DataConfig, split: benchmark.Split, execution: ExecutionConfig | None = None
+    config: DataConfig, split: Split, execution: ExecutionConfig | None = None
 ) -> list[Problem]:
-    """The problems to learn from: the first `data.pool_size` of a split, or all of it."""
+    """The problems to learn from: the first `data.pool_size` of a split, or all of it.
+
+    With `data.difficulties` of those alone.
+    """
     problems = load_problems(config, split, execution)
+    if wanted := config.difficulties:
+        found = list(dict.fromkeys(problem.difficulty for problem in problems))
+        problems = [problem for problem in problems if problem.difficulty in wanted]
+        if not set(wanted) <= set(found):
+            raise ConfigError(
+                f"data.difficulties: expected some of {', '.join(found) or 'none'}, which "
+                f"{config.path} has, got {', '.join(wanted)}"
+            )
     return problems[: config.pool_size] if config.pool_size else problems
 
 
@@ -204,7 +217,7 @@ def leave_out_long(
 
 
 def limit_cpu(
-    problems: list[Problem], config: Config, split: benchmark.Split, kept: Path | None
+    problems: list[Problem], config: Config, split: Split, kept: Path | None
 ) -> list[Problem]:
     """The problems with `cpu_seconds` set, as their reference solutions need.
 
@@ -214,7 +227,7 @@ def limit_cpu(
     problems bring theirs, the smallest limit: lists are so short that every solution ends
     within milliseconds.
     """
-    if config.data.path == BUILTIN or not problems:
+    if config.data.path in SHIPPED or not problems:
         return problems
     seconds = np.zeros(len(problems))  # 0: the default
 
