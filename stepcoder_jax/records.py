@@ -110,7 +110,7 @@ class Task:
 
     `head` opens the response: the starter code at stage 0, at a later stage the
     canonical solution up to the cut (arXiv:2402.01391, section 3.1). It is empty or ends
-    in a newline.
+    in a newline. What a stage > 0 counts depends on `cccs.prefix` (see stages.py).
     """
 
     problem: Problem

@@ -93,7 +93,7 @@ def iterate(
         **iteration_metrics.of_judge(coder.pool),
         **rewards.metrics(reports, rollout.mask, feedback),
         **labelling,
-        **cccs.metrics(curriculum, tasks),
+        **cccs.metrics(curriculum, tasks, reports, config.cccs),
         **iteration_metrics.of_learning(looked, learnt, reports),
         **watch.seconds,
         "seconds/sample": judged.seconds_sampled,

@@ -394,7 +394,7 @@ def test_feedback_of_the_real_judge_on_completions_written_by_hand():
     settings = CCCSConfig(alpha=1.0, threshold=0.2)
     curriculum = cccs.initial([PROBLEM], settings)
     assert curriculum.stage.tolist() == [1]
-    head = cccs.head(PROBLEM, 1)
+    head = cccs.pose(PROBLEM, 0, 1, settings).head
     assert head == SOLUTION[:CUT]
     tasks = [Task(PROBLEM, 0, 1, head)] * len(BY_HAND)
     rollout = written_rollout(tokenizer, table, BY_HAND)
@@ -425,7 +425,7 @@ def test_feedback_of_the_real_judge_on_completions_written_by_hand():
     # one of four passed: rho = 0.25 > 0.2, so the next prompt gives the starter code alone
     after = cccs.advance(curriculum, tasks, reports, settings)
     assert after.stage.tolist() == [0] and after.rho.tolist() == [0.0]
-    assert cccs.head(PROBLEM, int(after.stage[0])) == "def solve(xs):\n"
+    assert cccs.pose(PROBLEM, 0, 0, settings).head == "def solve(xs):\n"
     stays = dataclasses.replace(settings, threshold=0.25)
     assert cccs.advance(curriculum, tasks, reports, stays).stage.tolist() == [1]
 

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from stepcoder_jax.config.ranges import ABOVE_ZERO, BELOW_ONE, FINITE, SHARE, Ranges
+from stepcoder_jax.config.ranges import (
+    ABOVE_ZERO,
+    BELOW_ONE,
+    FINITE,
+    SHARE,
+    Ranges,
+    Rules,
+)
 from stepcoder_jax.config.section import Section
+
+if TYPE_CHECKING:
+    from stepcoder_jax.config.whole import Config
 
 
 @dataclasses.dataclass
@@ -14,15 +24,33 @@ class CCCSConfig(Section):
     """Curriculum of code completion subtasks (section 3.1, Algorithm 1)."""
 
     enabled: bool = True
+    # how much of the solution is given: the paper's rule, or a control (see stages.py)
+    prefix: Literal["cccs", "random", "half", "adaptive"] = "cccs"
     alpha: float = 0.3  # moving average of the pass rate; the paper gives no value
-    threshold: float = 0.5  # rho above which a problem moves on; the paper gives no value
+    threshold: float = 0.5  # pass rate above which less is given; the paper gives no value
+    demote: float = 0.0  # average pass rate below which cccs goes back a stage; 0: never
     full_fraction: float = 0.0  # share of problems posed at stage 0 whatever their stage
 
     ranges: ClassVar[Ranges] = {
         "alpha": ABOVE_ZERO,
-        "threshold": BELOW_ONE,
+        **dict.fromkeys(("threshold", "demote"), BELOW_ONE),
         "full_fraction": SHARE,
     }
+
+
+def curriculum_rules(config: Config) -> Rules:
+    """Of the way back of the paper's stages, which no other prefix has."""
+    cccs = config.cccs
+    yield (
+        "cccs.demote",
+        not cccs.demote or cccs.prefix == "cccs",
+        f"0 with cccs.prefix={cccs.prefix}, since only cccs has stages to go back to",
+    )
+    yield (
+        "cccs.demote",
+        not cccs.demote or cccs.demote < cccs.threshold,
+        f"less than cccs.threshold={cccs.threshold}, which moves a problem on",
+    )
 
 
 @dataclasses.dataclass

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from stepcoder_jax.config import (
     data,
     execution,
+    feedback,
     learning,
     model,
     older,
@@ -97,5 +98,5 @@ class Config(Section):
 RULES: tuple[Callable[[Config], Rules], ...] = (
     *(paths.rules, model.rules, learning.reference_rules, sampling.group_rules),
     *(learning.batch_rules, execution.rules, data.rules, sft.rules),
-    sampling.length_rules,
+    *(sampling.length_rules, feedback.curriculum_rules),
 )

@@ -1,119 +1,78 @@
-"""Curriculum of code completion subtasks: where to cut, which cut is due, when to move on.
+"""Curriculum of code completion subtasks: the state, what is posed, what is learnt of it.
 
 arXiv:2402.01391, section 3.1 and Algorithm 1. A problem starts with most of its canonical
-solution given and ends with none of it. Where the paper is silent or misprinted
-(`min(c - 1, 0)` would jump to the end at once) the docstrings say what is done here.
+solution given and ends with none of it. `cuts` tells where a solution can be cut, `stages`
+how much a stage gives and when it is left, for the paper's rule and its controls
+(`cccs.prefix`). Where the paper is silent or misprinted the docstrings say what is done.
 """
 
 from __future__ import annotations
 
-import ast
 import collections
-import functools
 import math
-import re
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from stepcoder_jax.config import CCCSConfig, ConfigError, SamplingConfig
+from stepcoder_jax.feedback import cuts, stages
 from stepcoder_jax.records import Problem, Report, Task
-
-CONDITIONALS = (ast.If, ast.For, ast.AsyncFor, ast.While)
-NEWLINE = re.compile(r"\r\n|\n|\r")  # Python's own line ends; str.splitlines knows more
 
 # Last word of the host's random streams: default_rng([seed, epoch or step, stream]).
 ORDER_STREAM = 1
 FULL_STREAM = 2
+CUT_STREAM = 4  # 3 is that of fgo.mask=random and of sft.per_problem
 
 
 class CurriculumState(NamedTuple):
     """Where each problem of the pool stands; checkpointed as it is."""
 
-    stage: np.ndarray  # i32[N], c in Algorithm 1; 0 is the whole problem
+    stage: np.ndarray  # i32[N], see `stages`; 0 is the whole problem
     rho: np.ndarray  # f32[N], moving average of the pass rate at this stage
     visits: np.ndarray  # i32[N], iterations that drew the problem
+    stage_visits: np.ndarray  # i32[N], those of them that rho has averaged
 
 
-@functools.lru_cache(maxsize=65536)
-def conditionals(source: str) -> tuple[tuple[int, int], ...]:
-    """Return (line, UTF-8 column) of each conditional statement, in order of appearance.
+def from_arrays(arrays: Mapping[str, np.ndarray]) -> CurriculumState:
+    """Return the state whose fields a checkpoint holds.
 
-    `If` (each `elif` is one), `For`, `AsyncFor` and `While` at any depth; comprehensions,
-    conditional expressions, `try` and `with` are none (the paper's figure 1 boxes for, if
-    and elif). Raises SyntaxError when the source does not parse.
+    Checkpoints from before `cccs.demote` have no visits at the stage: they are 0 then, as
+    if each problem had just come to its stage. Nothing read them: such a run demotes none.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SyntaxWarning)
-        tree = ast.parse(source)
-    found = (node for node in ast.walk(tree) if isinstance(node, CONDITIONALS))
-    return tuple(sorted((node.lineno, node.col_offset) for node in found))
+    missing = {"stage_visits": np.zeros_like(arrays["visits"])}
+    return CurriculumState(**{**missing, **arrays})
 
 
-def num_stages(count: int) -> int:
-    """Return ceil(sqrt(E)), and 1 where a program has no conditional at all."""
-    return max(1, math.isqrt(count - 1) + 1) if count > 0 else 1
+def count_conditionals(problem: Problem, config: CCCSConfig) -> int:
+    """Return E; 0 without `config.enabled`, as if there were nothing to cut before."""
+    return len(cuts.problem_conditionals(problem)) if config.enabled else 0
 
 
-def cut_index(count: int, stage: int) -> int:
-    """Return s * c, the conditional before which stage c > 0 cuts.
-
-    s = ceil(E / ceil(sqrt(E))) (Algorithm 1): E = 9 starts at the seventh conditional,
-    then the fourth, then with nothing given.
-    """
-    stages = num_stages(count)
-    if not 0 < stage < stages:
-        raise ValueError(
-            f"stage {stage} has no cut: {count} conditionals give stages 0 to {stages - 1}"
-        )
-    return math.ceil(count / stages) * stage
+def pose(problem: Problem, index: int, stage: int, config: CCCSConfig) -> Task:
+    """Return the task of a problem, row `index` of its pool, at a stage."""
+    count = count_conditionals(problem, config)
+    head = cuts.head(problem, stages.given(count, stage, config))
+    return Task(problem=problem, index=index, stage=stage, head=head)
 
 
-def problem_conditionals(problem: Problem) -> tuple[tuple[int, int], ...]:
-    """Return the conditionals of a problem's canonical solution."""
-    try:
-        return conditionals(problem.solution)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        why = type(error).__name__
-        if isinstance(error, SyntaxError):
-            why = f"line {error.lineno}: {error.msg}"
-        raise ConfigError(
-            f"problem {problem.id}: the canonical solution does not parse ({why}); mend or "
-            "drop the row, or set cccs.enabled=False"
-        ) from error
-
-
-def head(problem: Problem, stage: int) -> str:
-    """Return what opens the response: the starter code, or at stage > 0 the prefix.
-
-    Never both: the canonical solution usually repeats the starter code. The prefix is the
-    canonical text before the line of conditional number s * c. Empty, or ends in a newline.
-    """
-    if stage == 0:
-        starter = problem.starter_code.rstrip()
-        return starter + "\n" if starter else ""
-    found = problem_conditionals(problem)
-    line = found[cut_index(len(found), stage)][0]
-    # A compound statement always opens its line, so cutting whole lines loses nothing.
-    line_ends = [match.end() for match in NEWLINE.finditer(problem.solution)]
-    return problem.solution[: line_ends[line - 2]]
+def pose_all(problem: Problem, index: int, config: CCCSConfig) -> list[Task]:
+    """Return the tasks that a run may make of a problem, one per stage."""
+    found = stages.reachable(count_conditionals(problem, config), config)
+    return [pose(problem, index, stage, config) for stage in found]
 
 
 def initial(problems: Sequence[Problem], config: CCCSConfig) -> CurriculumState:
-    """Return the state before the first iteration: c = ceil(sqrt(E)) - 1, rho = 0.
+    """Return the state before the first iteration: each first stage, rho = 0.
 
     Every stage is 0 when `config.enabled` is False.
     """
-    stages = [
-        num_stages(len(problem_conditionals(problem))) - 1 if config.enabled else 0
-        for problem in problems
-    ]
+    counts = [count_conditionals(problem, config) for problem in problems]
     return CurriculumState(
-        stage=np.asarray(stages, np.int32),
+        stage=np.asarray([stages.first(count, config) for count in counts], np.int32),
         rho=np.zeros(len(problems), np.float32),
         visits=np.zeros(len(problems), np.int32),
+        stage_visits=np.zeros(len(problems), np.int32),
     )
 
 
@@ -150,6 +109,16 @@ def choose_full(count: int, fraction: float, step: int, seed: int) -> np.ndarray
     return chosen
 
 
+def draw_cuts(counts: Sequence[int], step: int, seed: int) -> list[int]:
+    """Return a stage of `random` for each drawn problem: uniform over 0 .. E - 1.
+
+    `counts` are their E; 0 where E is 0. Place i of the list has a draw of its own, which
+    follows from (seed, step, i) whatever the other problems are.
+    """
+    rng = np.random.default_rng([seed, step, CUT_STREAM])
+    return [int(share * count) for share, count in zip(rng.random(len(counts)), counts)]
+
+
 def choose_tasks(
     problems: Sequence[Problem],
     state: CurriculumState,
@@ -161,17 +130,20 @@ def choose_tasks(
 ) -> list[Task]:
     """Return the iteration's tasks: each drawn problem at its stage, n times in a row.
 
-    `config.full_fraction` of the problems are posed at stage 0 whatever their own stage
-    (not in the paper, 0 in its presets). Task i of the list is global rollout
+    With `config.prefix` random the stage is drawn each time, once for all n: they are a
+    group. `config.full_fraction` of the problems are posed at stage 0 whatever their own
+    stage (not in the paper, 0 in its presets). Task i of the list is global rollout
     step * len(tasks) + i.
     """
     rows = draw(len(problems), sampling.problems_per_step, step, seed)
+    due = [int(state.stage[row]) for row in rows]
+    if config.prefix == "random":
+        counts = [count_conditionals(problems[row], config) for row in rows]
+        due = draw_cuts(counts, step, seed)
     whole = choose_full(len(rows), config.full_fraction, step, seed)
     tasks = []
-    for row, is_whole in zip(rows, whole):
-        stage = 0 if is_whole else int(state.stage[row])
-        problem = problems[row]
-        task = Task(problem=problem, index=row, stage=stage, head=head(problem, stage))
+    for row, stage, is_whole in zip(rows, due, whole):
+        task = pose(problems[row], row, 0 if is_whole else stage, config)
         tasks.extend([task] * sampling.rollouts_per_problem)
     return tasks
 
@@ -185,31 +157,62 @@ def advance(
     """Return the curriculum after an iteration; pure.
 
     Once per problem, rho <- alpha p + (1 - alpha) rho, with p the share of its valid
-    rollouts at its current stage that passed every test; if rho > threshold (strictly) and
-    c > 0, then c <- c - 1 and rho <- 0 (Algorithm 1, whose `min(c - 1, 0)` must be a max,
-    and which says nothing of several rollouts per problem). Rollouts at another stage
-    (`full_fraction`) and those that our own machinery failed on update nothing.
+    rollouts at its current stage that passed every test (Algorithm 1 says nothing of
+    several rollouts per problem); then it moves if `stages.moved` says so, and rho and the
+    visits at the stage are 0 again. Rollouts at another stage (`full_fraction`, most of
+    `random`) and those that our own machinery failed on update nothing.
     """
     passed: dict[int, list[bool]] = collections.defaultdict(list)
+    problems = {task.index: task.problem for task in tasks}
     for task, report in zip(tasks, reports, strict=True):
         if report.is_valid and task.stage == state.stage[task.index]:
             passed[task.index].append(report.passed)
-    stage, rho, visits = (array.copy() for array in state)
-    visits[sorted({task.index for task in tasks})] += 1
+    stage, rho, visits, stage_visits = (array.copy() for array in state)
+    visits[sorted(problems)] += 1
     for row, outcomes in passed.items():
         rate = sum(outcomes) / len(outcomes)
         rho[row] = config.alpha * rate + (1 - config.alpha) * float(rho[row])
-        if rho[row] > config.threshold and stage[row] > 0:
-            stage[row] -= 1
-            rho[row] = 0.0
-    return CurriculumState(stage, rho, visits)
+        stage_visits[row] += 1
+        count = count_conditionals(problems[row], config)
+        before, lately = int(stage[row]), int(stage_visits[row])
+        stage[row] = stages.moved(count, before, lately, rho[row], rate, config)
+        if stage[row] != before:
+            rho[row], stage_visits[row] = 0.0, 0
+    return CurriculumState(stage, rho, visits, stage_visits)
 
 
-def metrics(state: CurriculumState, tasks: Sequence[Task]) -> dict[str, float]:
-    """Return the curriculum's numbers for the log: stages posed, stages and visits held."""
+def metrics(
+    state: CurriculumState,
+    tasks: Sequence[Task],
+    reports: Sequence[Report],
+    config: CCCSConfig,
+) -> dict[str, float]:
+    """Return the curriculum's numbers for the log: what was posed and passed, what is held.
+
+    Of the rollouts: the share posed whole, the mean share of conditionals given, the pass
+    rates of those posed whole and of the others (nan where there is no valid one). Of the
+    pool as they were drawn from it: mean stage, share at stage 0, visits.
+    """
+    counts = [count_conditionals(task.problem, config) for task in tasks]
+    shares = [
+        stages.given(count, task.stage, config) / max(1, count)
+        for count, task in zip(counts, tasks)
+    ]
     return {
         "cccs/stage0_share": float(np.mean([task.stage == 0 for task in tasks])),
+        "cccs/given_share": float(np.mean(shares)),
+        "cccs/pass_rate_stage0": _pass_rate(tasks, reports, is_whole=True),
+        "cccs/pass_rate_given": _pass_rate(tasks, reports, is_whole=False),
         "cccs/mean_stage": float(state.stage.mean()),
         "cccs/done_share": float((state.stage == 0).mean()),
         "cccs/visits": float(state.visits.mean()),
     }
+
+
+def _pass_rate(tasks: Sequence[Task], reports: Sequence[Report], is_whole: bool) -> float:
+    passed = [
+        report.passed
+        for task, report in zip(tasks, reports, strict=True)
+        if report.is_valid and (task.stage == 0) == is_whole
+    ]
+    return float(np.mean(passed)) if passed else math.nan

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stepcoder_jax.config import Config, ConfigError, SFTConfig
-from stepcoder_jax.feedback import cccs, prompts
+from stepcoder_jax.feedback import cuts, prompts
 from stepcoder_jax.pytrees import TextBatch
 from stepcoder_jax.records import Problem, Task
 
@@ -70,7 +70,7 @@ def canonical(
     for i, problem in enumerate(problems):
         if not problem.solution:
             continue
-        head = cccs.head(problem, 0)
+        head = cuts.head(problem, 0)
         if not problem.solution.startswith(head):
             head = ""
         code = problem.solution[len(head) :].rstrip("\n")

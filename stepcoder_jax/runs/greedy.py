@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from stepcoder_jax.feedback import cccs
+from stepcoder_jax.feedback import cuts
 from stepcoder_jax.records import Problem, Task, Verdict, order_difficulties
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs.generate import Coder, complete_greedily
@@ -16,7 +16,7 @@ from stepcoder_jax.runs.generate import Coder, complete_greedily
 def whole_tasks(problems: Sequence[Problem]) -> list[Task]:
     """Every problem at stage 0: nothing of its solution is given."""
     return [
-        Task(problem, i, stage=0, head=cccs.head(problem, 0))
+        Task(problem, i, stage=0, head=cuts.head(problem, 0))
         for i, problem in enumerate(problems)
     ]
 

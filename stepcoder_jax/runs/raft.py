@@ -21,7 +21,7 @@ import numpy as np
 from stepcoder_jax.config import Config
 from stepcoder_jax.data.formats.rows import DataError, Row, require_object, stream_lines
 from stepcoder_jax.data.formats.samples import read_sample
-from stepcoder_jax.feedback import cccs
+from stepcoder_jax.feedback import cuts
 from stepcoder_jax.feedback.sft_rows import Example, encoder
 from stepcoder_jax.records import Problem, Program, Task, Verdict
 from stepcoder_jax.results.judged import read_outcome
@@ -139,11 +139,11 @@ def check(row: Row, known: Mapping[str, Problem]) -> tuple[Program, dict[str, An
 def written(program: Program, fields: Mapping[str, Any]) -> tuple[str, str]:
     """The head that the model saw, and what it wrote behind it.
 
-    The head is the starter code with one newline at its end (`cccs.head`), and a row's
+    The head is the starter code with one newline at its end (`cuts.head`), and a row's
     completion continues the starter code as it stands. A whole program that does not begin
     with the head stands behind an empty one.
     """
-    starter, head = program.problem.starter_code, cccs.head(program.problem, 0)
+    starter, head = program.problem.starter_code, cuts.head(program.problem, 0)
     if "solution" not in fields:
         completion: str = fields["completion"]
         if not starter or starter.endswith("\n"):

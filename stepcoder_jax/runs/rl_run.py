@@ -15,7 +15,7 @@ from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import cccs
-from stepcoder_jax.records import Problem, Task
+from stepcoder_jax.records import Problem
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs import problem_set
 from stepcoder_jax.runs.disk import checkpoint, sources
@@ -69,11 +69,10 @@ class Run:
 
     def fitting(self, problems: list[Problem], tokenizer: Any) -> list[Problem]:
         """The problems whose prompts fit, at each stage that they may come to."""
-        stages = cccs.initial(problems, self.config.cccs).stage
         tasks = [
-            Task(problem, i, stage, cccs.head(problem, stage))
+            task
             for i, problem in enumerate(problems)
-            for stage in range(int(stages[i]) + 1)
+            for task in cccs.pose_all(problem, i, self.config.cccs)
         ]
         out = sources.leave_out_long(tasks, tokenizer, self.config, LENGTH_FLAG)
         return [problem for problem in problems if problem.id not in out]

@@ -65,6 +65,7 @@ BAD = {
     "cccs.alpha": 0.0,
     "cccs.threshold": 1.0,
     "cccs.full_fraction": 2.0,
+    "cccs.demote": 0.5,  # the threshold
     "execution.url": "localhost:8080",
     "run.total_steps": 0,
     "run.save_every": 0,
@@ -96,6 +97,18 @@ def test_a_bad_value_names_its_field(name):
     message = str(error.value)
     assert message.startswith(f"{name}: expected ") and "\n" not in message
     assert repr(BAD[name]) in message and f"--{name}" in message
+
+
+@pytest.mark.parametrize("prefix", ["random", "half", "adaptive"])
+def test_only_the_papers_stages_have_a_way_back(prefix):
+    config = working()
+    config.cccs.demote = 0.1
+    config.validate()
+    config.cccs.prefix = prefix
+    with pytest.raises(ConfigError, match=rf"^cccs.demote: .* 0 with .*={prefix}.* --cccs"):
+        config.validate()
+    config.cccs.demote = 0.0
+    config.validate()
 
 
 def test_configs_survive_json():

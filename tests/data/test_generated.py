@@ -16,7 +16,8 @@ from stepcoder_jax.data import tokenizer
 from stepcoder_jax.data.formats import apps_plus
 from stepcoder_jax.data.generated import benchmark, lexicon, parts, splits
 from stepcoder_jax.execution import Pool
-from stepcoder_jax.feedback import cccs, prompts
+from stepcoder_jax.feedback import cuts, prompts
+from stepcoder_jax.feedback.stages import num_stages
 from stepcoder_jax.records import Mode, Program, Verdict
 from stepcoder_jax.runs.disk import sources
 from tests.execution.kit import make_settings
@@ -89,8 +90,8 @@ def test_difficulties_have_their_length_and_their_number_of_parts():
 
 
 def test_the_curriculum_has_one_to_three_stages():
-    counts = [len(cccs.problem_conditionals(problem)) for problem in everything()]
-    stages = collections.Counter(map(cccs.num_stages, counts))
+    counts = [len(cuts.problem_conditionals(problem)) for problem in everything()]
+    stages = collections.Counter(map(num_stages, counts))
     assert min(counts) == 0 and max(counts) <= 9
     assert set(stages) == {1, 2, 3}
     # enough of each for a curriculum to be one
@@ -284,7 +285,7 @@ def test_scope_lists_blocks_with_their_lines(tmp_path):
         assert lines[start - 1].strip().startswith(words[kind])
         assert start <= stop <= len(lines)
     conditionals = [entry for entry in row["scope"] if entry[0] != "Function"]
-    assert len(conditionals) == len(cccs.problem_conditionals(problem))
+    assert len(conditionals) == len(cuts.problem_conditionals(problem))
     assert json.loads(json.dumps(row)) == row
 
 

@@ -1,125 +1,31 @@
-"""The curriculum: conditionals, cuts, draws and the moves between stages."""
+"""The curriculum: its state, what is posed, and what rollouts do to it."""
 
 import dataclasses
-import json
+import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stepcoder_jax.config import CCCSConfig, ConfigError, SamplingConfig
-from stepcoder_jax.feedback import cccs
-from stepcoder_jax.records import Mode, Problem, Report, Verdict
+from stepcoder_jax.config import CCCSConfig, SamplingConfig
+from stepcoder_jax.feedback import cccs, cuts
+from stepcoder_jax.records import Report, Verdict
+from tests.feedback.kit import problem, with_conditionals
 
 SAMPLING = SamplingConfig(problems_per_step=4, rollouts_per_problem=2)
 CONFIG = CCCSConfig(alpha=0.5, threshold=0.5)
-
-SOLUTION = '''def f(a):
-    """if this were code: it would count"""
-    for x in a:
-        if x:
-            y = [i for i in a if i]
-        elif x > 1:
-            y = 1 if x else 2
-    while y:
-        try:
-            y = 0
-        except E:
-            with z:
-                pass
-    return y
-'''
-
-
-def problem(name="p", solution=SOLUTION, starter=""):
-    return Problem(name, "Do.", starter, solution, "f", Mode.CALL, (), "interview")
-
-
-def with_conditionals(count, name="p"):
-    return problem(
-        name, "a = 1\n" + "".join(f"if a == {i}:\n    a += 1\n" for i in range(count))
-    )
+PREFIXES = ("cccs", "random", "half", "adaptive")
 
 
 def report(verdict):
     return Report(verdict, (), frozenset())
 
 
-def test_conditionals_are_if_elif_for_while():
-    assert cccs.conditionals(SOLUTION) == ((3, 4), (4, 8), (6, 8), (8, 4))
-    assert cccs.conditionals("async def f():\n  async for é in a: pass\n") == ((2, 2),)
-    assert cccs.conditionals("s = '日'\nif s:\n  for c in s: pass\n") == ((2, 0), (3, 2))
-
-
-def test_stages_and_cuts_by_hand():
-    # E = 9: ceil(sqrt 9) = 3 stages, stride ceil(9 / 3) = 3: cuts at 6, 3, then none.
-    assert [cccs.cut_index(9, c) for c in (2, 1)] == [6, 3]
-    # E = 4: 2 stages, stride 2. E = 5: 3 stages, stride 2. E = 2: 2 stages, stride 1.
-    assert cccs.cut_index(4, 1) == 2
-    assert [cccs.cut_index(5, c) for c in (2, 1)] == [4, 2]
-    assert cccs.cut_index(2, 1) == 1
-    assert [cccs.num_stages(count) for count in range(11)] == [
-        1,
-        1,
-        2,
-        2,
-        2,
-        3,
-        3,
-        3,
-        3,
-        3,
-        4,
-    ]
-
-
-def test_every_stage_has_a_cut_inside_the_program():
-    for count in range(1, 600):
-        stages = cccs.num_stages(count)
-        assert stages == max(1, math.ceil(math.sqrt(count)))
-        cuts = [cccs.cut_index(count, stage) for stage in range(1, stages)]
-        assert all(0 < cut < count for cut in cuts) and cuts == sorted(set(cuts))
-
-
-@pytest.mark.parametrize("stage", [-1, 3, 7])
-def test_a_stage_that_does_not_exist_is_an_error(stage):
-    with pytest.raises(ValueError, match=f"stage {stage} has no cut: 9 .* stages 0 to 2"):
-        cccs.cut_index(9, stage)
-
-
-def test_head_is_the_canonical_text_before_the_header():
-    lines = SOLUTION.splitlines(keepends=True)
-    # E = 4: stage 1 cuts before conditional number 2, the `elif` of line 6.
-    assert cccs.head(problem(), 1) == "".join(lines[:5])
-    nine = with_conditionals(9)
-    for stage in (1, 2):
-        prefix = cccs.head(nine, stage)
-        rest = nine.solution.removeprefix(prefix)
-        assert prefix.endswith("\n") and rest.startswith(f"if a == {3 * stage}:")
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_head_counts_lines_as_python_does(end):
-    solution = end.join(["a = '\x0c\u2028'", "if a:", "    a", "if b:", "    b", ""])
-    assert cccs.head(problem(solution=solution), 1) == solution[: solution.index("if b")]
-
-
-def test_head_at_stage_0_is_the_starter_code_alone():
-    for starter, expected in (
-        ("", ""),
-        ("\n", ""),
-        ("def f(a):", "def f(a):\n"),
-        ("\n\ndef f(a):\n\t\n\n", "\n\ndef f(a):\n"),
-    ):
-        assert cccs.head(problem(starter=starter), 0) == expected
-
-
 def test_initial_state():
     pool = [with_conditionals(count) for count in (0, 1, 2, 9)]
     state = cccs.initial(pool, CONFIG)
     assert state.stage.tolist() == [0, 0, 1, 2] and state.stage.dtype == np.int32
-    assert state.rho.dtype == np.float32 and not state.rho.any() and not state.visits.any()
+    assert state.rho.dtype == np.float32 and not any(map(np.any, state[1:]))
     off = cccs.initial(pool, CCCSConfig(enabled=False))
     assert off.stage.tolist() == [0, 0, 0, 0]
 
@@ -176,7 +82,7 @@ def test_full_fraction_poses_whole_problems():
     for step in range(200):
         tasks = choose(pool, state, step, config=config)
         assert {task.stage for task in tasks} <= {0, 2}
-        assert all(task.head == cccs.head(task.problem, task.stage) for task in tasks)
+        assert all(task.head == cuts.head(task.problem, 3 * task.stage) for task in tasks)
         counts.append(
             sum(task.stage == 0 for task in tasks) / SAMPLING.rollouts_per_problem
         )
@@ -193,7 +99,7 @@ P, W, I = Verdict.PASS, Verdict.WRONG, Verdict.INFRA  # noqa: E741
 def step_once(state, pool, verdicts, stage=None, config=CONFIG):
     """Advance by rollouts of problem 0 at its own stage, or at the stage given."""
     posed = int(state.stage[0]) if stage is None else stage
-    task = choose(pool[:1], state, 0)[0]
+    task = choose(pool[:1], state, 0, config=config)[0]
     task = dataclasses.replace(task, stage=posed)
     return cccs.advance(
         state, [task] * len(verdicts), [report(v) for v in verdicts], config
@@ -249,31 +155,157 @@ def test_only_drawn_problems_move():
     )
     for row in range(6):
         assert (after.stage[row], after.visits[row]) == ((1, 1) if row in drawn else (2, 0))
-    numbers = cccs.metrics(after, tasks)
+    numbers = cccs.metrics(after, tasks, [report(P)] * len(tasks), CONFIG)
     assert numbers["cccs/stage0_share"] == 0.0
     assert numbers["cccs/mean_stage"] == pytest.approx((4 * 1 + 2 * 2) / 6)
+    assert numbers["cccs/given_share"] == pytest.approx(6 / 9)
 
 
-APPS = Path(__file__).parents[3] / "shared" / "data" / "apps_plus" / "problems.json"
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_curriculum_that_is_off_poses_whole_problems(prefix):
+    pool = [problem(str(i), "a = 1\nif a\n") for i in range(4)]  # does not even parse
+    config = CCCSConfig(enabled=False, prefix=prefix)
+    state = cccs.initial(pool, config)
+    for step, verdict in enumerate((W, P)):
+        tasks = choose(pool, state, step, config=config)
+        assert {task.stage for task in tasks} == {0}
+        state = cccs.advance(state, tasks, [report(verdict)] * len(tasks), config)
+        assert state.stage.tolist() == [0] * 4
+    assert [len(cccs.pose_all(row, 0, config)) for row in pool] == [1] * 4
 
 
-@pytest.mark.skipif(not APPS.exists(), reason=f"no APPS+ problems at {APPS}")
-def test_heads_of_real_problems_are_prefixes_that_grow_with_the_stage():
-    rows = json.loads(APPS.read_text())
-    pool = [problem(str(i), row["canonical_solution"]) for i, row in enumerate(rows)]
-    stages = cccs.initial(pool, CONFIG).stage
-    assert len(pool) == 316 and stages.max() > 2
-    for row, last in zip(pool, stages):
-        sizes = [0]
-        for stage in range(1, last + 1):
-            prefix = cccs.head(row, stage)
-            assert row.solution.startswith(prefix) and prefix[-1] in "\r\n"
-            sizes.append(len(prefix))
-        assert sizes == sorted(set(sizes)), row.id
+def test_random_is_uniform_over_the_cuts():
+    """Chi-square with 8 degrees of freedom; 26.1 is exceeded with a chance of .001."""
+    pool = [with_conditionals(9, str(i)) for i in range(4)]
+    config = CCCSConfig(prefix="random")
+    state, seen = cccs.initial(pool, config), []
+    for step in range(450):
+        tasks = choose(pool, state, step, config=config)
+        seen += [task.stage for task in tasks[::2]]
+        assert all(task.head == cuts.head(task.problem, task.stage) for task in tasks)
+    counts = np.bincount(seen, minlength=9)
+    assert len(counts) == 9 and len(seen) == 1800
+    assert ((counts - 200) ** 2 / 200).sum() < 26.1
+    # nor does a place follow another, or an iteration the one before
+    places = np.array(seen).reshape(-1, 4)
+    for one, other in ((places[:, 0], places[:, 1]), (places[:-1, 0], places[1:, 0])):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 0.15
 
 
-@pytest.mark.parametrize("solution", ["a\0b\n", "x = " + "-" * 9000 + "1\n"])
-def test_a_solution_that_the_parser_gives_up_on_is_named(solution):
-    problem = Problem("odd", "", "", solution, None, Mode.STDIN_MAIN, (), "introductory")
-    with pytest.raises(ConfigError, match="problem odd: the canonical solution does not"):
-        cccs.problem_conditionals(problem)
+def test_random_draws_each_place_by_itself():
+    for count, expected in ((0, {0}), (1, {0}), (2, {0, 1})):
+        drawn = [cccs.draw_cuts([count], step, 0)[0] for step in range(50)]
+        assert set(drawn) == expected
+    few, many = cccs.draw_cuts([9, 9, 9], 5, 1), cccs.draw_cuts([2, 0, 9, 4], 5, 1)
+    assert few[2] == many[2], "what stands beside a problem has no influence"
+    assert cccs.draw_cuts([100] * 4, 5, 1) != cccs.draw_cuts([100] * 4, 5, 2)
+    assert cccs.draw_cuts([100] * 4, 5, 1) != cccs.draw_cuts([100] * 4, 6, 1)
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_group_shares_its_cut(prefix):
+    """Also where full_fraction poses some of the groups whole."""
+    pool = [with_conditionals(9, str(i)) for i in range(8)]
+    config = CCCSConfig(prefix=prefix, full_fraction=0.25)
+    state = cccs.initial(pool, config)
+    for step in range(20):
+        tasks = choose(pool, state, step, config=config)
+        for one, other in zip(tasks[::2], tasks[1::2]):
+            assert one == other
+        assert {task.stage for task in tasks[::2]} >= {0}
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+def test_a_run_that_goes_on_from_its_arrays_is_the_same(prefix):
+    """Verdicts by a rule; the interrupted run knows no more than a checkpoint holds."""
+    pool = [with_conditionals(count, str(count)) for count in (0, 1, 2, 5, 9, 9)]
+    demote = 0.4 if prefix == "cccs" else 0.0
+    config = CCCSConfig(prefix=prefix, alpha=0.9, demote=demote, full_fraction=0.1)
+
+    def iterate(state, step):
+        tasks = choose(pool, state, step, config=config)
+        verdicts = [P if (step + i) % 3 else W for i in range(len(tasks))]
+        if step % 2:
+            verdicts = [W] * len(tasks)
+        return tasks, cccs.advance(state, tasks, [report(v) for v in verdicts], config)
+
+    state, posed, states = cccs.initial(pool, config), [], []
+    for step in range(30):
+        tasks, state = iterate(state, step)
+        posed.append(tasks)
+        states.append(state)
+    state = cccs.from_arrays({name: x.copy() for name, x in states[11]._asdict().items()})
+    for step in range(12, 30):
+        tasks, state = iterate(state, step)
+        assert tasks == posed[step]
+        for mine, theirs in zip(state, states[step]):
+            np.testing.assert_array_equal(mine, theirs)
+            assert mine.dtype == theirs.dtype
+    moves = {int(x) for a, b in itertools.pairwise(states) for x in b.stage - a.stage}
+    assert moves == ({0} if prefix in ("random", "half") else {-1, 0, 1})
+
+
+def test_demotion_goes_back_a_stage_and_begins_anew():
+    pool = [with_conditionals(9)]
+    config = CCCSConfig(alpha=0.75, threshold=0.5, demote=0.2)  # settled after 4 visits
+    state = step_once(cccs.initial(pool, config), pool, [P], config=config)
+    assert state.stage.tolist() == [1] and state.stage_visits.tolist() == [0]
+    for visits in (1, 2, 3):
+        state = step_once(state, pool, [W, W], config=config)
+        state = step_once(state, pool, [W, W], stage=0, config=config)  # full_fraction
+        state = step_once(state, pool, [I, I], config=config)  # nobody judged it
+        assert state.stage.tolist() == [1] and state.stage_visits.tolist() == [visits]
+    before = state._replace(rho=np.array([0.5], np.float32))
+    state = step_once(before, pool, [W, W], config=config)  # rho = 0.125 < 0.2
+    assert state.stage.tolist() == [2] and state.rho.tolist() == [0]
+    assert state.stage_visits.tolist() == [0] and state.visits.tolist() == [11]
+    assert before.stage_visits.tolist() == [3], "advance is pure"
+    for _ in range(9):
+        state = step_once(state, pool, [W, W, W, W, P], config=config)
+    assert state.stage.tolist() == [2], "the first stage is the last to go back to"
+    assert state.rho[0] == pytest.approx(0.2, abs=1e-5) and state.stage_visits.tolist() == [
+        9
+    ]
+
+
+def test_adaptive_goes_both_ways():
+    pool = [with_conditionals(9)]
+    config = CCCSConfig(prefix="adaptive", threshold=0.5)
+    state, seen = cccs.initial(pool, config), []
+    for verdicts in ([W, W], [P, W], [I, I], [W, W], [W, I], *[[P, P]] * 9, [W, W]):
+        seen.append(int(state.stage[0]))
+        state = step_once(state, pool, verdicts, config=config)
+    assert seen == [6, 7, 7, 7, 8, 8, 7, 6, 5, 4, 3, 2, 1, 0, 0]
+    assert state.stage.tolist() == [1]
+    assert state.rho.tolist() == [0] and state.stage_visits.tolist() == [0]
+
+
+def test_a_checkpoint_from_before_visits_at_the_stage_is_read():
+    state = cccs.initial([with_conditionals(9)] * 3, CONFIG)._replace(
+        visits=np.array([4, 0, 2], np.int32)
+    )
+    older = state._asdict()
+    del older["stage_visits"]
+    read = cccs.from_arrays(older)
+    assert read.stage_visits.tolist() == [0] * 3 and read.stage_visits.dtype == np.int32
+    for mine, theirs in zip(read, state):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_pass_rates_by_what_was_given():
+    pool = [with_conditionals(9, str(i)) for i in range(4)]
+    config = CCCSConfig(prefix="half", full_fraction=0.5)
+    state = cccs.initial(pool, config)
+    tasks = choose(pool, state, 0, config=config)
+    whole = [task.stage == 0 for task in tasks]
+    assert sum(whole) == 4
+    verdicts = iter([P, W, W, I]), iter([P, P, W, W])
+    reports = [report(next(verdicts[0 if is_whole else 1])) for is_whole in whole]
+    numbers = cccs.metrics(state, tasks, reports, config)
+    assert numbers["cccs/pass_rate_stage0"] == pytest.approx(1 / 3)
+    assert numbers["cccs/pass_rate_given"] == pytest.approx(1 / 2)
+    assert numbers["cccs/stage0_share"] == 0.5
+    assert numbers["cccs/given_share"] == pytest.approx(4 / 9 / 2)
+    assert (numbers["cccs/mean_stage"], numbers["cccs/done_share"]) == (4, 0)
+    none = cccs.metrics(state, tasks, [report(I)] * 8, config)
+    assert math.isnan(none["cccs/pass_rate_stage0"]) and none.keys() == numbers.keys()

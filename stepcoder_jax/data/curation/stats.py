@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from stepcoder_jax.data.curation.screening import body
-from stepcoder_jax.feedback.cccs import conditionals, num_stages
+from stepcoder_jax.feedback.cuts import conditionals
+from stepcoder_jax.feedback.stages import num_stages
 from stepcoder_jax.records import Problem, Report, order_difficulties
 from stepcoder_jax.syntax import has_no_code, parse
 
@@ -22,7 +23,7 @@ def describe(
     """Numbers by difficulty, and for "all".
 
     `units` measure lengths of statements and solutions: {"characters": len, ...}. Stages
-    are those of the curriculum (cccs.num_stages); a solution that is missing or does not
+    are those of the curriculum (stages.num_stages); a solution that is missing or does not
     parse has none, and counts as `no_curriculum`, as those with one stage do.
     """
     groups: dict[str, list[Problem]] = collections.defaultdict(list)
@@ -67,7 +68,7 @@ def spread(numbers: Iterable[float]) -> dict[str, float]:
 
 
 def count_conditionals(problem: Problem) -> int | None:
-    """E of a problem (cccs.conditionals); None without a solution that parses."""
+    """E of a problem (cuts.conditionals); None without a solution that parses."""
     if not body(problem).strip():
         return None
     try:

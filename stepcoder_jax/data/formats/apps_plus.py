@@ -19,7 +19,7 @@ from stepcoder_jax.records import Mode, Problem, TestCase
 _DEFINITION = re.compile(r"^[ \t]*(?:async[ \t]+)?def[ \t]+(\w+)[ \t]*\(", re.MULTILINE)
 _TEXT_FIELDS = ("prompt", "canonical_solution", "starter_code", "difficulty")
 MARKS = {"inputs", "outputs"}  # fields that no other format has
-READ = {*_TEXT_FIELDS, "inputs", "outputs", "id", "scope"}  # scope: cccs.py finds its own
+READ = {*_TEXT_FIELDS, "inputs", "outputs", "id", "scope"}  # scope: cuts.py finds its own
 
 
 def read_problems(path: str, *, strict: bool) -> tuple[list[Problem], list[str]]:

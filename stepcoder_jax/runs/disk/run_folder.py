@@ -24,6 +24,7 @@ import numpy as np
 
 from stepcoder_jax.config import Config, ConfigError, RunConfig, flatten
 from stepcoder_jax.devices import sharding
+from stepcoder_jax.feedback import cccs
 from stepcoder_jax.feedback.cccs import CurriculumState
 from stepcoder_jax.models import lora
 from stepcoder_jax.pytrees import TrainState
@@ -259,7 +260,7 @@ class RunFolder(Folder):
             return None
         state = saved.state._replace(actor=self._with_base(saved.state.actor, frozen))
         arrays = {name: np.asarray(array) for name, array in saved.arrays.items()}
-        return state, CurriculumState(**arrays), saved.record
+        return state, cccs.from_arrays(arrays), saved.record
 
     def restore_networks(
         self, step: int, abstract_state: TrainState, best: bool
