@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -289,6 +290,48 @@ def test_a_checkpoint_holds_what_a_resume_needs(first):
         "best",
     ]
     assert len(checkpoint.steps_in(folder / "checkpoints" / "best")) == 1
+
+
+class OlderCurriculum(NamedTuple):
+    """The state of a curriculum before it knew the visits at the stage."""
+
+    stage: np.ndarray
+    rho: np.ndarray
+    visits: np.ndarray
+
+
+def test_a_checkpoint_of_an_older_curriculum_is_restored(first, tmp_path):
+    state, curriculum, record, _ = saved(first[0], STEPS)
+    folder = RunFolder(tmp_path)
+    folder.save(state, OlderCurriculum(*curriculum[:3]), record, keep=1, best=False)
+    wanted = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+    _, found, _ = folder.restore(None, wanted, best=False)
+    assert found.stage_visits.tolist() == [0] * 12
+    jax.tree.map(np.testing.assert_array_equal, found[:3], curriculum[:3])
+
+
+@pytest.mark.long
+def test_an_adaptive_run_goes_on_as_the_uninterrupted_one(tmp_path):
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    flags = ["--cccs.prefix", "adaptive", "--ppo.no_scale_rewards"]
+    assert run_train(whole, *flags) == 0
+    assert run_train(parted, *flags, "--run.total_steps", "2") == 0
+    assert run_train(parted, *flags, "--run.resume", "yes") == 0
+    assert_same_run(whole, parted)
+    rows = [
+        json.loads(line)
+        for text in rollouts_of(whole).values()
+        for line in text.splitlines()
+    ]
+    groups = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(i // 4, set()).add((row["problem"], row["stage"], row["head"]))
+    assert all(len(group) == 1 for group in groups.values())
+    assert len({row["stage"] for row in rows}) > 2
+    half, end = (saved(whole, step)[1] for step in (2, STEPS))
+    assert (half.stage != end.stage).any()
 
 
 def test_rollouts_on_disk_hold_what_debugging_needs(first):

@@ -91,7 +91,12 @@ def gae(
 
 
 def whiten(x: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, "B T"]:
-    """(x - mean) / sqrt(var + 1e-8) over the mask, 0 elsewhere; var is unbiased."""
+    """(x - mean) / sqrt(var + 1e-8) over the mask, 0 elsewhere; var is unbiased.
+
+    Numbers that are all equal become 0. Any noise above 1e-4 is blown up to 1, so whoever
+    whitens advantages first asks whether rewards `have_spread`: where they do not, all that
+    differs is the critic's noise and the KL penalty.
+    """
     mean = masked_mean(x, mask)
     squares = masked_sum((x - mean) ** 2, mask)
     variance = squares / jnp.maximum(1, jnp.sum(mask) - 1)

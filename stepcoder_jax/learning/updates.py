@@ -150,8 +150,10 @@ def make_experience(
     """All that the epochs over one rollout batch need, computed before any update.
 
     Old logprobs and values come from the same graph as those of the update, so the first
-    ratio is 1. Returns the experience, the reward moments and metrics. With LoRA
-    `reference` is not read: the actor's base is the reference.
+    ratio is 1. Advantages are whitened only where the outcome rewards of rows with a kept
+    token differ; else they stay as they are, and noise stays small. Returns the experience,
+    the reward moments and metrics. With LoRA `reference` is not read: the actor's base is
+    the reference.
     """
     begun = algorithm.begin(config, state.reward_scale, rollout, feedback)
     mask = begun.experience.mask
@@ -159,7 +161,8 @@ def make_experience(
     experience = algorithm.complete(config, begun.experience, begun.outcome, scores)
     if algorithm.whitens(config):
         white = adv.whiten(experience.advantages, experience.loss_mask)
-        differ = adv.have_spread(begun.outcome.sum(axis=1), feedback.valid)
+        counted = jnp.any(experience.loss_mask, axis=1)  # a row may have no token in it
+        differ = adv.have_spread(begun.outcome.sum(axis=1), counted)
         white = jnp.where(differ, white, experience.advantages)
         experience = experience._replace(advantages=white)
     metrics = experience_metrics(algorithm, experience, rollout, scores.kl)

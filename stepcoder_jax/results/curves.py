@@ -39,13 +39,13 @@ RL_PANELS = (
     ),
     Panel(
         "Rollouts: pass rate",
-        ("pass_rate",),
-        "sampled; code that was given is included, so this is no pass@1",
+        ("pass_rate", "cccs/pass_rate_*"),
+        "sampled; code that was given is included, so this is no pass@1 (stage0: whole)",
         bounds=SHARE,
     ),
     Panel("Rollouts: mean reward", ("reward",), "sampled; given code is included"),
-    Panel("Curriculum: whole programs", ("cccs/*_share",), bounds=SHARE),
-    Panel("Curriculum: stages still to go", ("cccs/mean_stage",), bounds=POSITIVE),
+    Panel("Curriculum: whole programs, and code given", ("cccs/*_share",), bounds=SHARE),
+    Panel("Curriculum: mean stage", ("cccs/mean_stage",), "0: whole", bounds=POSITIVE),
     Panel("Groups of equal rewards (GRPO)", ("grpo/equal_share",), bounds=SHARE),
     Panel(
         "KL to the reference",

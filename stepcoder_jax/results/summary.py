@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from stepcoder_jax.config import Config
 from stepcoder_jax.records import Verdict, order_difficulties
 from stepcoder_jax.results.estimates import normal_difference, wilson_interval
 
@@ -100,7 +101,7 @@ def advice(
     visits: np.ndarray,
     stage0_share: float,
     causes: Sequence[str],
-    algorithm: str,
+    config: Config,
 ) -> list[str]:
     """Return what to try next, from what this run showed; each line names a field.
 
@@ -124,17 +125,18 @@ def advice(
         if np.mean(compiled) - np.mean(now) > 0.02:
             tips.append(
                 "Fewer programs compile than before: lower ppo.actor.learning_rate or "
-                f"raise {algorithm}.kl_coef."
+                f"raise {config.algorithm}.kl_coef."
             )
-    if visits.size and np.median(visits) < 3:
+    does_move = config.cccs.enabled and config.cccs.prefix in ("cccs", "adaptive")
+    if does_move and visits.size and np.median(visits) < 3:
         tips.append(
             f"A problem was drawn {np.median(visits):.0f} times (median), too few to leave "
             "its first stage: lower data.pool_size or run longer (run.total_steps)."
         )
     if stage0_share < 0.3:
         tips.append(
-            f"Only {100 * stage0_share:.0f} % of the rollouts wrote whole programs: lower "
-            "cccs.threshold or raise cccs.full_fraction."
+            f"Only {100 * stage0_share:.0f} % of the rollouts wrote whole programs: "
+            f"{'lower cccs.threshold or ' * does_move}raise cccs.full_fraction."
         )
     return tips or ["Nothing stands out: another seed (run.seed) tells luck from progress."]
 
@@ -146,7 +148,7 @@ def summary(
     visits: np.ndarray,
     stage0_share: float,
     causes: Sequence[str],
-    algorithm: str,
+    config: Config,
     folder: str,
     minutes: float,
 ) -> str:
@@ -154,7 +156,7 @@ def summary(
 
     Changes are paired over the same problems, in points. `stage0_share` is that of the
     last iterations' rollouts, `visits` i32[N] counts the draws of each pool problem;
-    `causes` say why there was nothing to learn; `algorithm` names its section of knobs.
+    `causes` say why there was nothing to learn; `config` has the knobs that can be turned.
     """
     lines = [f"Done in {minutes:.1f} minutes.", ""]
     if before and after:
@@ -172,7 +174,7 @@ def summary(
         "Next:",
         *(
             f"  - {tip}"
-            for tip in advice(before, after, visits, stage0_share, causes, algorithm)
+            for tip in advice(before, after, visits, stage0_share, causes, config)
         ),
     ]
     return "\n".join(lines)

@@ -38,7 +38,7 @@ def close(run: Run) -> None:
             visits=run.curriculum.visits,
             stage0_share=float(np.mean(shares)) if shares else 0.0,
             causes=diagnosis.summarise(rows, run.config),
-            algorithm=run.config.algorithm,
+            config=run.config,
             folder=str(path),
             minutes=(time.monotonic() - run.start) / 60,
         )

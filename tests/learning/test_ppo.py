@@ -190,6 +190,13 @@ def test_whitening_needs_rewards_that_differ():
     _, plain, _ = programs(kl_coef=0.0)
     unscaled, *_ = plain(state, rollout, feedback._replace(rewards=equal))
     np.testing.assert_array_equal(same.advantages, unscaled.advantages)
+    # the only other reward is that of a row without a kept token
+    masked = np.array(feedback.executed)
+    masked[0], equal[0] = False, equal[0] * 0.5
+    other = feedback._replace(rewards=equal, executed=masked)
+    same, *_ = make(state, rollout, other)
+    unscaled, *_ = plain(state, rollout, other)
+    np.testing.assert_array_equal(same.advantages, unscaled.advantages)
 
 
 def test_the_ratio_is_1_at_the_first_minibatch_and_not_later():

@@ -109,7 +109,7 @@ def row_of(step, length=5):
     share = step / (length - 1)
     names = ("pass_rate", "cccs/stage0_share", "cccs/done_share", "grpo/equal_share")
     names += ("clip_fraction", "fgo/masked", "fgo/masked_pass", "validation/pass@1")
-    names += ("value_rmse/pass",)
+    names += ("value_rmse/pass", "cccs/given_share", "cccs/pass_rate_stage0")
     others = ("cccs/mean_stage", "kl", "entropy", "value_loss", "reward", "value", "return")
     seconds = dict.fromkeys(curves.SECONDS, 1.0)
     positive, free = dict.fromkeys(others[:4], share), dict.fromkeys(others[4:], -share)
@@ -132,6 +132,7 @@ def test_panels_of_a_run_of_rl(figure):
         assert panel.bounds[0] <= low < high <= panel.bounds[1], panel.title
         ticks = [tick for tick in one.get_xticks() if 0 <= tick <= 5]
         assert ticks and all(float(tick).is_integer() for tick in ticks)
+    assert len(axes["Rollouts: pass rate"].lines) == 2 * 2  # of all, and posed whole
     (points, _) = axes["Validation pass@1"].lines
     assert points.get_xdata().tolist() == [0, 1, 2, 3, 4, 5]
     labelled = [one for one in drawn.axes if one.get_xlabel() == "iteration"]

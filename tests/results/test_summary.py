@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from stepcoder_jax.config import CCCSConfig, Config
 from stepcoder_jax.records import Verdict
 from stepcoder_jax.results import summary
 from stepcoder_jax.results.summary import Graded
@@ -43,14 +44,14 @@ def test_table_pairs_problems_and_leaves_infra_out():
     assert rows["right among those that compile"][3].startswith("+46.7")
 
 
-def closing(before, after, visits, stage0_share=0.5, causes=(), algorithm="ppo"):
+def closing(before, after, visits, stage0_share=0.5, causes=(), config=None):
     return summary.summary(
         before,
         after,
         visits=np.array(visits),
         stage0_share=stage0_share,
         causes=causes,
-        algorithm=algorithm,
+        config=config or Config(),
         folder="runs/a",
         minutes=9.5,
     )
@@ -81,8 +82,19 @@ def test_advice_names_the_field(before, after, visits, share, field):
 
 def test_advice_names_the_section_of_the_algorithm():
     sides = graded([W] * 40), graded([C] * 10 + [P] * 30)
-    text = closing(*sides, [5, 5], algorithm="grpo")
+    text = closing(*sides, [5, 5], config=Config(algorithm="grpo"))
     assert "raise grpo.kl_coef" in text and "ppo.kl_coef" not in text
+
+
+@pytest.mark.parametrize(
+    "cccs",
+    [CCCSConfig(prefix="random"), CCCSConfig(prefix="half"), CCCSConfig(enabled=False)],
+)
+def test_advice_names_no_knob_that_a_fixed_prefix_does_not_read(cccs):
+    sides = graded([W] * 40), graded([P] * 40)
+    text = closing(*sides, [1, 1], 0.1, config=Config(cccs=cccs))
+    assert "raise cccs.full_fraction" in text
+    assert "cccs.threshold" not in text and "first stage" not in text
 
 
 def test_a_run_without_evaluation_has_a_summary_too():
