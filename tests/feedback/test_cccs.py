@@ -192,6 +192,17 @@ def test_random_is_uniform_over_the_cuts():
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.15
 
 
+def test_random_has_a_stream_of_its_own():
+    """How many problems are posed whole says nothing of where the others are cut."""
+    pool = [with_conditionals(9, str(i)) for i in range(4)]
+    config = CCCSConfig(prefix="random", full_fraction=0.3)
+    state, seen = cccs.initial(pool, config), []
+    for step in range(200):
+        if cccs.choose_full(4, 0.3, step, seed=0).sum() == 2:
+            seen.append(choose(pool, state, step, config=config)[0].stage)
+    assert {1, 2, 7, 8} <= set(seen)
+
+
 def test_random_draws_each_place_by_itself():
     for count, expected in ((0, {0}), (1, {0}), (2, {0, 1})):
         drawn = [cccs.draw_cuts([count], step, 0)[0] for step in range(50)]
