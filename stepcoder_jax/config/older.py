@@ -36,6 +36,7 @@ ADDED: dict[str, Any] = {
     "run.max_empty": NEVER,  # rows that could not be judged ended no run
     "cccs.prefix": "cccs",  # the paper's rule was the only one
     "cccs.demote": 0.0,  # and no problem went back
+    "data.difficulties": (),  # all were learnt from
 }
 
 

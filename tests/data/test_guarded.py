@@ -12,7 +12,7 @@ import pytest
 
 from stepcoder_jax.data.generated import benchmark, guarded, splits, tiers
 from stepcoder_jax.execution import Pool
-from stepcoder_jax.feedback import cccs
+from stepcoder_jax.feedback import cuts, stages
 from stepcoder_jax.records import Program, Verdict
 from tests.execution.kit import make_settings
 
@@ -71,11 +71,11 @@ def test_sizes_and_stages(split):
     assert counts == dict(zip(guarded.PARTS, sizes, strict=True))
     assert len({p.id for p in problems_of(split)}) == sum(sizes)
     for problem in problems_of(split):
-        found = len(cccs.problem_conditionals(problem))
+        found = len(cuts.problem_conditionals(problem))
         assert found == guarded.PARTS[problem.difficulty]
         assert len(guarded.parts_of(problem)) == found
-    assert cccs.num_stages(9) == 3 and cccs.cut_index(9, 2) == 6
-    assert cccs.head(hard(split)[0], 2).count("    if ") == 6
+    assert stages.num_stages(9) == 3 and stages.cut_index(9, 2) == 6
+    assert cuts.head(hard(split)[0], 6).count("    if ") == 6
 
 
 def test_there_are_enough_alien_words_and_each_is_as_frequent():
