@@ -102,6 +102,8 @@ class Problem:
     cpu_seconds: float | None = None  # measured limit of one test; None: the default
     # what a file of our own format says beside these, as JSON values
     metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    # what the model may be shown; it scores only where it stands in `tests` as well
+    visible_tests: tuple[TestCase, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,6 +155,9 @@ class TestResult:
     memory_bytes: int = 0
     stdout: str = ""  # capped
     stderr: str = ""  # capped
+    # Where the test is WRONG: what the call returned, of test code the last one of the
+    # program's; capped, one line, printable.
+    got: str = ""
     # The test code asked more of a returned value than the judge can carry to it (WRONG).
     unfaithful: bool = False
     # As in Report, of this test alone.
@@ -160,6 +165,13 @@ class TestResult:
     expressions: Mapping[Position, bool] = dataclasses.field(
         default_factory=dict, hash=False
     )
+
+    @property
+    def message(self) -> str:
+        """What the error said: of a traceback's last line, behind which more may stand."""
+        opening = f"{self.error}: "
+        said = [line for line in self.stderr.split("\n") if line.startswith(opening)]
+        return said[-1].removeprefix(opening) if self.error and said else ""
 
 
 @dataclasses.dataclass(frozen=True)

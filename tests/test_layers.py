@@ -51,9 +51,9 @@ ROOMS = {
     ),
     "learning": Room(("models", "pytrees"), ARRAYS),
     "sampling": Room(("models", "pytrees"), ARRAYS),
-    "feedback": Room((*LEAVES, "syntax"), ("numpy",)),
-    "execution/sandbox": Room((), ()),
     "execution/crossing": Room((), ()),
+    "feedback": Room((*LEAVES, "execution/crossing", "syntax"), ("numpy",)),
+    "execution/sandbox": Room((), ()),
     "execution/worker": Room(JUDGE[:2], ()),
     "execution/judging": Room((*JUDGE[1:3], "execution/settings", "records"), ()),
     "execution/pool": Room((JUDGE[0], *JUDGE[2:4], "execution/settings", "records"), ()),
@@ -96,7 +96,7 @@ ROOMS = {
     ),
     "runs": Room(
         (
-            *("runs/disk", "data/formats", "execution/crossing"),
+            *("runs/disk", "data/formats"),
             *("devices", "results", "data/generated", "execution"),
             *("feedback", "learning", "sampling", "models", "progress", *LEAVES),
         ),

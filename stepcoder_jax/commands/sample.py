@@ -53,5 +53,5 @@ def sample_run(wanted: Wanted) -> int:
             print(f"\n{report.show_controls(program.problem.id)}: {statement}")
             print(report.show(program, judged, kept, reward, ansi))
             if not judged.passed:
-                print(failing.describe(program, judged, coder.pool))
+                print(failing.describe(program, judged))
     return 0

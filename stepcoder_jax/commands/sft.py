@@ -49,7 +49,9 @@ def judging(config: Config, tokenizer: Any, folder: SFTFolder) -> Iterator[Judgi
 
     @functools.cache
     def find(split: Split, count: int) -> list[Problem]:
-        problems = sources.load_problems(config.data, split, config.execution)[:count]
+        shown = config.prompt.show_visible
+        found = sources.load_problems(config.data, split, config.execution, shown)
+        problems = found[:count]
         flag = "--prompt.max_prompt_length"
         out = sources.leave_out_long(whole_tasks(problems), tokenizer, config, flag)
         problems = [problem for problem in problems if problem.id not in out]
@@ -113,7 +115,8 @@ def close(run: Run) -> None:
 def load_examples(config: Config, tokenizer: Any) -> tuple[list[Example], int]:
     """What is learnt, and in how many updates; says so on standard error."""
     settings = config.sft
-    problems = sources.load_pool(config.data, settings.split, config.execution)
+    shown = config.prompt.show_visible
+    problems = sources.load_pool(config.data, settings.split, config.execution, shown)
     if settings.samples:
         examples, told = raft.select(problems, tokenizer, config)
     else:

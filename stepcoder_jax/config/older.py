@@ -37,6 +37,7 @@ ADDED: dict[str, Any] = {
     "cccs.prefix": "cccs",  # the paper's rule was the only one
     "cccs.demote": 0.0,  # and no problem went back
     "data.difficulties": (),  # all were learnt from
+    "prompt.show_visible": False,  # no prompt had tests of its own
 }
 
 

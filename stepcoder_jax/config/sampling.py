@@ -28,6 +28,7 @@ class PromptConfig(Section):
     # tokens, head included; problems with longer prompts are left out, and named
     max_prompt_length: int = 1024
     fence: str = "```"
+    show_visible: bool = False  # tests that may be shown, where the statement does not
 
     ranges: ClassVar[Ranges] = {"max_prompt_length": COUNT}
 

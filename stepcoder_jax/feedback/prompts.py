@@ -15,8 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from stepcoder_jax.config import ConfigError, PromptConfig
+from stepcoder_jax.feedback.turns import describe_test
 from stepcoder_jax.pytrees import PromptBatch
-from stepcoder_jax.records import Program, Span, Task
+from stepcoder_jax.records import Problem, Program, Span, Task
 
 # arXiv:2402.01391, appendix D; the backbone's own instruction format.
 SYSTEM = (
@@ -67,7 +68,7 @@ def render(task: Task, tokenizer: Tokenizer, config: PromptConfig) -> str:
             f"prompt.template: expected one of {sorted(TEMPLATES)}, got {config.template!r}"
         )
     # str.replace, since a statement may hold braces.
-    statement = task.problem.statement.rstrip()
+    statement = _statement_of(task.problem, config)
     if config.template == "chat":
         opening = chat_opening(tokenizer, REQUEST.replace("{statement}", statement))
     else:
@@ -75,6 +76,16 @@ def render(task: Task, tokenizer: Tokenizer, config: PromptConfig) -> str:
     fence = f"{config.fence}python\n"
     # the template of an exported run opens the fence itself (chat_template)
     return f"{opening.removesuffix(fence)}{fence}{task.head}"
+
+
+def _statement_of(problem: Problem, config: PromptConfig) -> str:
+    """The statement, with `config.show_visible` and those visible tests that it lacks."""
+    statement = problem.statement.rstrip()
+    if not config.show_visible:
+        return statement
+    tests = [describe_test(problem, test) for test in problem.visible_tests]
+    lacking = [text for text in tests if text not in statement]
+    return "\n".join([statement, "It must pass:", *lacking]) if lacking else statement
 
 
 def chat_opening(tokenizer: Tokenizer, message: str) -> str:
@@ -110,8 +121,13 @@ def opening_ids(tokenizer: Tokenizer) -> list[int]:
 
 
 def prompt_ids(task: Task, tokenizer: Tokenizer, config: PromptConfig) -> list[int]:
-    """Return the tokens of `render`; a chat template writes its own opening."""
-    ids = tokenizer.encode(render(task, tokenizer, config), add_special_tokens=False)
+    """Return the tokens of `render`."""
+    return ids_of(render(task, tokenizer, config), tokenizer, config)
+
+
+def ids_of(text: str, tokenizer: Tokenizer, config: PromptConfig) -> list[int]:
+    """Return the tokens of a rendered prompt; a chat template writes its own opening."""
+    ids = tokenizer.encode(text, add_special_tokens=False)
     return ids if config.template == "chat" else opening_ids(tokenizer) + ids
 
 
@@ -142,14 +158,14 @@ def encode(
     is the global rollout index of each row. A longer prompt is an error, never cut.
     """
     width = config.max_prompt_length
-    known: dict[tuple[str, str], list[int]] = {}
+    known: dict[str, list[int]] = {}
     tokens = np.zeros((len(tasks), width), np.int32)
     lengths = np.zeros(len(tasks), np.int32)
     for row, task in enumerate(tasks):
-        key = (task.problem.statement, task.head)
-        if key not in known:
-            known[key] = prompt_ids(task, tokenizer, config)
-        ids = known[key]
+        text = render(task, tokenizer, config)
+        if text not in known:
+            known[text] = ids_of(text, tokenizer, config)
+        ids = known[text]
         if len(ids) > width:
             raise ConfigError(
                 f"problem {task.problem.id}: the prompt has {len(ids)} tokens at stage "

@@ -148,8 +148,4 @@ def bug_of(report: Report, expected: object = None) -> Bug | None:
     if report.verdict is Verdict.COMPILE or test is None:
         error, _, message = report.message.partition(":")
         return classify(report.verdict, error, message)
-    # the last line of a traceback; the program may print more behind it
-    opening = f"{test.error}: "
-    said = [line for line in test.stderr.split("\n") if line.startswith(opening)]
-    message = said[-1].removeprefix(opening) if test.error and said else ""
-    return classify(report.verdict, test.error, message, test.stdout, expected)
+    return classify(report.verdict, test.error, test.message, test.stdout, expected)

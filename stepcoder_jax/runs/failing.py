@@ -6,45 +6,24 @@ characters are made visible.
 
 from __future__ import annotations
 
-import dataclasses
-from pathlib import Path
 from typing import Any
 
-from stepcoder_jax.execution import Pool
-from stepcoder_jax.execution.crossing import values
 from stepcoder_jax.records import Mode, Program, Report, TestCase, TestResult, Verdict
 from stepcoder_jax.results.report import show_controls
 from stepcoder_jax.results.taxonomy import deciding_test
 
 CAP = 600  # characters of each part
 _LINES = 40  # of the reference
-_DRIVER = """
-
-def _show_result():
-    import contextlib, io, sys
-    codec = {{"__name__": "codec"}}
-    exec({codec!r}, codec)
-    arguments = codec["decode"](sys.stdin.read().encode())
-    function = globals().get({entry_point!r}) or getattr(Solution(), {entry_point!r})
-    with contextlib.redirect_stdout(io.StringIO()):
-        result = function(*arguments)
-    print(repr(result)[:{cap}])
-
-_show_result()
-"""
 
 
-def describe(program: Program, report: Report, pool: Pool) -> str:
-    """Some lines on the first test that decided the verdict, and the reference.
-
-    What a call returned is not kept by the judge: the program is run on that test again.
-    """
+def describe(program: Program, report: Report) -> str:
+    """Some lines on the first test that decided the verdict, and the reference."""
     number, result = deciding_test(report)
     lines = []
     if result is not None and report.verdict is not Verdict.COMPILE:
         test = program.problem.tests[number]
         of = len(program.problem.tests)
-        parts = _parts(program, test, result, pool)
+        parts = _parts(program, test, result)
         lines += [f"failing test: {number + 1} of {of}"]
         lines += [_block(name, text) for name, text in parts.items() if text]
     if program.problem.solution.strip():
@@ -52,9 +31,7 @@ def describe(program: Program, report: Report, pool: Pool) -> str:
     return "\n".join(lines)
 
 
-def _parts(
-    program: Program, test: TestCase, result: TestResult, pool: Pool
-) -> dict[str, str]:
+def _parts(program: Program, test: TestCase, result: TestResult) -> dict[str, str]:
     """What is shown of a test, by name."""
     mode = program.problem.mode
     error = f"{result.error}{f' at line {result.line}' if result.line else ''}"
@@ -63,12 +40,13 @@ def _parts(
     if mode in (Mode.ASSERT_PROXY, Mode.ASSERT_INPROC):
         return {
             "test": test.inputs,
+            "returned last": result.got,
             "got": "" if is_wrong else ended,
             "said": result.stderr,
         }
     if mode is Mode.CALL:
         given = ", ".join(repr(value) for value in test.inputs)
-        got = _returned(program, test, pool) if is_wrong else ended
+        got = result.got if is_wrong else ended
         return {"given": given, "expected": repr(test.expected), "got": got}
     return {
         "given": test.inputs,
@@ -77,26 +55,6 @@ def _parts(
         "ended": "" if is_wrong else ended,
         "said": result.stderr,
     }
-
-
-def _returned(program: Program, test: TestCase, pool: Pool) -> str:
-    """What the program returns for a test's arguments."""
-    driver = _DRIVER.format(
-        codec=Path(values.__file__).read_text(encoding="utf-8"),
-        entry_point=program.problem.entry_point,
-        cap=CAP + 1,
-    )
-    given = values.encode(tuple(test.inputs)).decode()
-    problem = dataclasses.replace(
-        program.problem, mode=Mode.STDIN_MAIN, tests=(TestCase(given, ""),)
-    )
-    (report,) = pool.run(
-        [dataclasses.replace(program, problem=problem, source=program.source + driver)]
-    )
-    (result,) = report.tests
-    return (
-        result.stdout.rstrip("\n") or f"nothing to show ({report.verdict} {result.error})"
-    )
 
 
 def _first_lines(text: str) -> str:

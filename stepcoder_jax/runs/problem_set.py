@@ -21,8 +21,10 @@ from stepcoder_jax.records import Problem
 SAME = "give the run its own problems again, or start another run.folder"
 
 
-def describe(problems: Sequence[Problem]) -> dict[str, list[str]]:
+def describe(problems: Sequence[Problem], visible: bool = False) -> dict[str, list[str]]:
     """The ids, in order, and a digest of each problem's text and tests.
+
+    With `visible`, of its visible tests too: where prompts show them.
 
     Raises ConfigError for an id that occurs twice: the curriculum goes by it.
     """
@@ -33,21 +35,25 @@ def describe(problems: Sequence[Problem]) -> dict[str, list[str]]:
                 f"data.path: {count} problems have the id {name!r}; the curriculum goes by "
                 "ids: give each problem its own"
             )
-    return {"ids": ids, "digests": [_digest(problem) for problem in problems]}
+    return {"ids": ids, "digests": [_digest(problem, visible) for problem in problems]}
 
 
-def _digest(problem: Problem) -> str:
+def _digest(problem: Problem, visible: bool) -> str:
     """16 hexadecimal digits; the CPU limit, which is measured, counts for nothing."""
     bare = dataclasses.replace(problem, cpu_seconds=None)
+    if not visible:
+        bare = dataclasses.replace(bare, visible_tests=())
     try:
         text = json.dumps(own.to_row(bare), sort_keys=True)
     except DataError:  # tests that no file of our own can hold
-        tests = dataclasses.replace(bare, tests=())
+        tests = dataclasses.replace(bare, tests=(), visible_tests=())
         text = json.dumps([own.to_row(tests), len(problem.tests)], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def check(record: dict[str, Any], problems: Sequence[Problem], rows: int) -> None:
+def check(
+    record: dict[str, Any], problems: Sequence[Problem], rows: int, visible: bool = False
+) -> None:
     """Raise ConfigError unless a checkpoint's problems are these, naming the first other.
 
     `rows` is the length of its curriculum, all that older checkpoints know.
@@ -59,7 +65,7 @@ def check(record: dict[str, Any], problems: Sequence[Problem], rows: int) -> Non
         )
     if known is None:
         return
-    found = describe(problems)
+    found = describe(problems, visible=visible)
     for place, (then, now) in enumerate(zip(known["ids"], found["ids"], strict=True)):
         if then != now:
             raise ConfigError(

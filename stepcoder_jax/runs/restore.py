@@ -250,7 +250,9 @@ def pick(
     if file:
         data = dataclasses.replace(config.data, path=file, validation=file, test=file)
         config = dataclasses.replace(config, data=data)
-    problems = sources.load_problems(config.data, split, config.execution)[:count]
+    shown = config.prompt.show_visible
+    found = sources.load_problems(config.data, split, config.execution, shown)
+    problems = found[:count]
     if not problems:
         raise ConfigError(
             f"data.{split}: the run has no {split} problems; name a file with --problems"

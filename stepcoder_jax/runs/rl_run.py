@@ -40,10 +40,11 @@ class Run:
             sources.require_validation(config)
         self.config = config
         self.steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
-        problems = sources.load_pool(config.data, "train", config.execution)
+        shown = config.prompt.show_visible
+        problems = sources.load_pool(config.data, "train", config.execution, shown)
         self.problems = self.fitting(problems, tokenizer)
         self.curriculum = cccs.initial(self.problems, config.cccs)
-        self.known_problems = problem_set.describe(self.problems)
+        self.known_problems = problem_set.describe(self.problems, visible=shown)
         self.coder = Coder.make(config, self.steps, pool, tokenizer)
         sharding.on_first(lambda: self.folder.open(config))
         with self.folder.starting():
@@ -94,7 +95,8 @@ class Run:
                 f"run.folder: the reference in {self.folder.reference} is not the one that "
                 f"checkpoint {record['step']} was trained against; restore the folder's own"
             )
-        problem_set.check(record, self.problems, len(self.curriculum.stage))
+        rows, shown = len(self.curriculum.stage), self.config.prompt.show_visible
+        problem_set.check(record, self.problems, rows, visible=shown)
         self.best = record["best"]
         self.verdicts.update(record["verdicts"])
         self.empty = record.get("empty", 0)
@@ -120,7 +122,8 @@ class Run:
         self.is_kept = self.is_kept or not best
 
     def load(self, split: Split) -> list[Problem]:
-        return sources.load_problems(self.config.data, split, self.config.execution)
+        config, shown = self.config, self.config.prompt.show_visible
+        return sources.load_problems(config.data, split, config.execution, shown)
 
     def grade(self, actor: Any, split: Split, count: int, label: str) -> list[Graded]:
         """Greedy verdicts on the first `count` problems of a split."""

@@ -18,7 +18,12 @@ FORMS = {
     path.stem: json.loads(path.read_text())
     for path in sorted((Path(__file__).parent / "older").glob("*.json"))
 }
-E2BE149 = {"cccs.prefix": "cccs", "cccs.demote": 0.0, "data.difficulties": []}
+E2BE149 = {
+    "cccs.prefix": "cccs",
+    "cccs.demote": 0.0,
+    "data.difficulties": [],
+    "prompt.show_visible": False,
+}
 D5E64F9 = {"run.resume": "no", "run.step": -1, "run.max_empty": NEVER, **E2BE149}
 MEANT = {f"d5e64f9_{kind}": D5E64F9 for kind in ("ppo", "grpo", "sft")}
 MEANT |= {"e2be149_ppo": E2BE149}

@@ -34,10 +34,15 @@ ODD = Problem(
     "hard",
     2.5,
     {"source": ["é", {"a": None}]},
+    (TestCase(((1, 2), {1: "a"}), 1),),
 )
 MAIN = Problem("m", "s", "", "x", None, Mode.STDIN_MAIN, (TestCase("", "\n"),), "easy")
 CODE = dataclasses.replace(
-    ODD, id="code", mode=Mode.ASSERT_PROXY, tests=(TestCase("assert f()", None),)
+    ODD,
+    id="code",
+    mode=Mode.ASSERT_PROXY,
+    tests=(TestCase("assert f()", None),),
+    visible_tests=(),
 )
 
 

@@ -63,6 +63,13 @@ def test_a_row_becomes_a_problem(write):
     assert problem.solution == PROMPT + ROW["canonical_solution"]
 
 
+def test_the_docstrings_examples_are_visible_and_never_score(write):
+    prompt = PROMPT.replace("no escape.", "no escape.\n    >>> quarter(4)\n    1\n   ")
+    ((problem,), _) = read_problems(write({**ROW, "prompt": prompt}), strict=True)
+    assert [test.inputs for test in problem.visible_tests] == ["assert quarter(4) == 1\n"]
+    assert len(problem.tests) == 1 and problem.visible_tests[0] not in problem.tests
+
+
 def test_the_test_code_calls_the_program_and_trusts_the_prompts_helpers(write):
     ((problem,), _) = read_problems(write(ROW), strict=True)
     (test,) = problem.tests

@@ -57,6 +57,7 @@ CALL_ROW = ROW | {
 def test_rows_become_problems(write):
     (first, second), complaints = read_any(write(ROW, CALL_ROW), strict=True)
     assert complaints == []
+    assert first.visible_tests == first.tests[:1] == (TestCase("1\n", "2\n"),)
     assert (first.id, first.mode, first.entry_point) == (
         "livecodebench/abc1_a",
         Mode.STDIN_MAIN,

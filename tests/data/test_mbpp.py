@@ -97,6 +97,13 @@ def test_a_row_becomes_a_problem(read):
     ]
 
 
+def test_what_the_statement_shows_is_visible(read):
+    assert read(ROW).visible_tests == read(ROW).tests
+    plus = read(PLUS)
+    assert [test.inputs.split("\n")[-2] for test in plus.visible_tests] == PLUS["test_list"]
+    assert not set(plus.visible_tests) & set(plus.tests)
+
+
 def test_a_sanitized_row_becomes_a_problem(read):
     problem = read(SANITIZED)
     assert problem.id == "Mbpp/3" and problem.statement.startswith("Double it.\nYour")

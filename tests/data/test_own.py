@@ -58,6 +58,24 @@ def test_rows_become_problems(tmp_path):
     assert second == Problem("m", "", "", "", None, Mode.STDIN_MAIN, tests, "unknown")
 
 
+def test_visible_tests_are_a_list_or_how_many_of_the_first():
+    tests = (TestCase((2,), 4), TestCase(([1],), [1, 1]))
+    assert own.read_row(ROW).visible_tests == ()
+    assert own.read_row({**ROW, "visible_tests": 1}).visible_tests == tests[:1]
+    other = [{"inputs": [{"python": "(1,)"}], "expected": 2}]
+    problem = own.read_row({**ROW, "visible_tests": other})
+    assert problem.visible_tests == (TestCase(((1,),), 2),) and problem.tests == tests
+    assert own.read_row(own.to_row(problem)) == problem
+    assert "visible_tests" not in own.to_row(own.read_row(ROW))  # old digests hold
+    assert own.digest_tests([problem]) == own.digest_tests([own.read_row(ROW)])
+    assert problem.metadata == {}
+    for bad in (3, -1, True, "1", None):
+        with pytest.raises(DataError, match=r"field visible_tests: .* of the 2 tests, got"):
+            own.read_row({**ROW, "visible_tests": bad})
+    with pytest.raises(DataError, match=r"field visible_tests\[0\].inputs: expected the"):
+        own.read_row({**ROW, "visible_tests": [{"inputs": 1, "expected": 2}]})
+
+
 def test_a_files_own_fields_are_kept(tmp_path, capsys):
     about = {"source": {"url": "u"}, "ratings": [1, 2.5], "python": "é"}
     path, copy = tmp_path / "file.jsonl", tmp_path / "copy.jsonl"

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stepcoder_jax.config import PromptConfig
-from stepcoder_jax.feedback import prompts
-from stepcoder_jax.records import Mode, Problem, Task
+from stepcoder_jax.feedback import prompts, turns
+from stepcoder_jax.records import Mode, Problem, Task, TestCase
 
 PROBLEM = Problem("p7", "Add {x} two.\n", "def f(a):", "", "f", Mode.CALL, (), "interview")
 TASK = Task(PROBLEM, 0, 0, "def f(a):\n")
@@ -44,6 +44,7 @@ class ByteTokenizer:
         return opening + list(text.encode())
 
 
+CUT = f"{'x' * 247} ... {'x' * 247}"
 TABLE = prompts.token_bytes(ByteTokenizer())
 
 
@@ -71,6 +72,48 @@ def test_templates():
     )
     with pytest.raises(ValueError, match=r"prompt.template: expected one of .* got 'talk'"):
         prompts.render(TASK, ByteTokenizer(), PromptConfig(template="talk"))
+
+
+def test_visible_tests_are_shown_where_asked_for_and_lacking():
+    shown = (TestCase(("a", [1]), {2}), TestCase((), None))
+    problem = dataclasses.replace(PROBLEM, visible_tests=shown)
+    task = dataclasses.replace(TASK, problem=problem)
+    first = prompts.render(TASK, ByteTokenizer(), config())
+    assert prompts.render(task, ByteTokenizer(), config()) == first
+    text = prompts.render(task, ByteTokenizer(), config(show_visible=True))
+    assert text == (
+        "Add {x} two.\nIt must pass:\nf('a', [1]) == {2}\nf() == None\n"
+        "```python\ndef f(a):\n"
+    )
+    assert prompts.render(TASK, ByteTokenizer(), config(show_visible=True)) == first
+    told = dataclasses.replace(problem, statement="Add {x} two: f() == None\n")
+    task = dataclasses.replace(TASK, problem=told)
+    text = prompts.render(task, ByteTokenizer(), config(show_visible=True))
+    assert text.startswith(
+        "Add {x} two: f() == None\nIt must pass:\nf('a', [1]) == {2}\n```"
+    )
+    wide = dataclasses.replace(config(show_visible=True), max_prompt_length=99)
+    batch = prompts.encode([task, TASK], ByteTokenizer(), wide, np.array([0, 1]))
+    assert batch.prompt_length.tolist() == [len(text), len(first)]
+
+
+@pytest.mark.parametrize(
+    ("mode", "test", "text"),
+    [
+        (Mode.STDIN_MAIN, TestCase("1\n2\n", "3\n"), "Input:\n1\n2\nOutput:\n3"),
+        (Mode.STDIN_FN, TestCase("a\x1b[0m", ""), "Input:\na\ufffd[0m\nOutput:\n"),
+        (
+            Mode.ASSERT_PROXY,
+            TestCase("import a\nassert f()\n", None),
+            "import a\nassert f()",
+        ),
+        (Mode.CALL, TestCase(("x" * 2000,), 1), f"f('{'x' * 497}... == 1"),
+        (Mode.STDIN_MAIN, TestCase("x" * 999, "y"), f"Input:\n{CUT}\nOutput:\ny"),
+    ],
+)
+def test_a_test_in_words(mode, test, text):
+    problem = dataclasses.replace(PROBLEM, mode=mode)
+    assert turns.describe_test(problem, test) == text
 
 
 def test_encode_packs_from_the_left_with_a_fixed_width():

@@ -15,7 +15,7 @@ def show():
         def show(*arguments, **options):
             program = make_program(*arguments, **options)
             (report,) = pool.run([program])
-            return failing.describe(program, report, pool)
+            return failing.describe(program, report)
 
         yield show
 
@@ -45,6 +45,7 @@ def test_what_the_test_code_said_is_shown(show):
     options = {"mode": Mode.ASSERT_PROXY, "entry_point": "f"}
     text = show("def f(n): return n + 2\n", (code, None), **options)
     assert "  test: assert f(2) == 5" in text and "AssertionError: gave 4\n" in text
+    assert "  returned last: 4\n" in text
 
 
 def test_long_parts_are_cut_and_say_so(show):

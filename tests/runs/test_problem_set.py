@@ -49,6 +49,16 @@ def test_others_are_refused_by_name(problems, name):
     assert str(error.value).startswith("data.path: ")
 
 
+def test_visible_tests_count_where_prompts_show_them(problems):
+    shown = [dataclasses.replace(x, visible_tests=x.tests[:1]) for x in problems]
+    record = {"problems": problem_set.describe(problems)}
+    problem_set.check(record, shown, 4)  # an older run did not know of any
+    record = {"problems": problem_set.describe(shown, visible=True)}
+    problem_set.check(record, shown, 4, visible=True)
+    with pytest.raises(ConfigError, match="the text or the tests of"):
+        problem_set.check(record, problems, 4, visible=True)
+
+
 def test_an_older_checkpoint_knows_their_number_alone(problems):
     problem_set.check({}, problems, 4)
     with pytest.raises(ConfigError, match="learns from 5 problems, got 4"):

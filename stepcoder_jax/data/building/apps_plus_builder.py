@@ -69,7 +69,7 @@ class AppsPlus(tfds.core.GeneratorBasedBuilder):
         text = tfds.features.Text()
         features: dict[str, Any] = dict.fromkeys(TEXTS, text)
         features |= {"entry_point": text, "mode": text, "cpu_seconds": np.float64}
-        features["metadata"] = text
+        features |= {"metadata": text, "visible_tests": text}
         features["tests"] = tfds.features.Sequence({"inputs": text, "expected": text})
         return tfds.core.DatasetInfo(
             builder=self,

@@ -5,7 +5,7 @@ A row has inputs, `base_input` and `plus_input`, and no results: those are what 
 judged on both lists and by its rules of equality (oracles.py); here each hundred
 calls are a test, base first. `base_input` are the calls of HumanEval's `test` and MBPP's
 `assertion`, which are not run beside them. `contract` says which inputs are valid; the
-published ones are.
+published ones are. The examples in a prompt are the visible tests.
 
 The same sets as the hub has them have results in their `test`: those are read as HumanEval
 (humaneval.py) and as MBPP (mbpp.py).
@@ -21,6 +21,8 @@ from typing import Any, NamedTuple
 from stepcoder_jax.data.evalplus import inputs as evalplus_inputs
 from stepcoder_jax.data.evalplus import oracles
 from stepcoder_jax.data.evalplus.expected import Asked, LongText, find_results
+from stepcoder_jax.data.formats.examples import asserts_of
+from stepcoder_jax.data.formats.humaneval import visible_tests
 from stepcoder_jax.data.formats.literals import source_of
 from stepcoder_jax.data.formats.mbpp import ID_PREFIX
 from stepcoder_jax.data.formats.rows import (
@@ -133,6 +135,8 @@ def read_plus(row: dict[str, Any]) -> PlusRow:
     solution = require_text(row, "canonical_solution").replace("\r\n", "\n")
     solution = solution.lstrip("\n") if is_mbpp else prompt + solution
     parse("canonical_solution", solution)
+    stub = parse("prompt", prompt)
+    visible = asserts_of(prompt) if is_mbpp else visible_tests(stub, entry_point)
     problem = Problem(
         id=name,
         statement=_pose(prompt) if is_mbpp else prompt,
@@ -142,6 +146,7 @@ def read_plus(row: dict[str, Any]) -> PlusRow:
         mode=Mode.ASSERT_PROXY,
         tests=(),
         difficulty="mbpp" if is_mbpp else "humaneval",
+        visible_tests=visible,
     )
     base, plus = (
         _inputs(row, field, name, is_mbpp) for field in ("base_input", "plus_input")

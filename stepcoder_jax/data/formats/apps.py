@@ -9,7 +9,8 @@ list of lines stands for the lines.
 
 The canonical solution is the first of the solutions that is Python 3, and "" where there
 is none to choose from, as for much of the test split. As in the benchmark's own harness,
-the keys of a dict given or wanted that all spell integers are integers.
+the keys of a dict given or wanted that all spell integers are integers. The tests that the
+statement shows are the visible ones.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stepcoder_jax.data.formats import rows
+from stepcoder_jax.data.formats import examples, rows
 from stepcoder_jax.data.formats.rows import (
     DataError,
     Row,
@@ -102,21 +103,25 @@ def read_row(row: dict[str, Any], number: int) -> Problem:
     starter = row.get("starter_code") or ""
     if not isinstance(starter, str):
         raise DataError(f"field starter_code: expected str, got {say(starter)}")
-    examples = _load("input_output", require(row, "input_output", str), {})
-    if not isinstance(examples, dict):
-        raise DataError(f"field input_output: expected an object, got {say(examples)}")
-    name = examples.get("fn_name")
+    given = _load("input_output", require(row, "input_output", str), {})
+    if not isinstance(given, dict):
+        raise DataError(f"field input_output: expected an object, got {say(given)}")
+    name = given.get("fn_name")
     if name is not None and (not isinstance(name, str) or not name.isidentifier()):
         raise DataError(f"field input_output.fn_name: expected a name, got {say(name)}")
+    statement = require_text(row, "question")
+    mode = Mode.STDIN_MAIN if name is None else Mode.CALL
+    tests = tuple(_read_tests(given, is_call=name is not None))
     return Problem(
         id=f"apps/{row.get('id', row.get('problem_id', number))}",
-        statement=require_text(row, "question"),
+        statement=statement,
         starter_code=starter.rstrip() + "\n" if starter.strip() else "",
         solution=_choose_solution(row.get("solutions") or ""),
         entry_point=name,
-        mode=Mode.STDIN_MAIN if name is None else Mode.CALL,
-        tests=tuple(_read_tests(examples, is_call=name is not None)),
+        mode=mode,
+        tests=tests,
         difficulty=require_text(row, "difficulty"),
+        visible_tests=examples.shown_in(statement, tests, mode, name),
     )
 
 
@@ -144,8 +149,8 @@ def _choose_solution(text: Any) -> str:
     return ""
 
 
-def _read_tests(examples: dict[str, Any], *, is_call: bool) -> Iterator[TestCase]:
-    inputs, outputs = examples.get("inputs", []), examples.get("outputs", [])
+def _read_tests(found: dict[str, Any], *, is_call: bool) -> Iterator[TestCase]:
+    inputs, outputs = found.get("inputs", []), found.get("outputs", [])
     if not isinstance(inputs, list) or not isinstance(outputs, list):
         raise DataError("field input_output: expected lists inputs and outputs")
     if not inputs or len(inputs) != len(outputs):

@@ -3,7 +3,8 @@
 There is no function name in a row: it is the last `def NAME(` of `starter_code`, a
 method of `Solution` where that is a class. String inputs mean a function without
 arguments that reads standard input and prints; list inputs mean a call, whose arguments
-and results are JSON values or, where they are strings, Python source literals.
+and results are JSON values or, where they are strings, Python source literals. The tests
+that the statement shows are the visible ones.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import ast
 import re
 from typing import Any
 
-from stepcoder_jax.data.formats import rows
+from stepcoder_jax.data.formats import examples, rows
 from stepcoder_jax.data.formats.rows import DataError, require, say
 from stepcoder_jax.records import Mode, Problem, TestCase
 
@@ -45,15 +46,19 @@ def read_row(row: dict[str, Any], number: int) -> Problem:
         raise DataError("field canonical_solution: expected a program, got only blanks")
     call = not isinstance(inputs[0], str)
     pairs = enumerate(zip(inputs, outputs))
+    entry_point = _entry_point(row["starter_code"])
+    mode = Mode.CALL if call else Mode.STDIN_FN
+    tests = tuple(_read_test(i, given, wanted, call) for i, (given, wanted) in pairs)
     return Problem(
         id=str(row.get("id", f"apps_plus/{number}")),
         statement=row["prompt"],
         starter_code=_normalise_starter(row["starter_code"]),
         solution=row["canonical_solution"],
-        entry_point=_entry_point(row["starter_code"]),
-        mode=Mode.CALL if call else Mode.STDIN_FN,
-        tests=tuple(_read_test(i, given, wanted, call) for i, (given, wanted) in pairs),
+        entry_point=entry_point,
+        mode=mode,
+        tests=tests,
         difficulty=row["difficulty"],
+        visible_tests=examples.shown_in(row["prompt"], tests, mode, entry_point),
     )
 
 

@@ -89,6 +89,7 @@ def to_example(problem: Problem) -> dict[str, Any]:
         "mode": str(problem.mode),
         "cpu_seconds": problem.cpu_seconds or 0.0,
         "metadata": json.dumps(dict(problem.metadata)),
+        "visible_tests": json.dumps(row.get("visible_tests", [])),
         "tests": [
             {name: json.dumps(value) for name, value in test.items()}
             for test in row["tests"]
@@ -110,7 +111,9 @@ def from_example(example: Mapping[str, Any]) -> Problem:
     """The problem of a row; to_example's inverse."""
     texts = {name: example[name].decode() for name in TEXTS}
     tests = example["tests"]
-    about = json.loads(example.get("metadata", b"{}"))  # older sets have none
+    # older sets have neither
+    about = json.loads(example.get("metadata", b"{}"))
+    visible = json.loads(example.get("visible_tests", b"[]"))
     row = (
         about
         | texts
@@ -118,6 +121,7 @@ def from_example(example: Mapping[str, Any]) -> Problem:
             "entry_point": example["entry_point"].decode() or None,
             "mode": Mode(example["mode"].decode()),
             "cpu_seconds": float(example["cpu_seconds"]) or None,
+            "visible_tests": visible,
             "tests": [
                 {"inputs": json.loads(given), "expected": json.loads(wanted)}
                 for given, wanted in zip(tests["inputs"], tests["expected"])

@@ -1,8 +1,9 @@
 """Reader of LiveCodeBench's code generation files, JSON lines (arXiv:2403.07974).
 
-Tests are the public ones, then the private ones. A `stdin` test is text in and text out of
-a whole program; a `functional` one calls the method `func_name` of `Solution` that
-`metadata` names, with one JSON value per line of its input. Private tests are JSON or, in
+Tests are the public ones, which are the visible ones too, then the private ones. A `stdin`
+test is text in and text out of a whole program; a `functional` one calls the method
+`func_name` of `Solution` that `metadata` names, with one JSON value per line of its input.
+Private tests are JSON or, in
 the files of the hub, base64 of zlib of a pickle of JSON: the pickle is never loaded, only
 the one text that it may hold is read (pickled_text.py). The files have no solutions.
 """
@@ -47,12 +48,9 @@ def read_problems(path: str, *, strict: bool) -> tuple[list[Problem], list[str]]
 def read_row(row: dict[str, Any], number: int) -> Problem:
     """The problem of one object; DataError naming the field that is wrong."""
     del number
-    found = [
-        *_read_tests("public_test_cases", require(row, "public_test_cases", str)),
-        *_read_tests(
-            "private_test_cases", _unpack(require(row, "private_test_cases", str))
-        ),
-    ]
+    public = _read_tests("public_test_cases", require(row, "public_test_cases", str))
+    private = _unpack(require(row, "private_test_cases", str))
+    found = [*public, *_read_tests("private_test_cases", private)]
     kinds = {test["testtype"] for _, test in found}
     if len(kinds) != 1 or not kinds <= _MODES.keys():
         raise DataError(
@@ -61,6 +59,7 @@ def read_row(row: dict[str, Any], number: int) -> Problem:
         )
     mode = _MODES[kinds.pop()]
     starter = require(row, "starter_code", str).rstrip()
+    tests = tuple(_read_test(place, test, mode) for place, test in found)
     return Problem(
         id=f"livecodebench/{require_text(row, 'question_id')}",
         statement=require_text(row, "question_content"),
@@ -68,8 +67,9 @@ def read_row(row: dict[str, Any], number: int) -> Problem:
         solution="",
         entry_point=_entry_point(row) if mode is Mode.CALL else None,
         mode=mode,
-        tests=tuple(_read_test(place, test, mode) for place, test in found),
+        tests=tests,
         difficulty=require_text(row, "difficulty"),
+        visible_tests=tests[: len(public)],
     )
 
 

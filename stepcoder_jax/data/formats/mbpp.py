@@ -3,7 +3,8 @@
 Each item of `test_list` is one test, behind the problem's set-up code; the items of
 `challenge_test_list` are left out, as by the benchmark itself. MBPP+ (arXiv:2305.01210), as
 the hub has it, brings all its tests as one program in `test`, and that is its one test: its
-`test_list` is MBPP's own, and is but shown in the statement. A row does not name its
+`test_list` is MBPP's own, and is but shown in the statement. What the statement shows are
+the problem's visible tests. A row does not name its
 function: it is the first one of the reference code that the tests call. The statement is
 posed as in the paper, the text followed by the tests, without which nobody could know that
 name. Programs are whole files: there is no starter code.
@@ -51,7 +52,12 @@ def read_row(row: dict[str, Any], number: int) -> Problem:
     setup = _read_setup(row)
     tests = parse("test" if "test" in row else "test_list", "\n".join([setup, *asserts]))
     setup = "\n".join([*_borrowed_imports(reference, tests), setup]).strip()
-    codes = ["\n".join(filter(None, [setup, code])) + "\n" for code in asserts]
+    scored, visible = (
+        tuple(
+            TestCase("\n".join(filter(None, [setup, code])) + "\n", None) for code in codes
+        )
+        for codes in (asserts, shown)
+    )
     listed = "\n".join(shown)
     return Problem(
         id=f"{ID_PREFIX}{require(row, 'task_id', int)}",
@@ -60,8 +66,9 @@ def read_row(row: dict[str, Any], number: int) -> Problem:
         solution=solution,
         entry_point=_entry_point(reference, tests),
         mode=Mode.ASSERT_INPROC if _needs_program(reference, tests) else Mode.ASSERT_PROXY,
-        tests=tuple(TestCase(code, None) for code in codes),
+        tests=scored,
         difficulty="mbpp",
+        visible_tests=visible,
     )
 
 

@@ -12,6 +12,8 @@ One object per line (or a JSON list of them), UTF-8, gzipped or not:
   difficulty    text; may be missing ("unknown")
   cpu_seconds   CPU limit of one test in seconds, or null: the default; may be missing
                 (training measures limits itself, from the canonical solutions)
+  visible_tests what the model may be shown, a list as `tests`, or how many of `tests`, from
+                the first; may be missing (none). It scores only where it stands in `tests`
 
 `inputs` and `expected` are, in the stdin modes, text; in mode call, the list of arguments
 and the result; in the assert modes, the source of the test code, and null. A value that
@@ -44,7 +46,7 @@ LITERAL = "python"  # {"python": "(1, 2)"}
 UNKNOWN = "unknown"
 READ = {
     "id", "statement", "starter_code", "solution", "entry_point", "mode", "tests",
-    "difficulty", "cpu_seconds",
+    "difficulty", "cpu_seconds", "visible_tests",
 }  # fmt: skip
 
 
@@ -60,7 +62,7 @@ def read_row(row: dict[str, Any], number: int = 0) -> Problem:
     """The problem of one object; DataError naming the field that is wrong."""
     del number
     mode = _read_mode(require(row, "mode", str))
-    tests = require(row, "tests", list)
+    tests = _read_tests("tests", require(row, "tests", list), mode)
     if not tests:
         raise DataError("field tests: expected at least 1 test, got none")
     return Problem(
@@ -70,9 +72,10 @@ def read_row(row: dict[str, Any], number: int = 0) -> Problem:
         solution=_optional(row, "solution", ""),
         entry_point=_read_entry_point(row, mode),
         mode=mode,
-        tests=tuple(_read_test(i, test, mode) for i, test in enumerate(tests)),
+        tests=tests,
         difficulty=_optional(row, "difficulty", UNKNOWN),
         cpu_seconds=_read_cpu_seconds(row.get("cpu_seconds")),
+        visible_tests=_read_visible(row.get("visible_tests", 0), tests, mode),
         metadata={name: value for name, value in row.items() if name not in READ},
     )
 
@@ -110,8 +113,26 @@ def _read_cpu_seconds(value: Any) -> float | None:
     return float(value)
 
 
-def _read_test(number: int, test: Any, mode: Mode) -> TestCase:
-    place = f"tests[{number}]"
+def _read_tests(field: str, tests: list[Any], mode: Mode) -> tuple[TestCase, ...]:
+    return tuple(
+        _read_test(f"{field}[{number}]", test, mode) for number, test in enumerate(tests)
+    )
+
+
+def _read_visible(
+    value: Any, tests: tuple[TestCase, ...], mode: Mode
+) -> tuple[TestCase, ...]:
+    if isinstance(value, list):
+        return _read_tests("visible_tests", value, mode)
+    if type(value) is not int or not 0 <= value <= len(tests):
+        raise DataError(
+            f"field visible_tests: expected a list of tests, or how many of the "
+            f"{len(tests)} tests, got {say(value)}"
+        )
+    return tests[:value]
+
+
+def _read_test(place: str, test: Any, mode: Mode) -> TestCase:
     if not isinstance(test, dict) or test.keys() != {"inputs", "expected"}:
         raise DataError(
             f"field {place}: expected an object with inputs and expected, got {say(test)}"
@@ -165,7 +186,10 @@ def _is_json(value: Any) -> bool:
 def to_row(problem: Problem) -> dict[str, Any]:
     """The object that `read_row` reads as this problem; DataError names the problem."""
     try:
-        tests = [_dump_test(test, problem.mode) for test in problem.tests]
+        tests, visible = (
+            [_dump_test(test, problem.mode) for test in each]
+            for each in (problem.tests, problem.visible_tests)
+        )
     except DataError as error:
         raise DataError(f"problem {problem.id}: tests: {error}") from None
     return {
@@ -179,7 +203,7 @@ def to_row(problem: Problem) -> dict[str, Any]:
         "tests": tests,
         "difficulty": problem.difficulty,
         "cpu_seconds": problem.cpu_seconds,
-    }
+    } | ({"visible_tests": visible} if visible else {})
 
 
 def _dump_test(test: TestCase, mode: Mode) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def tell(error: BaseException, line_of: Callable[[BaseException], int]) -> tuple
     """
     kind = type(error)
     name = type.__dict__["__name__"].__get__(kind)[:_NAME_CAP]
-    text = _text_of(error)
+    text = text_of(error)
     try:
         args = BaseException.args.__get__(error)  # type: ignore[attr-defined]
         if len(values.encode(args)) > _TEXT_CAP:
@@ -52,7 +52,7 @@ def tell(error: BaseException, line_of: Callable[[BaseException], int]) -> tuple
     return name, _built_in_bases(kind), args, text, line_of(error), ran_out(error)
 
 
-def _text_of(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """What it says; nothing where its own code fails to."""
     try:
         return str.__str__(str(error))[:_TEXT_CAP]

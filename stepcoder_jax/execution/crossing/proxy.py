@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from stepcoder_jax.execution.crossing import channel, errors, kinds, messages, values
+from stepcoder_jax.execution.crossing import (
+    channel,
+    errors,
+    kinds,
+    messages,
+    showing,
+    values,
+)
 from stepcoder_jax.execution.crossing.codec_clock import CodecClock
 from stepcoder_jax.execution.crossing.errors import ProgramError
 from stepcoder_jax.execution.crossing.kinds import Unfaithful
@@ -32,7 +39,7 @@ class Session:
 
     `fatal` is the first of what no test code can mend by catching it: a test that swallows
     it with a bare `except` has not passed. `has_asked`: whether the program, once its file
-    had run, was asked for anything.
+    had run, was asked for anything. `returned`: what its calls gave, the last one alone.
     """
 
     def __init__(self, limit: int, clock: CodecClock) -> None:
@@ -40,6 +47,7 @@ class Session:
         self.clock = clock
         self.fatal: BaseException | None = None
         self.has_asked = False
+        self.returned: list[Any] = []
         self.objects: dict[int, Any] = {}
 
     def end(self, error: BaseException) -> BaseException:
@@ -59,12 +67,18 @@ class Session:
     def call(self, what: str | int, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What a function of the program, or an object of that number, gives or raises."""
         kind, *rest = self._ask(("call", what, args, tuple(keywords.items())), [])
-        return self._one_of(kind, rest, "return")
+        returned = self._one_of(kind, rest, "return")
+        self.returned[:] = [returned]
+        return returned
 
     def has(self, number: int, name: str) -> bool:
         """Whether an object has a method of this name, special or not."""
         kind, *rest = self._ask(("has", number, name), [])
         return self._one_of(kind, rest, "return") is True
+
+    def show_returned(self) -> str:
+        """What the last call gave, as one line; "" where there was none."""
+        return _Shower().show(*self.returned) if self.returned else ""
 
     def text(self, number: int, name: str) -> str:
         """An object's `str` or `repr`."""
@@ -275,3 +289,13 @@ class RemoteIterator:
         if name[:2] == "__":
             raise AttributeError(name)
         raise self._session.unfaithful(f"{name!r} of a {self._name}")
+
+
+class _Shower(showing.Shower):
+    """Writes an object of the program by its class, without asking for anything."""
+
+    def outside(self, value: Any, kind: type) -> None:
+        if kind in (RemoteObject, RemoteIterator):
+            self.write_class(vars(value)["_name"])
+        else:
+            super().outside(value, kind)

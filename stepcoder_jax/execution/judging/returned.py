@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-from stepcoder_jax.execution.crossing import values
+from stepcoder_jax.execution.crossing import showing, values
 
 _SCALARS = frozenset({int, float, str, bool, type(None)})
 
@@ -111,3 +111,20 @@ def _digest(parts: list[bytes]) -> bytes:
     for part in parts:
         total.update(b"%d " % len(part) + part)
     return total.digest()
+
+
+class _Shower(showing.Shower):
+    """Writes Pairs and Items as the dicts and sets that they stand for."""
+
+    def outside(self, value: Any, kind: type) -> None:
+        if isinstance(value, Pairs):
+            self.write_pairs(zip(value.keys, value.held))
+        elif isinstance(value, Items):
+            self.write_set(value.items)
+        else:
+            super().outside(value, kind)
+
+
+def show(value: Any) -> str:
+    """As `showing.show`, of what `decode` gave."""
+    return _Shower().show(value)

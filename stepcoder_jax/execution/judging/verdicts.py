@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from stepcoder_jax.execution.crossing import values
+from stepcoder_jax.execution.crossing import showing, values
 from stepcoder_jax.execution.judging import grading, returned
 from stepcoder_jax.execution.settings import TEXT_KEPT
 from stepcoder_jax.execution.worker import checker, child, frames, tracer
@@ -68,6 +68,7 @@ class Judgement(NamedTuple):
     line: int | None = None
     why: str = ""
     unfaithful: bool = False
+    got: str = ""  # what a call returned, where it was wrong
 
 
 def judge_test(mode: Mode, test: TestCase, seen: Seen) -> tuple[TestResult, str]:
@@ -94,7 +95,8 @@ def judge_check(program: Seen, check: Seen) -> tuple[TestResult, str]:
 
     An assertion, or any error of the test code's own about the values that it was given
     (a None where it adds), is WRONG; an error that the program raised is RUNTIME. Test code
-    that fails before it asks the program for anything is INFRA.
+    that fails before it asks the program for anything is INFRA. What the test code said is
+    the result's `stderr`; of an error of the program's it stands behind what that said.
     """
     program.require_sandbox()
     check.require_sandbox()
@@ -103,21 +105,24 @@ def judge_check(program: Seen, check: Seen) -> tuple[TestResult, str]:
         return refused
     judgement = _broken(program) or _broken(check) or _read_check(check.parts["result"])
     result = _result(program, judgement)
-    if judgement.verdict is Verdict.WRONG:  # what the test code said, not the program
-        said = check.parts["err"][-check.kept :].decode("utf-8", "replace")
+    said = check.parts["err"][-check.kept :].decode("utf-8", "replace")
+    if judgement.verdict is Verdict.RUNTIME and said:
+        own = result.stderr and f"{result.stderr.rstrip()}\n"
+        said = f"{own}{said}"[-check.kept :]
+    if judgement.verdict in (Verdict.WRONG, Verdict.RUNTIME) and said:
         result = dataclasses.replace(result, stderr=said)
     return result, judgement.why
 
 
 def _read_check(note: bytes) -> Judgement:
     """From the note of checker.run; that process is ours, the values in it were not."""
-    kind, error, line = note.decode("utf-8", "replace").split("\n")
+    kind, error, line, got = note.decode("utf-8", "replace").split("\n", 3)
     place = int(line) or None
     return {
         checker.RAISED: Judgement(Verdict.RUNTIME, error, place),
         checker.MEMORY: Judgement(Verdict.MEMORY, error, place),
         checker.PASSED: Judgement(Verdict.PASS),
-        checker.WRONG: Judgement(Verdict.WRONG, error),
+        checker.WRONG: Judgement(Verdict.WRONG, error, got=got),
         # it left with code 0 before the test code had ended
         checker.GONE: Judgement(Verdict.RUNTIME, "SystemExit"),
         checker.LARGE: _too_large(error),
@@ -156,6 +161,7 @@ def _result(seen: Seen, judgement: Judgement) -> TestResult:
         error=printable(judgement.error),
         line=judgement.line,
         unfaithful=judgement.unfaithful,
+        got=printable(judgement.got, 2 * showing.MOST),
         cpu_seconds=answer["cpu"],
         wall_seconds=answer["wall"],
         memory_bytes=answer["memory"],
@@ -166,9 +172,9 @@ def _result(seen: Seen, judgement: Judgement) -> TestResult:
     )
 
 
-def printable(text: str) -> str:
+def printable(text: str, most: int = _WORDS_CAP) -> str:
     """A program's words for a terminal: one line, with U+FFFD for what drives it."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text[:_WORDS_CAP])
+    return "".join(c if c.isprintable() else "\ufffd" for c in text[:most])
 
 
 def _broken(seen: Seen) -> Judgement | None:
@@ -214,7 +220,9 @@ def _grade_call(test: TestCase, data: bytes) -> Judgement:
         return _too_large(str(error))
     except values.ValueCodecError as error:
         return Judgement(Verdict.RUNTIME, type(error).__name__)
-    return _pass_if(grading.result_matches(got, test.expected))
+    if grading.result_matches(got, test.expected):
+        return Judgement(Verdict.PASS)
+    return Judgement(Verdict.WRONG, got=returned.show(got))
 
 
 def _grade_inproc(data: bytes) -> Judgement:

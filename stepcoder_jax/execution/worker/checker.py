@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from stepcoder_jax.execution.crossing import kinds, proxy
 from stepcoder_jax.execution.crossing.codec_clock import CodecClock
-from stepcoder_jax.execution.crossing.errors import ProgramError
+from stepcoder_jax.execution.crossing.errors import ProgramError, text_of
 from stepcoder_jax.execution.worker import child
 
 FILENAME = "<test>"
@@ -48,9 +48,9 @@ def run(check: Check, modules: types.ModuleType, hits: mmap.mmap, head: int) -> 
         session.wait()
         exec(code, _namespace(check, code, modules, session))
     except BaseException as error:  # every way to end but the last line's is no pass
-        _leave(*_explain(session.fatal or error, session.has_asked))
+        _leave(*_explain(session.fatal or error, session))
     if session.fatal is not None:  # a bare `except` of the test code's took it
-        _leave(*_explain(session.fatal, session.has_asked))
+        _leave(*_explain(session.fatal, session))
     _leave(PASSED)
 
 
@@ -81,30 +81,33 @@ def _names(code: types.CodeType) -> set[str]:
     return found
 
 
-def _explain(error: BaseException, has_asked: bool) -> tuple[str, str, int]:
-    """How the test code ended, the error's class or a message, its line in the program.
+def _explain(error: BaseException, session: proxy.Session) -> tuple[str, str, int, str]:
+    """How the test code ended, the error's class or a message, its line in the program, and
+    where it is WRONG what the program returned last.
 
     FAULTY where no program has a say in it: before it was asked for anything, or for a
     module that the test code imports and this interpreter lacks.
     """
     for kind, how in _ENDS.items():
         if isinstance(error, kind):
-            return how, str(error), 0
+            return how, str(error), 0, ""
     name, line, has_run_out = getattr(error, "program_note", ("", 0, False))
     if name or isinstance(error, ProgramError):
         how = MEMORY if has_run_out else RAISED
-        return how, name or "ValueCodecError", line if type(line) is int else 0
+        name = name or "ValueCodecError"
+        os.write(2, f"{name}: {text_of(error)}".encode("utf-8", "replace"))
+        return how, name, line if type(line) is int else 0, ""
     if isinstance(error, TypeError) and "catching classes that do not" in str(error):
-        return UNFAITHFUL, "an exception class of the program", 0
+        return UNFAITHFUL, "an exception class of the program", 0, ""
     trace = traceback.format_exception(error, limit=-4, chain=False)
     os.write(2, "".join(trace)[-4000:].encode("utf-8", "replace"))
-    if not has_asked or isinstance(error, ModuleNotFoundError):
-        return FAULTY, f"{type(error).__name__}: {error}", 0
-    return WRONG, type(error).__name__, 0
+    if not session.has_asked or isinstance(error, ModuleNotFoundError):
+        return FAULTY, f"{type(error).__name__}: {error}", 0, ""
+    return WRONG, type(error).__name__, 0, session.show_returned()
 
 
-def _leave(kind: str, error: str = "", line: int = 0) -> None:
-    note = f"{kind}\n{' '.join(error.split())[:200]}\n{line}"
+def _leave(kind: str, error: str = "", line: int = 0, got: str = "") -> None:
+    note = f"{kind}\n{' '.join(error.split())[:200]}\n{line}\n{got}"
     os.ftruncate(child.RESULT_FD, 0)
     os.pwrite(child.RESULT_FD, note.encode("utf-8", "replace"), 0)
     os._exit(child.EXIT_OK)

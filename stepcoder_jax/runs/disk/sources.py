@@ -32,6 +32,7 @@ from stepcoder_jax.models import hf_config, hf_folder, policy, weights
 from stepcoder_jax.models.hf_config import checkpoint_folder
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.records import Problem, Task
+from stepcoder_jax.runs.disk.visible import leave_out_wrong
 
 _MOST_NAMED = 20
 
@@ -145,13 +146,17 @@ def require_validation(config: Config) -> None:
 
 
 def load_problems(
-    config: DataConfig, split: Split, execution: ExecutionConfig | None = None
+    config: DataConfig,
+    split: Split,
+    execution: ExecutionConfig | None = None,
+    visible: bool = False,
 ) -> list[Problem]:
     """The problems of a split; complaints about bad rows go to standard error.
 
     The generated benchmark has all splits. Of files, `data.path` is the train split and
     `data.validation` and `data.test` are the others; a split without a file is empty.
-    Canonical solutions that must tell what is expected run as `execution` says.
+    Canonical solutions that must tell what is expected run as `execution` says; and with
+    `visible`, to find the visible tests that are wrong, which are left out.
     """
     if config.path in tiers.TIERS:
         return tiers.load(config.path, split)
@@ -166,17 +171,20 @@ def load_problems(
         print(f"{path}: left out {len(complaints)} bad rows of it", file=sys.stderr)
     if not problems:
         raise ConfigError(f"data.{split}: {path} holds no usable problem")
-    return problems
+    return leave_out_wrong(problems, settings) if visible else problems
 
 
 def load_pool(
-    config: DataConfig, split: Split, execution: ExecutionConfig | None = None
+    config: DataConfig,
+    split: Split,
+    execution: ExecutionConfig | None = None,
+    visible: bool = False,
 ) -> list[Problem]:
     """The problems to learn from: the first `data.pool_size` of a split, or all of it.
 
     With `data.difficulties` of those alone.
     """
-    problems = load_problems(config, split, execution)
+    problems = load_problems(config, split, execution, visible)
     if wanted := config.difficulties:
         found = list(dict.fromkeys(problem.difficulty for problem in problems))
         problems = [problem for problem in problems if problem.difficulty in wanted]
