@@ -1,15 +1,22 @@
-"""The warm start that ships with the package: fluent in Python, ignorant of half the words.
+"""The warm starts that ship with the package: fluent, and ignorant of what is to be learnt.
 
-Question   Can half a million parameters learn to write correct list programs from the
-           plain wordings alone, and be left guessing at the rare ones?
+Question   Can half a million parameters learn to write programs from supervised text, and
+           be left guessing at the words that reinforcement is to teach?
 Command    stepcoder sft experiments/warm_start.py --run.folder runs/warm_start
-Hardware   two CPU cores, under 40 minutes
-Expected   greedy pass@1 on test about 35 % (competition under 15 %), and at least 95 % of
-           sampled programs compile; experiments/LOG.md has the measured numbers
+           stepcoder sft experiments/warm_start.py:guarded --run.folder runs/guarded
+Arms       "" of the list programs (data.path builtin), whose rare wordings mean nothing yet;
+           guarded of the guarded tier, whose alien words mean an operation of their class
+Hardware   two CPU cores, under 40 minutes; guarded under 20
+Expected   "": greedy pass@1 on test about 35 % (competition under 15 %), and at least 95 %
+           of sampled programs compile. guarded: at each part of K = 9, guards right at
+           least .99, classes .98, alien operations .20 to .30
+           (experiments/benchmarks/guarded_positions.py). experiments/LOG.md has the
+           measured numbers
 """
 
 from stepcoder_jax.config import (
     Config,
+    ConfigError,
     ModelConfig,
     PromptConfig,
     RunConfig,
@@ -17,11 +24,14 @@ from stepcoder_jax.config import (
     SFTConfig,
 )
 
+ARMS = ("", "guarded")
+
 
 def get_config(arg: str = "") -> Config:
-    """The recipe of `stepcoder_jax/assets/warm_start`; takes no argument."""
-    del arg
-    return Config(
+    """The recipe of `stepcoder_jax/assets/warm_start`, or of `warm_start_guarded`."""
+    if arg not in ARMS:
+        raise ConfigError(f"EXPERIMENT: expected an arm of {ARMS}, got {arg!r}")
+    config = Config(
         run=RunConfig(folder="runs/warm_start", seed=0),
         model=ModelConfig(vocab_size=640),
         prompt=PromptConfig(template="plain", max_prompt_length=224),
@@ -35,3 +45,9 @@ def get_config(arg: str = "") -> Config:
             weight_decay=0.01,
         ),
     )
+    if arg == "guarded":
+        config.run.folder = "runs/guarded"
+        config.data.path = "guarded"
+        config.model.vocab_size = 512
+        config.sft.epochs, config.sft.learning_rate = 2, 4e-3
+    return config
