@@ -90,6 +90,13 @@ def describe_iteration(metrics: Mapping[str, Any], rollouts: int, mark: str) -> 
     )
 
 
+def describe_tokens(metrics: Mapping[str, Any], limit: int) -> str:
+    """How far a run is whose end is set in generated tokens; "" for any other."""
+    if not limit:
+        return ""
+    return f" tokens={metrics['tokens/generated'] / 1e3:.0f}k/{limit / 1e3:.0f}k"
+
+
 def describe_update(metrics: Mapping[str, Any]) -> str:
     """The numbers of an update of SFT that matter, from its row of metrics."""
     return (

@@ -31,12 +31,12 @@ from stepcoder_jax.devices import sharding
 from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.feedback import cccs, rewards
 from stepcoder_jax.feedback.cccs import CurriculumState
-from stepcoder_jax.progress import StepProgress, describe_iteration
+from stepcoder_jax.progress import StepProgress, describe_iteration, describe_tokens
 from stepcoder_jax.pytrees import Feedback, TrainState
 from stepcoder_jax.records import Problem
 from stepcoder_jax.results import diagnosis
 from stepcoder_jax.results.logger import Logger, to_json
-from stepcoder_jax.runs import generate, iteration_metrics
+from stepcoder_jax.runs import generate, iteration_metrics, schedule
 from stepcoder_jax.runs.closing import close
 from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped
 from stepcoder_jax.runs.disk.run_folder import RunFolder, room
@@ -105,7 +105,7 @@ def iterate(
 
 
 def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
-    """Iterate until the last step.
+    """Iterate until run.total_steps or run.total_tokens.
 
     Raises Stopped where a signal ends it before: `run` is then as after its last whole
     iteration, but for a validation that was given up. Raises JudgeFailsError after too
@@ -117,7 +117,7 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
     if run.pending is not None:
         conclude(run, logger, first - 1, run.pending)
     with StepProgress(last, "iteration", first=first) as progress:
-        while int(run.state.step) < last:
+        while not run.end:
             interrupt.check()
             start = time.perf_counter()
             run.state, run.curriculum, done = iterate(
@@ -133,7 +133,8 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
                     f"iteration {done.step}: a gradient is not finite; lower "
                     "ppo.actor.learning_rate, or that of ppo.critic if there is one"
                 )
-            metrics |= run.count_empty(metrics["batch/valid_rows"]) | blank
+            generated = int(done.rollout.mask.sum())
+            metrics |= run.count(generated, metrics["batch/valid_rows"]) | blank
             if config.run.rollouts_every and done.step % config.run.rollouts_every == 0:
                 logger.write_rollouts(done.step, rollout_rows(done))
             metrics["seconds/iteration"] = time.perf_counter() - start
@@ -141,14 +142,15 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
             mark, warning = watch.look({"step": done.step, **metrics})
             if warning:
                 progress.write(warning)
-            progress.update(describe_iteration(metrics, config.batch_size, mark))
+            said = describe_iteration(metrics, config.batch_size, mark)
+            progress.update(said + describe_tokens(metrics, config.run.total_tokens))
             if sharding.decided(run.is_judge_broken):
                 raise JudgeFailsError
 
 
 def conclude(run: Run, logger: Logger, step: int, metrics: dict[str, Any]) -> None:
     """Validate, log and save, as far as they are due after iteration `step`."""
-    if run.due(run.config.evaluation.every):
+    if schedule.is_validation_due(run.spent, run.config):
         # kept by a save, should a signal end the validation
         run.pending = {name: to_json(value) for name, value in metrics.items()}
         start = time.perf_counter()
@@ -157,7 +159,7 @@ def conclude(run: Run, logger: Logger, step: int, metrics: dict[str, Any]) -> No
     # also of a row that waited, where it is not due any more: more steps are wanted
     run.pending, run.is_kept = None, False
     logger.write(step, metrics)
-    if run.due(run.config.run.save_every):
+    if schedule.is_save_due(run.spent, run.config.run):
         run.save(best=False)
 
 

@@ -161,6 +161,20 @@ def check_batches(config: Config) -> None:
         )
 
 
+def require_no_tokens(config: Config) -> None:
+    """Refuse ends and validations that are counted in generated tokens: SFT has none."""
+    if config.evaluation.every_tokens:
+        raise ConfigError(
+            "evaluation.every_tokens: SFT generates no tokens to count; set "
+            "--evaluation.every_tokens 0, and --evaluation.every to some updates"
+        )
+    if config.run.total_tokens:
+        raise ConfigError(
+            "run.total_tokens: SFT generates no tokens to count; set --run.total_tokens 0, "
+            "and --sft.epochs or --sft.minutes"
+        )
+
+
 def build_tokenizer(config: Config) -> Any:
     """The tokenizer of the config, or one trained on the benchmark's train split."""
     if config.model.tokenizer or config.model.checkpoint:
@@ -183,6 +197,7 @@ def run(config: Config) -> int:
     orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
     if config.run.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
+    require_no_tokens(config)
     folder = SFTFolder(config.run.folder)
     if config.run.resume == "auto" and sharding.decided(folder.is_over):
         print(f"the run in {folder.path} is over", file=sys.stderr)

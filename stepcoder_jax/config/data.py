@@ -34,21 +34,36 @@ class EvaluationConfig(Section):
     """Greedy pass@1; test is read only before and after a run."""
 
     every: int = 0  # iterations (of SFT: updates) between validation runs; 0: never
+    # in place of `every`: validate after the first iteration that reaches each multiple of
+    # so many generated completion tokens; 0: never
+    every_tokens: int = 0
     validation_problems: int = 200
     test_problems: int = 0  # 0: no evaluation before and after the run
     batch_size: int = 100
 
     ranges: ClassVar[Ranges] = {
-        **dict.fromkeys(("every", "validation_problems", "test_problems"), NATURAL),
+        **dict.fromkeys(("every", "every_tokens"), NATURAL),
+        **dict.fromkeys(("validation_problems", "test_problems"), NATURAL),
         "batch_size": COUNT,
     }
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether a run measures itself: before learning, on the way, at its end."""
+        return self.every > 0 or self.every_tokens > 0
+
 
 def rules(config: Config) -> Rules:
-    """Of the problems that a run is evaluated on."""
+    """Of when a run is evaluated, and on what."""
+    evaluation = config.evaluation
+    yield (
+        "evaluation.every_tokens",
+        not (evaluation.every and evaluation.every_tokens),
+        "0, since evaluation.every says when to validate (or set --evaluation.every 0)",
+    )
     yield (
         "evaluation.test_problems",
-        not config.evaluation.test_problems
+        not evaluation.test_problems
         or config.data.path in SHIPPED
         or bool(config.data.test),
         "0, since there is no file of test problems (or set --data.test FILE)",

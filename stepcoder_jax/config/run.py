@@ -14,7 +14,10 @@ class RunConfig(Section):
     """One run and its folder."""
 
     folder: str = "runs/run"
+    # the run ends after so many iterations, or after the first at whose end it has
+    # generated so many completion tokens (0: any number), whichever comes first
     total_steps: int = 1000
+    total_tokens: int = 0
     seed: int = 0
     save_every: int = 50  # iterations (of SFT: updates) between checkpoints
     keep: int = 2  # checkpoints kept beside the best one
@@ -29,7 +32,7 @@ class RunConfig(Section):
 
     ranges: ClassVar[Ranges] = {
         **dict.fromkeys(("total_steps", "save_every", "keep", "max_empty"), COUNT),
-        **dict.fromkeys(("seed", "rollouts_every"), NATURAL),
+        **dict.fromkeys(("total_tokens", "seed", "rollouts_every"), NATURAL),
         "step": Range(-1),
     }
 

@@ -43,5 +43,9 @@ def close(run: Run) -> None:
             minutes=(time.monotonic() - run.start) / 60,
         )
     )
+    tokens = "uncounted" if run.spent.tokens is None else f"{run.spent.tokens:,}"
+    print(
+        f"{run.end} ended the run: {run.spent.steps} iterations, {tokens} generated tokens."
+    )
     shown = ", ".join(f"{count} {verdict}" for verdict, count in judged.most_common())
     print(f"{judged.total()} rollouts were judged: {shown}.")

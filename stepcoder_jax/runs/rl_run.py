@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 import time
 from typing import Any
 
@@ -17,11 +18,12 @@ from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import cccs
 from stepcoder_jax.records import Problem
 from stepcoder_jax.results.summary import Graded
-from stepcoder_jax.runs import problem_set
+from stepcoder_jax.runs import problem_set, schedule
 from stepcoder_jax.runs.disk import checkpoint, sources
 from stepcoder_jax.runs.disk.run_folder import RunFolder, versions
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.greedy import grade, pass_rate, scores, unmeasured, whole_tasks
+from stepcoder_jax.runs.schedule import Spent
 
 LENGTH_FLAG = "--prompt.max_prompt_length"
 
@@ -60,6 +62,7 @@ class Run:
         self.reference_hash = checkpoint.hash_params(self.reference)
         self.graded: dict[Split, list[Problem]] = {}  # as they were met
         self.best = -1.0
+        self.spent = Spent()
         self.verdicts: collections.Counter[str] = collections.Counter()
         self.empty = 0  # iterations in a row without a valid row
         self.pending: dict[str, Any] | None = None  # metrics that wait for validation
@@ -98,6 +101,7 @@ class Run:
         rows, shown = len(self.curriculum.stage), self.config.prompt.show_visible
         problem_set.check(record, self.problems, rows, visible=shown)
         self.best = record["best"]
+        self.spent = schedule.read(record, self.config.run)
         self.verdicts.update(record["verdicts"])
         self.empty = record.get("empty", 0)
         self.pending = record.get("pending")
@@ -113,6 +117,7 @@ class Run:
             "best": self.best,
             "verdicts": dict(self.verdicts),
             "empty": self.empty,
+            "spent": list(self.spent),
             "step": int(self.state.step),  # with the seed, also the cursor in the data
             "problems": self.known_problems,  # row i of the curriculum is problem i
             "pending": self.pending,
@@ -137,7 +142,7 @@ class Run:
         if settings.test_problems:
             graded = self.grade(actor, "test", settings.test_problems, "test before")
             sharding.on_first(lambda: self.folder.write_before(graded))
-        if settings.every:
+        if settings.has_validation:
             count = settings.validation_problems
             rows = self.grade(actor, "validation", count, "validation before")
             found = scores(rows, "validation") if rows else {}
@@ -153,10 +158,16 @@ class Run:
             self.graded[split] = self.limit_cpu(kept, split)
         return self.graded[split]
 
-    def count_empty(self, valid_rows: int) -> dict[str, int]:
-        """Take an iteration in; its metric: how many in a row had no valid row."""
+    def count(self, generated: int, valid_rows: int) -> dict[str, float]:
+        """Take an iteration in; its metrics: how many in a row had no valid row, and the
+        completion tokens since the start of the run."""
         self.empty = 0 if valid_rows else self.empty + 1
-        return {"batch/empty_in_a_row": self.empty}
+        self.spent = self.spent.after(generated)
+        total = self.spent.tokens
+        return {
+            "batch/empty_in_a_row": self.empty,
+            "tokens/generated": math.nan if total is None else total,
+        }
 
     @property
     def is_judge_broken(self) -> bool:
@@ -164,7 +175,7 @@ class Run:
 
     def not_validated(self) -> dict[str, float]:
         """The keys that `validate` gives, for the rows of iterations without it."""
-        if not self.config.evaluation.every:
+        if not self.config.evaluation.has_validation:
             return {}
         count = self.config.evaluation.validation_problems
         return unmeasured(self.graded_problems("validation", count), "validation")
@@ -183,6 +194,7 @@ class Run:
         """The first iteration that metrics.jsonl does not have."""
         return int(self.state.step) - (self.pending is not None)
 
-    def due(self, every: int) -> bool:
-        step, last = int(self.state.step), self.config.run.total_steps
-        return every > 0 and (step % every == 0 or step == last)
+    @property
+    def end(self) -> str:
+        """The field of the config that ends the run here; "" where it goes on."""
+        return schedule.find_end(self.spent, self.config.run)

@@ -298,6 +298,11 @@ def test_with_lora_the_base_stays_and_merged_weights_are_written(experiment, tmp
     ("flags", "words"),
     (
         (("--sft.batch_size", "6"), "sft.batch_size: 6 does not divide"),
+        (("--run.total_tokens", "9"), "run.total_tokens: SFT generates no tokens"),
+        (
+            ("--evaluation.every", "0", "--evaluation.every_tokens", "9"),
+            "evaluation.every_tokens: SFT generates no tokens",
+        ),
         (("--sft.packing", "60"), "sft.packing: expected at least"),
         (("--sft.epochs", "0.01"), "sft.epochs: 0.01 epochs of 24 examples"),
         (("--evaluation.every", "2"), "evaluation.every: the run has no validation"),

@@ -23,6 +23,8 @@ E2BE149 = {
     "cccs.demote": 0.0,
     "data.difficulties": [],
     "prompt.show_visible": False,
+    "run.total_tokens": 0,
+    "evaluation.every_tokens": 0,
 }
 D5E64F9 = {"run.resume": "no", "run.step": -1, "run.max_empty": NEVER, **E2BE149}
 MEANT = {f"d5e64f9_{kind}": D5E64F9 for kind in ("ppo", "grpo", "sft")}

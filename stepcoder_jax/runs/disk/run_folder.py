@@ -38,8 +38,8 @@ from stepcoder_jax.runs.disk.interrupt import Stopped
 PACKAGES = ("stepcoder_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a resumed run may change: it changes nothing that has been computed.
 FREE = (
-    *("run.total_steps", "run.resume", "run.step", "run.folder"),
-    *("run.save_every", "run.keep", "run.max_empty"),
+    *("run.total_steps", "run.total_tokens", "run.resume", "run.step"),
+    *("run.folder", "run.save_every", "run.keep", "run.max_empty"),
     *("run.rollouts_every", "run.tensorboard", "run.compilation_cache"),
     *("execution.workers", "execution.cache_size", "execution.url"),
     *("mesh.data", "mesh.fsdp", "mesh.tensor"),

@@ -138,10 +138,12 @@ def split_file(config: DataConfig, split: Split) -> str:
 def require_validation(config: Config) -> None:
     """Refuse a run that is to validate itself and has no problems for it."""
     is_file = config.data.path not in SHIPPED
-    if config.evaluation.every and is_file and not split_file(config.data, "validation"):
+    evaluation = config.evaluation
+    if evaluation.has_validation and is_file and not split_file(config.data, "validation"):
+        field = "evaluation.every" if evaluation.every else "evaluation.every_tokens"
         raise ConfigError(
-            "evaluation.every: the run has no validation problems; name a file with "
-            "--data.validation, or set --evaluation.every 0"
+            f"{field}: the run has no validation problems; name a file with "
+            f"--data.validation, or set --{field} 0"
         )
 
 
