@@ -84,7 +84,8 @@ ROOMS = {
         ("numpy", "tensorflow_datasets", "grain"),
     ),
     "results": Room(
-        ("config", "data/formats", "records"), ("numpy", "matplotlib", "tensorboardX")
+        ("config", "data/formats", "records"),
+        ("numpy", "scipy", "matplotlib", "tensorboardX"),
     ),
     "devices": Room(("learning", "sampling", "models", "records", "pytrees"), ARRAYS),
     "runs/disk": Room(
