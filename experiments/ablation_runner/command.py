@@ -1,0 +1,155 @@
+"""The command line of the runner: run, tune, table."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from ablation_runner import digest, jobs, picture, record, table
+from ablation_runner.digest import Parts
+from ablation_runner.jobs import STOPPED, Ended, Stop
+from ablation_runner.record import DONE, FAILED
+from ablation_runner.steps import Places, steps_of
+from ablation_runner.study import TUNING_SEEDS, Job, Study, parse_seeds
+from stepcoder_jax.records import InputError
+from stepcoder_jax.results.outcomes import markdown
+
+_GOOD, _SOME_FAILED, _BAD_INPUT = 0, 1, 2
+
+
+def main(study: Study, argv: Sequence[str]) -> int:
+    """The exit code: 0; 1 where a run failed; 2 for bad input; 130 when stopped."""
+    given = parse(study, argv)
+    commands = {"run": run, "tune": tune, "table": tabulate}
+    try:
+        return commands[given.command](study, given)
+    except InputError as error:
+        print(f"{study.file.name} {given.command}: {error}", file=sys.stderr)
+        return _BAD_INPUT
+    except Stop:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return STOPPED[0]
+
+
+def parse(study: Study, argv: Sequence[str]) -> argparse.Namespace:
+    """The flags; --help shows what the experiment is."""
+    parser = argparse.ArgumentParser(
+        prog=study.file.name,
+        description=study.summary,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    name, results = study.file.stem, study.file.parent / "results"
+    for command, said in (("run", "arms x seeds"), ("tune", "learning rates")):
+        one = commands.add_parser(command, help=said)
+        where = results / (name if command == "run" else f"{name}_tune")
+        one.add_argument("--arms", nargs="+", default=None, help="arms, or groups of them")
+        one.add_argument("--jobs", type=int, default=1, help="runs at a time")
+        one.add_argument("--again", action="store_true", help="also those that failed")
+        one.add_argument("--results", type=Path, default=where, help="for the JSON files")
+        one.add_argument("--runs", type=Path, default=study.root / "runs" / where.name)
+        if command == "run":
+            one.add_argument("--seeds", default="", help="0-7; default: all of each arm")
+    one = commands.add_parser("table", help="of the runs that are there")
+    one.add_argument("--results", type=Path, default=results / name)
+    one.add_argument(
+        *("--digest",),
+        choices=("present", "as-recorded"),
+        default="present",
+        help="as-recorded: of sources that are not the present ones, but the same for all",
+    )
+    return parser.parse_args(argv)
+
+
+def run(study: Study, given: argparse.Namespace) -> int:
+    """Run what is not there yet."""
+    arms = study.arms(given.arms or ["claimed"])
+    seeds = parse_seeds(given.seeds) if given.seeds else None
+    # seed by seed, so that a session that ends early leaves pairs
+    wanted = [Job(arm, seed) for arm in arms for seed in (seeds or study.seeds(arm))]
+    wanted.sort(key=lambda job: job.seed)
+    return execute(study, given, wanted)
+
+
+def tune(study: Study, given: argparse.Namespace) -> int:
+    """Three rates on two seeds that are not reported."""
+    arms = study.arms(given.arms or list(study.tried))
+    for arm in arms:
+        if arm not in study.tried:
+            raise InputError(
+                f"--arms: {arm} has no rates of its own to try; it takes those of another: "
+                f"one of {', '.join(study.tried)}"
+            )
+    wanted = [
+        Job(f"{arm}@{rate:g}", seed)
+        for seed in TUNING_SEEDS
+        for arm in arms
+        for rate in study.tried[arm]
+    ]
+    code = execute(study, given, wanted)
+    text = markdown(table.tuning_table(study, record.read_all(given.results))) + "\n"
+    (given.results / "table.md").write_text(text)
+    print(text)
+    return code
+
+
+def execute(study: Study, given: argparse.Namespace, wanted: Sequence[Job]) -> int:
+    """Run jobs, but for those whose records are there."""
+    shares = jobs.share_cores(given.jobs)
+    places = Places(given.runs.resolve(), given.results.resolve())
+    configs = {job.arm: study.get_config(job.arm) for job in wanted}
+    parts = digest.parts_of(study, configs.values())
+    digest.open_folder(places.results, parts)
+    known = {(x["arm"], x["seed"]): x for x in record.read_all(places.results)}
+    left = []
+    for job in wanted:
+        found = known.get((job.arm, job.seed))
+        if found is None:
+            left.append(job)
+            continue
+        config = configs[job.arm]
+        digest.check_record(found, parts, config)
+        if found["status"] == FAILED:
+            said = "again" if given.again else "left; --again runs it again"
+            print(f"{job.name}: failed before, {found['last_line']}: {said}", flush=True)
+            left += [job] * given.again
+    print(f"{len(wanted) - len(left)} of {len(wanted)} runs are there", flush=True)
+    jobs.run_all(
+        left,
+        shares,
+        partial(steps_of, study, places),
+        places.log,
+        partial(finish, study, places, parts),
+    )
+    statuses = {(x["arm"], x["seed"]): x["status"] for x in record.read_all(places.results)}
+    failed = [job.name for job in wanted if statuses.get((job.arm, job.seed)) != DONE]
+    if failed:
+        print(f"failed: {', '.join(failed)}; --again runs them again", file=sys.stderr)
+    return _SOME_FAILED if failed else _GOOD
+
+
+def finish(study: Study, places: Places, parts: Parts, job: Job, ended: Ended) -> None:
+    """Keep the record of a run that ended, well or not; one that was stopped has none."""
+    if ended.code not in STOPPED:
+        record.write(places.record(job), record.make(study, places, job, parts, ended))
+
+
+def tabulate(study: Study, given: argparse.Namespace) -> int:
+    """Tables and the picture of the runs that are there."""
+    records = record.read_all(given.results)
+    if not records:
+        raise InputError(f"--results: {given.results} holds no run yet")
+    parts = digest.read(given.results)
+    if given.digest == "present":
+        configs = [study.get_config(x["arm"]) for x in records]
+        digest.open_folder(given.results, digest.parts_of(study, configs))
+    for found in records:
+        digest.check_record(found, parts, None)
+    text = table.describe(study, records)
+    (given.results / "table.md").write_text(text)
+    picture.draw(study, table.collect(records), given.results / "curves.png")
+    print(text)
+    return _GOOD

@@ -1,0 +1,80 @@
+"""What is run: the arms of an experiment, their seeds, and the names of the runs."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from stepcoder_jax.config import Config
+from stepcoder_jax.records import InputError
+
+TUNING_SEEDS = (100, 101)  # not reported
+GROUPS = ("claimed", "exploratory")
+
+
+class Study(NamedTuple):
+    """An experiment with arms, as its file says."""
+
+    file: Path
+    summary: str  # its docstring
+    get_config: Callable[[str], Config]
+    claimed: tuple[str, ...]
+    exploratory: tuple[str, ...]
+    of_text: tuple[str, ...]  # learn supervised text: by updates, not by tokens
+    raft_samples: int  # of each problem, for the arm raft
+    comparisons: tuple[tuple[str, str], ...]  # the first minus the second
+    tried: Mapping[str, tuple[float, ...]]  # learning rates by arm
+    chosen: Mapping[str, float]  # of those
+
+    @property
+    def root(self) -> Path:
+        """The repository."""
+        return self.file.parents[1]
+
+    def arms(self, names: Sequence[str]) -> list[str]:
+        """The arms that are named, alone or by group; InputError for one that is none."""
+        known = (*self.claimed, *self.exploratory)
+        found: list[str] = []
+        for name in names:
+            if name in GROUPS:
+                found += getattr(self, name)
+            elif name in known:
+                found.append(name)
+            else:
+                near = difflib.get_close_matches(name, (*known, *GROUPS), 1)
+                meant = f"did you mean {near[0]}?" if near else "see below"
+                raise InputError(
+                    f"--arms: there is no arm {name!r}; {meant} Arms: {', '.join(known)}; "
+                    f"or a group: {', '.join(GROUPS)}"
+                )
+        return list(dict.fromkeys(found))
+
+    def seeds(self, arm: str) -> range:
+        """Those that an arm was promised."""
+        return range(8 if arm in self.claimed else 3)
+
+
+class Job(NamedTuple):
+    """One run: an arm (ARM or ARM@RATE) and a seed."""
+
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm}-{self.seed}"
+
+
+def parse_seeds(text: str) -> list[int]:
+    """`0-7`, `3`, `0-2,5` -> the seeds; InputError for anything else."""
+    seeds: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.partition("-")
+        if not (low.isdecimal() and (high.isdecimal() or not dash)):
+            raise InputError(f"--seeds: expected seeds such as 0-7 or 0,3, got {text!r}")
+        seeds += range(int(low), int(high or low) + 1)
+    if not seeds:
+        raise InputError(f"--seeds: {text!r} has no seed: the first is above the last")
+    return list(dict.fromkeys(seeds))
