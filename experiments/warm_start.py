@@ -4,8 +4,8 @@ Question   Can half a million parameters learn to write programs from supervised
            be left guessing at the words that reinforcement is to teach?
 Command    stepcoder sft experiments/warm_start.py --run.folder runs/warm_start
            stepcoder sft experiments/warm_start.py:guarded --run.folder runs/guarded
-Arms       "" of the list programs (data.path builtin), whose rare wordings mean nothing yet;
-           guarded of the guarded tier, whose alien words mean an operation of their class
+Arms       "" of the list programs (data.path builtin): rare wordings mean nothing yet;
+           guarded of the guarded tier: alien words mean an operation of their class
 Hardware   two CPU cores, under 40 minutes; guarded under 20
 Expected   "": greedy pass@1 on test about 35 % (competition under 15 %), and at least 95 %
            of sampled programs compile. guarded: at each part of K = 9, guards right at

@@ -1,4 +1,4 @@
-"""The shipped warm start of the guarded tier: fluent at each part, and a guesser of words."""
+"""The shipped warm start of the guarded tier: fluent at each part, guessing at words."""
 
 import json
 
@@ -27,5 +27,5 @@ def test_each_part_of_nine_is_fluent_and_its_word_a_guess(tmp_path):
     assert set(shares) == {9}
     guard, in_class, operation = np.array(shares[9]).T
     assert guard.min() >= 0.99 and in_class.min() >= 0.98
-    assert 0.20 <= operation.min() and operation.max() <= 0.30
+    assert operation.min() >= 0.20 and operation.max() <= 0.30
     assert sum(row["passed"] for row in rows) == 0
