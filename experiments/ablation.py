@@ -174,11 +174,11 @@ def base() -> c.Config:
             tensorboard=False,
         ),
         model=c.ModelConfig(checkpoint="guarded"),
-        prompt=c.PromptConfig(template="plain", max_prompt_length=256),
+        prompt=c.PromptConfig(template="plain", max_prompt_length=208),
         sampling=c.SamplingConfig(
             problems_per_step=24,
             rollouts_per_problem=8,
-            max_completion_length=192,
+            max_completion_length=144,
             temperature=1.0,
             top_p=1.0,
             chunk=16,
@@ -186,6 +186,7 @@ def base() -> c.Config:
         ppo=c.PPOConfig(
             num_minibatches=2,
             num_micro_batches=2,
+            widths=(208,),
             kl_coef=0.01,
             gae_lambda=1.0,
             whiten_advantages=False,

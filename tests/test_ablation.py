@@ -1,6 +1,8 @@
 """The ablation's arms, and its runner: records, digests, failures, tables."""
 
+import fcntl
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -209,6 +211,27 @@ def test_a_signal_stops_the_runs_and_the_same_command_goes_on(fake, script, capf
     script.code.clear()
     assert run(fake, "--seeds", "0") == 0
     assert script.begun[1:] == ["ppo-0", "cccs-0"]
+
+
+def test_a_run_that_another_process_is_at_is_left_alone(fake, script, capfd):
+    """Two processes in one run's folder would ruin it; the runner of one may be gone."""
+    runs = fake.root / "runs" / "fake"
+    runs.mkdir(parents=True)
+    with (runs / "ppo-0.lock").open("wb") as lock:
+        code = "import sys, time; print('ready', flush=True); time.sleep(60)"
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        other = subprocess.Popen(
+            [sys.executable, "-c", code], pass_fds=(lock.fileno(),), stdout=subprocess.PIPE
+        )
+    try:
+        assert other.stdout.readline() == b"ready\n"
+        assert run(fake, "--seeds", "0") == 1
+    finally:
+        other.kill()
+        other.communicate()
+    assert "ppo-0: is under way in another process; left alone" in capfd.readouterr().out
+    assert [path.name for path in results_of(fake).glob("*-0.json")] == ["cccs-0.json"]
+    assert run(fake, "--seeds", "0") == 0
 
 
 def test_another_digest_is_refused_with_the_files_that_differ(fake, script, capfd):

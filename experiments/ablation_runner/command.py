@@ -17,11 +17,11 @@ from ablation_runner.study import TUNING_SEEDS, Job, Study, parse_seeds
 from stepcoder_jax.records import InputError
 from stepcoder_jax.results.outcomes import markdown
 
-_GOOD, _SOME_FAILED, _BAD_INPUT = 0, 1, 2
+_GOOD, _NOT_ALL, _BAD_INPUT = 0, 1, 2
 
 
 def main(study: Study, argv: Sequence[str]) -> int:
-    """The exit code: 0; 1 where a run failed; 2 for bad input; 130 when stopped."""
+    """The exit code: 0; 1 where a run failed or is left; 2 for bad input; 130: stopped."""
     given = parse(study, argv)
     commands = {"run": run, "tune": tune, "table": tabulate}
     try:
@@ -125,10 +125,11 @@ def execute(study: Study, given: argparse.Namespace, wanted: Sequence[Job]) -> i
         partial(finish, study, places, parts),
     )
     statuses = {(x["arm"], x["seed"]): x["status"] for x in record.read_all(places.results)}
-    failed = [job.name for job in wanted if statuses.get((job.arm, job.seed)) != DONE]
+    told = {job.name: statuses.get((job.arm, job.seed)) for job in wanted}
+    failed = [name for name, status in told.items() if status == FAILED]
     if failed:
         print(f"failed: {', '.join(failed)}; --again runs them again", file=sys.stderr)
-    return _SOME_FAILED if failed else _GOOD
+    return _GOOD if set(told.values()) == {DONE} else _NOT_ALL
 
 
 def finish(study: Study, places: Places, parts: Parts, job: Job, ended: Ended) -> None:

@@ -7,6 +7,7 @@ command goes on with it. Any other exit code but 0 is a failure.
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import signal
 import subprocess
@@ -14,13 +15,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ablation_runner.study import Job
 from stepcoder_jax.records import InputError
 
 STOPPED = (130, 75)
-_TELL_EVERY = 60.0  # seconds between two lines on how far the runs are
+_TELL_EVERY = 120.0  # seconds between two lines on how far the runs are
 _LOOK_EVERY = 0.2
 
 
@@ -45,6 +46,7 @@ class Active:
     steps: Iterator[list[str]]
     log: Path
     cores: list[int]
+    lock: BinaryIO  # held until we and all its processes have ended
     started: float
     process: subprocess.Popen[bytes] | None = None
     peak_mib: float = 0.0
@@ -81,12 +83,16 @@ def run_all(
         while active or (waiting and not asked):
             while waiting and free and not asked:
                 job = waiting.pop(0)
-                active.append(begin(job, steps_of(job), log_of(job), free.pop()))
+                one = begin(job, steps_of(job), log_of(job), free[-1])
+                if one is not None:
+                    active.append(one)
+                    free.pop()
             for one in list(active):
                 ended = advance(one, is_stopping=bool(asked))
                 if ended is not None:
                     active.remove(one)
                     free.append(one.cores)
+                    one.lock.close()
                     tell_end(one, ended, len(waiting) + len(active))
                     finish(one.job, ended)
             if len(asked) > heard:
@@ -107,10 +113,23 @@ def run_all(
         raise Stop
 
 
-def begin(job: Job, steps: Iterator[list[str]], log: Path, cores: list[int]) -> Active:
-    print(f"{job.name}: begins on core {', '.join(map(str, cores))}; {log}", flush=True)
+def begin(
+    job: Job, steps: Iterator[list[str]], log: Path, cores: list[int]
+) -> Active | None:
+    """A run that is about to start; None where another process is at it.
+
+    That may be one whose runner was killed: two in one folder would ruin it.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
-    return Active(job, steps, log, cores, time.monotonic())
+    lock = log.with_suffix(".lock").open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        print(f"{job.name}: is under way in another process; left alone", flush=True)
+        return None
+    print(f"{job.name}: begins on core {', '.join(map(str, cores))}; {log}", flush=True)
+    return Active(job, steps, log, cores, lock, time.monotonic())
 
 
 def advance(one: Active, is_stopping: bool) -> Ended | None:
@@ -129,16 +148,16 @@ def advance(one: Active, is_stopping: bool) -> Ended | None:
     step = next(one.steps, None)
     if step is None:
         return end(one, 0)
-    one.process = start(step, one.log, one.cores)
+    one.process = start(step, one)
     return None
 
 
-def start(command: list[str], log: Path, cores: list[int]) -> subprocess.Popen[bytes]:
-    """A process on these cores; what it says is added to `log`.
+def start(command: list[str], one: Active) -> subprocess.Popen[bytes]:
+    """A process on the cores of a run; what it says is added to the run's log.
 
     On one core XLA has one thread. It would else have one for each core of the machine.
     """
-    flags = os.environ.get("XLA_FLAGS", "")
+    log, cores, flags = one.log, one.cores, os.environ.get("XLA_FLAGS", "")
     if len(cores) == 1:
         flags += " --xla_cpu_multi_thread_eigen=false"
     home = str(Path(__file__).parents[2])
@@ -160,6 +179,7 @@ def start(command: list[str], log: Path, cores: list[int]) -> subprocess.Popen[b
                 cwd=home,
                 env=os.environ | places | {"XLA_FLAGS": flags.strip()},
                 start_new_session=True,  # Ctrl-C comes to us alone
+                pass_fds=(one.lock.fileno(),),
             )
         finally:
             os.sched_setaffinity(0, all_cores)
