@@ -23,6 +23,7 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
   stepcoder evaluate RUN [--samples-per-problem 10] [--k 1 10]   pass@k of a run
   stepcoder evaluate MODEL --problems FILE [...]                 pass@k of any model folder
   stepcoder sample RUN [--problems FILE] [--count 4]             programs in colour
+  stepcoder sample RUN [...] --rounds 1 [--variant explain]      what it reads of a failure
   stepcoder export RUN [--step N] --out DIR                      a folder for transformers
   stepcoder judge FILE --solutions canonical                     run canonical solutions
   stepcoder judge FILE --write-limits                            measure CPU limits
@@ -242,11 +243,26 @@ def run_evaluate(argv: list[str]) -> int:
 def run_sample(argv: list[str]) -> int:
     parser = run_parser("sample", ("train", "validation", "test"), "validation")
     parser.add_argument("--count", type=int, default=4, help="how many problems")
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=0,
+        help="how often the model may mend a program that fails a visible test; default: 0",
+    )
+    parser.add_argument(
+        "--variant",
+        choices=("direct", "explain"),
+        default="direct",
+        help="whether it is asked to explain first what is wrong",
+    )
     given = parser.parse_args(argv)
     start_devices()
     from stepcoder_jax.commands import sample
+    from stepcoder_jax.records import Variant
 
-    return sample.sample_run(sample.Wanted(**take_asked(given)))
+    flags = take_asked(given)
+    flags["variant"] = Variant(flags["variant"])
+    return sample.sample_run(sample.Wanted(**flags))
 
 
 def run_export(argv: list[str]) -> int:

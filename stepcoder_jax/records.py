@@ -106,19 +106,40 @@ class Problem:
     visible_tests: tuple[TestCase, ...] = ()
 
 
+class Variant(enum.StrEnum):
+    """What is asked for where a program failed (arXiv:2405.18649)."""
+
+    DIRECT = "direct"  # a better program
+    EXPLAIN = "explain"  # what is wrong, and then a better program
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """A program that failed a visible test, and what the model reads of that."""
+
+    source: str
+    verdict: Verdict
+    test: int | None  # which of the visible tests, from 0; None: it does not compile
+    feedback: str
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     """A problem as posed in one rollout.
 
     `head` opens the response: the starter code at stage 0, at a later stage the
     canonical solution up to the cut (arXiv:2402.01391, section 3.1). It is empty or ends
-    in a newline. What a stage > 0 counts depends on `cccs.prefix` (see stages.py).
+    in a newline. What a stage > 0 counts depends on `cccs.prefix` (see stages.py). With
+    attempts before it, its context, a task has no head: the model opens the fence itself,
+    behind an explanation where one is asked for.
     """
 
     problem: Problem
     index: int  # row of the problem in the training pool
     stage: int
     head: str
+    before: tuple[Attempt, ...] = ()  # oldest first
+    variant: Variant = Variant.DIRECT  # how each of them was answered, or is to be
 
 
 @dataclasses.dataclass(frozen=True)

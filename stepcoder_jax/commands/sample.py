@@ -1,17 +1,24 @@
-"""`stepcoder sample MODEL`: greedy programs, what ran of them, and what a test says."""
+"""`stepcoder sample MODEL`: greedy programs, what ran of them, and what a test says.
+
+With --rounds, what the model then reads of a program that fails a visible test, and what it
+answers.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import sys
 
-from stepcoder_jax.config import ConfigError
+from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated.splits import Split
-from stepcoder_jax.feedback import fgo, rewards
+from stepcoder_jax.feedback import fgo, prompts, rewards
+from stepcoder_jax.records import Program, Report, Variant
 from stepcoder_jax.results import report
 from stepcoder_jax.runs import failing, restore
-from stepcoder_jax.runs.generate import complete_greedily
+from stepcoder_jax.runs.generate import Player, Refinement, refine_all
 from stepcoder_jax.runs.greedy import whole_tasks
+from stepcoder_jax.sampling.drawing import Truncation
+from stepcoder_jax.strategies.rounds import Round
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +31,8 @@ class Wanted:
     before: bool
     problems: str  # a file; "": those of the split
     count: int
+    rounds: int  # answers after the first
+    variant: Variant
     asked: restore.Asked
 
 
@@ -31,6 +40,8 @@ def sample_run(wanted: Wanted) -> int:
     """Show greedy programs: what ran, what did not, verdict, reward, the failing test."""
     if wanted.count < 1:
         raise ConfigError(f"--count: expected at least 1, got {wanted.count}")
+    if wanted.rounds < 0:
+        raise ConfigError(f"--rounds: expected 0 or more, got {wanted.rounds}")
     restore.check_problems(wanted.run, wanted.problems)
     ansi = report.wants_colour(sys.stdout)
     place = (wanted.run, wanted.step, wanted.before)
@@ -42,16 +53,47 @@ def sample_run(wanted: Wanted) -> int:
             wanted.split,
             wanted.count,
             coder.tokenizer,
+            visible=wanted.rounds > 0,
         )
         tasks = whole_tasks(picked.problems)
-        results = complete_greedily(coder, actor, tasks, picked.source)
+        player = Player(coder, actor, len(tasks), Truncation(0.0), seed=0)
+        asked = Refinement(wanted.rounds, wanted.variant)
         print(f"{wanted.run}, {label}, greedy")
-        for program, judged in zip(results.programs, results.reports, strict=True):
-            kept = fgo.byte_mask(program.source, judged, config.fgo.keep_uncompiled)
-            reward = rewards.outcome_reward(judged, config.reward)
-            statement = report.show_controls(program.problem.statement.strip())
-            print(f"\n{report.show_controls(program.problem.id)}: {statement}")
-            print(report.show(program, judged, kept, reward, ansi))
-            if not judged.passed:
-                print(failing.describe(program, judged))
+        for chain in refine_all(player, tasks, asked):
+            problem = chain[0].task.problem
+            statement = report.show_controls(problem.statement.strip())
+            print(f"\n{report.show_controls(problem.id)}: {statement}")
+            for number, turn in enumerate(chain):
+                print(show_round(turn, number, config, ansi))
+            if wanted.rounds and not problem.visible_tests:
+                print("no visible tests: there is nothing that the model may read")
     return 0
+
+
+def show_round(turn: Round, number: int, config: Config, ansi: bool) -> str:
+    """What the model read, unless it is the problem, and what it answered."""
+    lines = []
+    if turn.task.before:
+        request = prompts.REQUESTS[turn.task.variant]
+        told = report.show_controls(f"{turn.task.before[-1].feedback}\n{request}")
+        lines += [f"round {number}, the model reads:", *_indent(told)]
+    if turn.answer is None:
+        return "\n".join([*lines, "not asked: its prompt would be too long"])
+    if turn.answer.explanation.strip():
+        said = report.show_controls(turn.answer.explanation.strip())
+        lines += ["it answers:", *_indent(said)]
+    if turn.answer.program is None or turn.report is None:
+        return "\n".join([*lines, "its answer holds no whole block of code"])
+    return "\n".join([*lines, show_program(turn.answer.program, turn.report, config, ansi)])
+
+
+def show_program(program: Program, judged: Report, config: Config, ansi: bool) -> str:
+    """What ran, what did not, verdict, reward, the failing test."""
+    kept = fgo.byte_mask(program.source, judged, config.fgo.keep_uncompiled)
+    reward = rewards.outcome_reward(judged, config.reward)
+    shown = report.show(program, judged, kept, reward, ansi)
+    return shown if judged.passed else f"{shown}\n{failing.describe(program, judged)}"
+
+
+def _indent(text: str) -> list[str]:
+    return [f"  {line}".rstrip() for line in text.split("\n")]

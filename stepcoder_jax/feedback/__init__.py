@@ -1,7 +1,9 @@
 """Tasks before sampling and feedback after it: plain Python and numpy, never JAX.
 
-Imports config, records, pytrees and syntax. Read in the order of an iteration: cccs (which
-problem, at which stage), stages (how much that gives), cuts (of which text), prompts (tasks
-to tokens, tokens to programs), fgo (executed code to executed tokens, with evidence and
-painting), rewards (verdicts to rewards). sft_rows makes supervised text of tasks.
+Imports config, records, pytrees, syntax, and of the judge how a value is shown. Read in the
+order of an iteration: cccs (which problem, at which stage), stages (how much that gives),
+cuts (of which text), prompts (tasks to tokens, tokens to programs), fgo (executed code to
+executed tokens, with evidence and painting), rewards (verdicts to rewards). turns are what
+a model reads of a failed program, answers what it says then. sft_rows makes supervised text
+of tasks.
 """

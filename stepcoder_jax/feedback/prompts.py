@@ -17,7 +17,7 @@ import numpy as np
 from stepcoder_jax.config import ConfigError, PromptConfig
 from stepcoder_jax.feedback.turns import describe_test
 from stepcoder_jax.pytrees import PromptBatch
-from stepcoder_jax.records import Problem, Program, Span, Task
+from stepcoder_jax.records import Problem, Program, Span, Task, Variant
 
 # arXiv:2402.01391, appendix D; the backbone's own instruction format.
 SYSTEM = (
@@ -31,6 +31,16 @@ TEMPLATES = {
     "deepseek": f"{SYSTEM}\n### Instruction:\n{REQUEST}\n### Response:\n",
     "plain": "{statement}\n",
     "chat": "",  # the tokenizer's own
+}
+
+# Behind a program, in the place of the statement's template.
+FOLLOWING = {
+    "deepseek": "### Instruction:\n{message}\n### Response:\n",
+    "plain": "{message}\n",
+}
+REQUESTS = {
+    Variant.DIRECT: "Mend the program.",
+    Variant.EXPLAIN: "Explain what is wrong with the program, then mend it.",
 }
 
 WINDOW = 256  # bytes that are decoded at a time
@@ -61,7 +71,8 @@ def render(task: Task, tokenizer: Tokenizer, config: PromptConfig) -> str:
 
     The authors' later release opens the response with the fence and the starter code in
     the same way; the prefix of a later stage takes the starter code's place. Template
-    "chat" is the tokenizer's own, with the paper's request as the user's message.
+    "chat" is the tokenizer's own, with the paper's request as the user's message. A task
+    with attempts before it is a conversation, up to the next response, without a fence.
     """
     if config.template not in TEMPLATES:
         raise ConfigError(
@@ -69,6 +80,8 @@ def render(task: Task, tokenizer: Tokenizer, config: PromptConfig) -> str:
         )
     # str.replace, since a statement may hold braces.
     statement = _statement_of(task.problem, config)
+    if task.before:
+        return _render_turns(task, statement, tokenizer, config)
     if config.template == "chat":
         opening = chat_opening(tokenizer, REQUEST.replace("{statement}", statement))
     else:
@@ -88,16 +101,65 @@ def _statement_of(problem: Problem, config: PromptConfig) -> str:
     return "\n".join([statement, "It must pass:", *lacking]) if lacking else statement
 
 
+def _render_turns(
+    task: Task, statement: str, tokenizer: Tokenizer, config: PromptConfig
+) -> str:
+    """Return the statement, and of each attempt the program and the next message."""
+    programs = [
+        f"{config.fence}python\n{attempt.source.rstrip()}\n{config.fence}"
+        for attempt in task.before
+    ]
+    messages = [f"{attempt.feedback}\n{REQUESTS[task.variant]}" for attempt in task.before]
+    if config.template == "chat":
+        request = REQUEST.replace("{statement}", statement)
+        turns = [request, *itertools.chain.from_iterable(zip(programs, messages))]
+        return _chat_turns(tokenizer, turns)
+    opening = TEMPLATES[config.template].replace("{statement}", statement)
+    parts = [
+        f"{program}\n{FOLLOWING[config.template].replace('{message}', message)}"
+        for program, message in zip(programs, messages)
+    ]
+    return "".join([opening, *parts])
+
+
+def _chat_turns(tokenizer: Tokenizer, turns: Sequence[str]) -> str:
+    """Return turns, the user's first, in the chat template, up to the next response."""
+    _require_chat_template(tokenizer)
+    roles = itertools.cycle(["user", "assistant"])
+    conversation = [{"role": role, "content": text} for role, text in zip(roles, turns)]
+    mend = "set the template to deepseek or plain"
+    try:
+        text: str = tokenizer.apply_chat_template(
+            conversation, tokenize=False, add_generation_prompt=True
+        )
+    except Exception as error:  # the template's own, of a library that is not known here
+        said = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"prompt.template: the tokenizer's chat template refuses {len(turns)} turns "
+            f"({type(error).__name__}: {said}); {mend}"
+        ) from error
+    if not all(turn.strip() in text for turn in turns):
+        raise ConfigError(
+            f"prompt.template: the tokenizer's chat template leaves out or changes some of "
+            f"{len(turns)} turns; {mend}"
+        )
+    return text
+
+
 def chat_opening(tokenizer: Tokenizer, message: str) -> str:
     """Return a user's message in the tokenizer's chat template, up to the response."""
+    _require_chat_template(tokenizer)
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
+    )
+
+
+def _require_chat_template(tokenizer: Tokenizer) -> None:
     if tokenizer.chat_template is None:
         raise ConfigError(
             "prompt.template: expected a tokenizer with a chat template for 'chat', this "
             "one has none; set --prompt.template deepseek or plain"
         )
-    return tokenizer.apply_chat_template(
-        [{"role": "user", "content": message}], tokenize=False, add_generation_prompt=True
-    )
 
 
 def chat_template(tokenizer: Tokenizer, config: PromptConfig) -> str:
@@ -168,13 +230,20 @@ def encode(
         ids = known[text]
         if len(ids) > width:
             raise ConfigError(
-                f"problem {task.problem.id}: the prompt has {len(ids)} tokens at stage "
-                f"{task.stage}, more than prompt.max_prompt_length={width}; raise that "
-                "field or drop the problem"
+                f"problem {task.problem.id}: the prompt has {len(ids)} tokens "
+                f"{_place_of(task)}, more than prompt.max_prompt_length={width}; raise "
+                "that field or drop the problem"
             )
         tokens[row, : len(ids)] = ids
         lengths[row] = len(ids)
     return PromptBatch(tokens, lengths, np.asarray(index, np.int32))
+
+
+def _place_of(task: Task) -> str:
+    """Which of its problem's prompts a task's is, in words."""
+    if task.before:
+        return f"after {len(task.before)} attempts"
+    return f"at stage {task.stage}"
 
 
 def lengths_over(
@@ -310,18 +379,22 @@ def program_of(task: Task, pieces: Sequence[bytes], fence: bytes) -> Program:
     """
     completion = b"".join(pieces)
     end = closing_fence(completion, fence)
-    code = completion if end is None else completion[:end]
-    text, ranges = decode_lossy(code)
+    return part_of(task, pieces, 0, len(completion) if end is None else end)
+
+
+def part_of(task: Task, pieces: Sequence[bytes], first: int, end: int) -> Program:
+    """Return the program whose code, behind the head, is these bytes of the pieces."""
+    text, ranges = decode_lossy(b"".join(pieces)[first:end])
     base = len(task.head.encode())
     spans: list[Span | None] = []
-    start = 0
+    begin = -first  # of the piece, in the code
     for piece in pieces:
-        stop = min(start + len(piece), len(code))
+        start, stop = max(begin, 0), min(begin + len(piece), end - first)
         if start < stop:
             spans.append((base + ranges[start][0], base + ranges[stop - 1][1]))
         else:
             spans.append(None)
-        start += len(piece)
+        begin += len(piece)
     return Program(
         problem=task.problem,
         source=task.head + text,

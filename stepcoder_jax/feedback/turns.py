@@ -1,12 +1,34 @@
-"""Tests in the words in which a model reads them."""
+"""What running a program said, in the words in which a model reads it.
+
+One failing visible test is told, the first in order, with what the program made of it.
+Values are cut at MOST characters. What a program printed, returned or raised is its model's
+own text: cut, and without controls.
+"""
 
 from __future__ import annotations
 
+import ast
+import dataclasses
+
+from stepcoder_jax import syntax
 from stepcoder_jax.execution.crossing.showing import MOST, show, show_call
-from stepcoder_jax.records import Mode, Problem, TestCase
+from stepcoder_jax.records import (
+    VALUE_LIMIT,
+    Attempt,
+    Mode,
+    Problem,
+    Program,
+    Report,
+    TestCase,
+    TestResult,
+    Verdict,
+)
 
 _CUT = " ... "  # in the place of the middle of a long text
-STDIN_MODES = (Mode.STDIN_MAIN, Mode.STDIN_FN)
+_MOST_LINE = 200  # characters of a line of the program
+_STDIN_MODES = (Mode.STDIN_MAIN, Mode.STDIN_FN)
+_FAILED = "The program fails this test:"
+_RAISED = "The program stops with an error in this test:"
 
 
 def clip(text: str, most: int = MOST) -> str:
@@ -22,7 +44,115 @@ def describe_test(problem: Problem, test: TestCase) -> str:
     if problem.mode is Mode.CALL:
         call = show_call(problem.entry_point or "", test.inputs)
         return f"{call} == {show(test.expected)}"
-    if problem.mode in STDIN_MODES:
-        given, wanted = clip(test.inputs).strip("\n"), clip(test.expected).strip("\n")
-        return f"Input:\n{given}\nOutput:\n{wanted}"
+    if problem.mode in _STDIN_MODES:
+        return "\n".join(_named({"Input": test.inputs, "Output": test.expected}))
     return clip(test.inputs).strip()
+
+
+def on_visible_tests(program: Program) -> Program:
+    """The same program, to be judged on what the model may be shown."""
+    problem = program.problem
+    seen = dataclasses.replace(problem, tests=problem.visible_tests)
+    return dataclasses.replace(program, problem=seen)
+
+
+def attempt_of(program: Program, report: Report, cpu_seconds: float) -> Attempt | None:
+    """What the model is to read of a program and its report on the visible tests.
+
+    None where it passes them, and where the judge itself failed or could not carry a value.
+    `cpu_seconds` is the limit of one test.
+    """
+    if report.passed or report.verdict is Verdict.INFRA or report.unfaithful:
+        return None
+    if report.verdict is Verdict.COMPILE:
+        said = f"The program does not compile: {report.message}"
+        line = report.tests[0].line if report.tests else None
+        text = "\n".join([clip(said), *_line_of(program.source, line)])
+        return Attempt(program.source, report.verdict, None, text)
+    number, result = next(
+        (number, result)
+        for number, result in enumerate(report.tests)
+        if result.verdict is report.verdict
+    )
+    test = program.problem.tests[number]
+    lines = _describe(program, test, result, report.message, cpu_seconds)
+    return Attempt(program.source, report.verdict, number, "\n".join(lines))
+
+
+def _describe(
+    program: Program, test: TestCase, result: TestResult, message: str, cpu_seconds: float
+) -> list[str]:
+    problem = program.problem
+    if result.verdict is Verdict.WRONG:
+        return [_FAILED, *_named(_asked(problem, test) | _made(problem, test, result))]
+    asked = _named(_asked(problem, test))
+    if result.verdict is Verdict.RUNTIME:
+        said = result.message or message
+        error = f"{result.error}: {said}" if said else result.error
+        line = _line_of(program.source, result.line)
+        return [_RAISED, *asked, clip(error), *line]
+    how = {
+        Verdict.TIMEOUT: f"is too slow: it runs for more than {cpu_seconds:g} s",
+        Verdict.MEMORY: "takes too much memory",
+        Verdict.OUTPUT: "returns too much"
+        if result.error == VALUE_LIMIT
+        else "prints too much",
+    }[result.verdict]
+    return [f"The program {how} in this test:", *asked]
+
+
+def _asked(problem: Problem, test: TestCase) -> dict[str, str]:
+    """What the test gives to the program, by name."""
+    if problem.mode is Mode.CALL:
+        return {"Call": show_call(problem.entry_point or "", test.inputs)}
+    if problem.mode in _STDIN_MODES:
+        return {"Input": test.inputs}
+    pair = _equality(test.inputs)
+    return {"Call": pair[0]} if pair else {"Test": test.inputs}
+
+
+def _made(problem: Problem, test: TestCase, result: TestResult) -> dict[str, str]:
+    """What was expected of a wrong answer and what came, by name."""
+    if problem.mode is Mode.CALL:
+        return {"Expected": show(test.expected), "Got": result.got}
+    if problem.mode in _STDIN_MODES:
+        return {"Expected": test.expected, "Got": result.stdout or "nothing"}
+    pair = _equality(test.inputs)
+    if pair is None:
+        said = f"{result.error}: {result.message}" if result.message else result.error
+        return {"Error": said}
+    whole, name = pair[0], problem.entry_point
+    is_call = whole.startswith(f"{name}(")
+    came = {"Got" if is_call else f"{name} returned": result.got} if result.got else {}
+    return {"Expected": pair[1]} | came
+
+
+def _equality(code: str) -> tuple[str, str] | None:
+    """The sides of `assert CALL == VALUE`, where imports alone stand before it."""
+    tree = syntax.parse(code)
+    body = [
+        node
+        for node in (tree.body if tree else ())
+        if not isinstance(node, (ast.Import, ast.ImportFrom))
+    ]
+    match body:
+        case [ast.Assert(test=ast.Compare(left, [ast.Eq()], [right]))]:
+            return ast.unparse(left), ast.unparse(right)
+    return None
+
+
+def _named(parts: dict[str, str]) -> list[str]:
+    """Each part behind its name; below it where it is of several lines."""
+    lines = []
+    for name, text in parts.items():
+        shown = clip(text).strip("\n")
+        lines.append(f"{name}:{chr(10) if chr(10) in shown else ' '}{shown}".rstrip(" "))
+    return lines
+
+
+def _line_of(source: str, line: int | None) -> list[str]:
+    """A line of the program, 1-based, with its number."""
+    lines = syntax.NEWLINE.split(source.encode("utf-8", "replace"))
+    if line is None or not 0 < line <= len(lines):
+        return []
+    return [f"Line {line}: {clip(lines[line - 1].decode().strip(), _MOST_LINE)}"]

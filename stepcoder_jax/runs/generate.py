@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from stepcoder_jax.config import Config, PromptConfig
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool
-from stepcoder_jax.feedback import prompts
+from stepcoder_jax.feedback import answers, prompts
+from stepcoder_jax.feedback.answers import Answer
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.pytrees import PromptBatch, Rollout
-from stepcoder_jax.records import Program, Report, Task, Verdict
+from stepcoder_jax.records import Program, Report, Task, Variant, Verdict
 from stepcoder_jax.runs.disk.interrupt import breakable
 from stepcoder_jax.sampling import slots
+from stepcoder_jax.sampling.drawing import Truncation
 from stepcoder_jax.sampling.slots import Completion, FindStop
+from stepcoder_jax.strategies.driving import drive
+from stepcoder_jax.strategies.rounds import Round, refine
+
+_MOST_NAMED = 20
 
 
 class Coder(NamedTuple):
@@ -38,10 +46,42 @@ class Coder(NamedTuple):
         find_stop = prompts.stop_finder(tokenizer, config.prompt.fence)
         return cls(steps, pool, tokenizer, table, find_stop, config.prompt)
 
+    def read(self, task: Task, completion: Completion) -> Answer:
+        """What a completion of the task says."""
+        ids = completion.tokens.tolist()
+        return answers.read(task, ids, self.table, self.prompt.fence)
+
+    def require_short(self, tasks: Sequence[Task]) -> list[int]:
+        """The rows of tasks whose prompts fit; the others are named on standard error."""
+        most = self.prompt.max_prompt_length
+        sizes = [
+            len(prompts.prompt_ids(task, self.tokenizer, self.prompt)) for task in tasks
+        ]
+        long = [
+            f"{task.problem.id} ({size} after {len(task.before)} attempts)"
+            for task, size in zip(tasks, sizes)
+            if size > most
+        ]
+        if long and jax.process_index() == 0:
+            more = f" and {len(long) - _MOST_NAMED} more" * (len(long) > _MOST_NAMED)
+            print(
+                f"not asked: {len(long)} prompts have more than {most} tokens "
+                f"(prompt.max_prompt_length): {', '.join(long[:_MOST_NAMED])}{more}",
+                file=sys.stderr,
+            )
+        return [row for row, size in enumerate(sizes) if size <= most]
+
     def encode(self, tasks: Sequence[Task], first: int) -> PromptBatch:
         """The prompts of tasks whose global rollout indices begin at `first`."""
         index = np.arange(first, first + len(tasks))
         return prompts.encode(tasks, self.tokenizer, self.prompt, index)
+
+
+class Refinement(NamedTuple):
+    """How often a model may mend its program, and what it is asked for."""
+
+    rounds: int
+    variant: Variant
 
 
 class Judged(NamedTuple):
@@ -122,6 +162,57 @@ def judge_stream(
         seconds_sampled=last_token - started,
         seconds_waited=ended - last_token,
     )
+
+
+class Player(NamedTuple):
+    """A model and a judge for strategies; what one draws depends on its place alone."""
+
+    coder: Coder
+    actor: Any
+    total: int  # strategies
+    truncation: Truncation
+    seed: int
+
+    def ask(self, wanted: Sequence[tuple[int, Task]]) -> list[Answer | None]:
+        """The answer to each task; None where its prompt is too long."""
+        short = self.coder.require_short([task for _, task in wanted])
+        answers: dict[int, Answer] = {}
+        for is_first in (True, False):
+            rows = [row for row in short if is_first != bool(wanted[row][1].before)]
+            if rows:
+                found = self._sample([wanted[row] for row in rows], is_first)
+                answers |= dict(zip(rows, found, strict=True))
+        return [answers.get(row) for row in range(len(wanted))]
+
+    def _sample(self, wanted: list[tuple[int, Task]], is_first: bool) -> list[Answer]:
+        tasks = [task for _, task in wanted]
+        index = [len(task.before) * self.total + place for place, task in wanted]
+        batch = self.coder.encode(tasks, 0)._replace(index=np.asarray(index, np.int32))
+        # a first answer ends with its fence; another one opens and closes some
+        find_stop = self.coder.find_stop if is_first else None
+        stream = self.coder.steps.sample_many(
+            self.actor, batch, self.truncation, 1, self.seed, find_stop
+        )
+        found = {
+            completion.row: self.coder.read(tasks[completion.row], completion)
+            for done in stream
+            for completion in done
+        }
+        return [found[row] for row in range(len(tasks))]
+
+    def run(self, programs: Sequence[Program]) -> list[Report]:
+        """The judge's reports."""
+        with breakable():
+            return agree(self.coder.pool.run(programs))
+
+
+def refine_all(
+    player: Player, tasks: Sequence[Task], asked: Refinement
+) -> list[list[Round]]:
+    """The rounds of each task."""
+    limit = player.coder.pool.settings.cpu_seconds
+    chains = [refine(task, asked.variant, asked.rounds, limit) for task in tasks]
+    return drive(chains, player.ask, player.run)
 
 
 def complete_greedily(

@@ -240,17 +240,24 @@ def check_problems(name: str, file: str) -> None:
 
 
 def pick(
-    name: str, config: Config, file: str, split: Split, count: int | None, tokenizer: Any
+    name: str,
+    config: Config,
+    file: str,
+    split: Split,
+    count: int | None,
+    tokenizer: Any,
+    visible: bool = False,
 ) -> Picked:
     """The first `count` problems (None: all) of a file, or else of the run's split.
 
     CPU limits are those of the run, or from beside the file. Those whose prompts are too
-    long are left out and named, or with data.strict refused.
+    long are left out and named, or with data.strict refused. `visible` says that visible
+    tests are used: those that are wrong are left out.
     """
     if file:
         data = dataclasses.replace(config.data, path=file, validation=file, test=file)
         config = dataclasses.replace(config, data=data)
-    shown = config.prompt.show_visible
+    shown = visible or config.prompt.show_visible
     found = sources.load_problems(config.data, split, config.execution, shown)
     problems = found[:count]
     if not problems:

@@ -8,9 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepcoder_jax.config import PromptConfig
+from stepcoder_jax.config import ConfigError, PromptConfig
 from stepcoder_jax.feedback import prompts, turns
-from stepcoder_jax.records import Mode, Problem, Task, TestCase
+from stepcoder_jax.records import (
+    Attempt,
+    Mode,
+    Problem,
+    Task,
+    TestCase,
+    Variant,
+    Verdict,
+)
 
 PROBLEM = Problem("p7", "Add {x} two.\n", "def f(a):", "", "f", Mode.CALL, (), "interview")
 TASK = Task(PROBLEM, 0, 0, "def f(a):\n")
@@ -100,15 +108,15 @@ def test_visible_tests_are_shown_where_asked_for_and_lacking():
 @pytest.mark.parametrize(
     ("mode", "test", "text"),
     [
-        (Mode.STDIN_MAIN, TestCase("1\n2\n", "3\n"), "Input:\n1\n2\nOutput:\n3"),
-        (Mode.STDIN_FN, TestCase("a\x1b[0m", ""), "Input:\na\ufffd[0m\nOutput:\n"),
+        (Mode.STDIN_MAIN, TestCase("1\n2\n", "3\n"), "Input:\n1\n2\nOutput: 3"),
+        (Mode.STDIN_FN, TestCase("a\x1b[0m", ""), "Input: a\ufffd[0m\nOutput:"),
         (
             Mode.ASSERT_PROXY,
             TestCase("import a\nassert f()\n", None),
             "import a\nassert f()",
         ),
         (Mode.CALL, TestCase(("x" * 2000,), 1), f"f('{'x' * 497}... == 1"),
-        (Mode.STDIN_MAIN, TestCase("x" * 999, "y"), f"Input:\n{CUT}\nOutput:\ny"),
+        (Mode.STDIN_MAIN, TestCase("x" * 999, "y"), f"Input: {CUT}\nOutput: y"),
     ],
 )
 def test_a_test_in_words(mode, test, text):
@@ -429,3 +437,78 @@ def test_equal_places_of_different_problems_are_different_prompts():
     other = dataclasses.replace(TASK, problem=dataclasses.replace(PROBLEM, statement="No"))
     batch = prompts.encode([TASK, other], ByteTokenizer(), config(), np.arange(2))
     assert bytes(batch.tokens[1, :2].tolist()) == b"No"
+
+
+WRONG = (
+    Attempt("def f(a):\n    return 1\n", Verdict.WRONG, 0, "It fails.\nGot: 1"),
+    Attempt("x", Verdict.COMPILE, None, "It does not compile."),
+)
+AFTER = dataclasses.replace(TASK, head="", before=WRONG)
+
+
+class ChatTokenizer(ByteTokenizer):
+    """Writes turns between marks; `refuse` and `forget` are templates that cannot."""
+
+    def __init__(self, manner=""):
+        super().__init__()
+        self.chat_template = "yes"
+        self.manner = manner
+
+    def apply_chat_template(self, conversation, tokenize, add_generation_prompt):
+        assert not tokenize and add_generation_prompt
+        if self.manner == "refuse" and len(conversation) > 1:
+            raise ValueError("Only one\nturn is supported")
+        turns = conversation[-1:] if self.manner == "forget" else conversation
+        return (
+            "".join(f"<{x['role']}>{x['content'].strip()}" for x in turns) + "<assistant>"
+        )
+
+
+def test_attempts_are_turns_in_the_plain_form():
+    text = prompts.render(AFTER, ByteTokenizer(), config())
+    assert text == (
+        "Add {x} two.\n```python\ndef f(a):\n    return 1\n```\n"
+        "It fails.\nGot: 1\nMend the program.\n"
+        "```python\nx\n```\nIt does not compile.\nMend the program.\n"
+    )
+    explain = dataclasses.replace(AFTER, variant=Variant.EXPLAIN)
+    text = prompts.render(explain, ByteTokenizer(), PromptConfig(template="deepseek"))
+    request = "Explain what is wrong with the program, then mend it."
+    assert text.endswith(
+        "### Response:\n```python\nx\n```\n### Instruction:\nIt does not compile.\n"
+        f"{request}\n### Response:\n"
+    )
+
+
+def test_attempts_are_turns_of_the_chat_template():
+    chat = dataclasses.replace(config(), template="chat")
+    assert prompts.render(AFTER, ChatTokenizer(), chat) == (
+        "<user>write an algorithm in python:\nAdd {x} two."
+        "<assistant>```python\ndef f(a):\n    return 1\n```"
+        "<user>It fails.\nGot: 1\nMend the program."
+        "<assistant>```python\nx\n```"
+        "<user>It does not compile.\nMend the program.<assistant>"
+    )
+
+
+@pytest.mark.parametrize(
+    ("manner", "words"),
+    [
+        ("refuse", "refuses 5 turns (ValueError: Only one turn is supported); set the"),
+        ("forget", "leaves out or changes some of 5 turns; set the template to deepseek"),
+    ],
+)
+def test_a_template_that_does_not_take_several_turns_is_refused(manner, words):
+    chat = dataclasses.replace(config(), template="chat")
+    tokenizer = ChatTokenizer(manner)
+    assert prompts.render(TASK, tokenizer, chat).endswith("```python\ndef f(a):\n")
+    with pytest.raises(ConfigError) as refused:
+        prompts.render(AFTER, tokenizer, chat)
+    assert words in str(refused.value) and "\n" not in str(refused.value)
+    with pytest.raises(ConfigError, match="expected a tokenizer with a chat template"):
+        prompts.render(AFTER, ByteTokenizer(), chat)
+
+
+def test_a_context_too_long_is_refused_by_name():
+    with pytest.raises(ConfigError, match=r"problem p7: .* tokens after 2 attempts, more"):
+        prompts.encode([AFTER], ByteTokenizer(), config(), np.array([0]))

@@ -1,5 +1,6 @@
 """A run's model, read back; `stepcoder sample`, and `stepcoder evaluate` of a split."""
 
+import json
 import re
 import shutil
 
@@ -83,6 +84,31 @@ def test_sample_shows_programs_with_verdict_and_reward(run, capsys):
     assert text.count("| def solve(") == 3  # given
     assert re.search(r"^\+ ", text, re.M)  # executed
     assert "\x1b" not in text  # no colours where nobody sees them
+
+
+def test_sample_shows_what_is_read_of_a_failure_and_answered(run, tmp_path, capsys):
+    test = {"inputs": [2], "expected": "no list program returns this"}
+    row = {"id": "mine", "statement": "Write solve.", "entry_point": "solve"}
+    row |= {"mode": "call", "tests": [test], "starter_code": "def solve(xs):\n"}
+    file = tmp_path / "mine.jsonl"
+    lines = [row | {"visible_tests": 1}, row | {"id": "unseen"}]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    ask = ["sample", str(run), "--before", "--problems", str(file), "--rounds", "1"]
+    assert main([*ask, "--variant", "explain"]) == 0
+    first, second = capsys.readouterr().out.split("\nunseen: ")
+    assert first.count("round 1, the model reads:\n  The program ") == 1
+    told = "  Explain what is wrong with the program, then mend it.\n"
+    assert first.partition(told)[2]  # what it answers
+    assert "round 1" not in second and "no visible tests: there is nothing" in second
+    assert main([*ask, "--max-prompt-length", "40"]) == 0
+    out, err = capsys.readouterr()
+    assert "not asked: its prompt would be too long\n" in out
+    assert re.search(
+        r"not asked: 1 prompts have more than 40 tokens .*: mine \(\d+ after 1 attempts",
+        err,
+    )
+    assert main([*ask[:-1], "-1"]) == 2
+    assert "--rounds: expected 0 or more, got -1" in capsys.readouterr().err
 
 
 def test_the_reference_is_the_model_the_run_began_with(run, capsys):
