@@ -6,14 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import ablation
 import pytest
-from ablation_runner import command, jobs, record, steps, study, table
+from ablation_runner import command, digest, jobs, measure, record, steps, study, table
 from ablation_runner.study import Job, Study
 
-from stepcoder_jax.config import Config
+from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.formats import own
-from stepcoder_jax.data.generated import benchmark
-from stepcoder_jax.records import InputError
+from stepcoder_jax.data.generated import benchmark, guarded
+from stepcoder_jax.records import InputError, Program
 from tests.run_kit import get_config as tiny_config
 
 EXPERIMENT = """
@@ -72,6 +73,78 @@ def fake(tmp_path, problems):
         tried={"ppo": (1e-4, 2e-4)},
         chosen={"ppo": 1e-4},
     )
+
+
+def fields(arm):
+    return digest.fields_of(ablation.get_config(arm))
+
+
+@pytest.mark.parametrize(
+    ("arm", "twin", "changed"),
+    [
+        ("cccs", "stepcoder", {"fgo.mask"}),
+        ("cccs_random_mask", "stepcoder", {"fgo.mask"}),
+        ("ppo", "cccs", {"cccs.enabled"}),
+        ("random_prefix", "cccs", {"cccs.prefix"}),
+        ("adaptive_prefix", "cccs", {"cccs.prefix"}),
+        ("half_prefix", "cccs", {"cccs.prefix"}),
+        ("fgo", "ppo", {"fgo.mask"}),
+        ("cccs_inverse_mask", "stepcoder", {"fgo.mask"}),
+        ("ppo_whitened", "ppo", {"ppo.whiten_advantages", "ppo.scale_rewards"}),
+        ("random_prefix_fgo", "random_prefix", {"fgo.mask"}),
+        ("adaptive_prefix_fgo", "adaptive_prefix", {"fgo.mask"}),
+        ("stepcoder_full", "stepcoder", {"cccs.full_fraction"}),
+        ("stepcoder_demote", "stepcoder", {"cccs.demote"}),
+        ("mixed", "ppo", {"data.difficulties", "data.pool_size"}),
+        ("grpo", "ppo", {"algorithm"}),
+        ("grpo_stepcoder", "stepcoder", {"algorithm"}),
+        ("raft", "sft", set()),
+    ],
+)
+def test_an_arm_differs_in_what_it_is_named_for(arm, twin, changed):
+    """Beside the learning rate, which is tuned."""
+    ablation.get_config(arm).validate()
+    one, other = fields(arm), fields(twin)
+    differ = {name for name in one if one[name] != other[name]}
+    assert differ - {"ppo.actor.learning_rate"} == changed
+
+
+def test_every_arm_has_a_rate_and_every_comparison_its_arms():
+    assert set(ablation.RATES) == set(ablation.TRIED)
+    assert all(ablation.RATES[x] in rates for x, rates in ablation.TRIED.items())
+    assert set(ablation.ARMS) == {*ablation.RATES, *ablation.NEAREST}
+    assert {x for pair in ablation.COMPARISONS for x in pair} <= set(ablation.CLAIMED)
+    assert fields("cccs@0.125")["ppo.actor.learning_rate"] == 0.125
+    assert fields("sft@0.125")["sft.learning_rate"] == 0.125
+    for arg in ("pop", "ppo@fast"):
+        with pytest.raises(ConfigError, match="EXPERIMENT: expected "):
+            ablation.get_config(arg)
+
+
+def test_what_is_right_at_each_part_is_told_by_what_was_given():
+    """Nine parts, four given; the sixth has another operation, the last another guard."""
+    (problem,) = guarded.generate("train", 3, (0, 0, 1))
+    lines = problem.solution.split("\n")
+    head, rest = "\n".join(lines[:9]) + "\n", lines[9:]
+    wrong = list(rest)
+    wrong[3] = "        x //= 999"
+    wrong[8] = wrong[8].replace("if 8", "if 7")
+    rows = [
+        {"problem": problem.id, "head": head, "completion": "\n".join(x)}
+        for x in (rest, wrong)
+    ]
+    config = ablation.get_config("stepcoder")
+    found = record.positions(rows, {problem.id: problem}, config)["positions"]
+    assert found == {
+        "9 parts, 4 given": {
+            "programs": 2,
+            "guard": [None] * 4 + [1, 1, 1, 1, 0.5],
+            "class": [None] * 4 + [1, 0.5, 1, 1, 1],
+            "operation": [None] * 4 + [1, 0.5, 1, 1, 1],
+        }
+    }
+    program = Program(problem, head + "\n".join(wrong), 0, ())
+    assert measure.positions([problem], [program])["operation"] == [1] * 5 + [0] + [1] * 3
 
 
 ROWS = [
