@@ -57,7 +57,7 @@ folder of another digest is refused, with the parts and files that differ. So ma
 from one commit, in a worktree of its own, while work goes on in another:
 
   git worktree add ../frozen COMMIT && cd ../frozen
-  python experiments/ablation.py run --jobs 2 --results FOLDER
+  PYTHONPATH=. python experiments/ablation.py run --jobs 2 --results FOLDER
 
 and read them from anywhere: `table --digest as-recorded` asks only that all runs of the
 folder share one digest.
@@ -228,6 +228,15 @@ def main(argv: list[str]) -> int:
     from ablation_runner import command
     from ablation_runner.study import Study
 
+    root, package = Path(__file__).resolve().parents[1], Path(c.__file__).parents[1]
+    if package.parent.resolve() != root:
+        print(
+            f"ablation.py: the package that is imported is {package}, not that of {root}: "
+            "its runs would be of other sources than their digest says; set PYTHONPATH to "
+            "the worktree of this file",
+            file=sys.stderr,
+        )
+        return 2
     study = Study(
         file=Path(__file__).resolve(),
         summary=str(__doc__),

@@ -2,6 +2,8 @@
 
 import fcntl
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +75,24 @@ def fake(tmp_path, problems):
         tried={"ppo": (1e-4, 2e-4)},
         chosen={"ppo": 1e-4},
     )
+
+
+def test_a_worktree_is_run_with_its_own_package(tmp_path):
+    """An installed package would be another one, and the digest that of this one."""
+    shutil.copytree(
+        ROOT / "experiments" / "ablation_runner", tmp_path / "e" / "ablation_runner"
+    )
+    shutil.copy(ROOT / "experiments" / "ablation.py", tmp_path / "e")
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "e" / "ablation.py"), "table"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2
+    assert "not that of " + str(tmp_path) in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def fields(arm):
