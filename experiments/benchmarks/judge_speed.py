@@ -47,8 +47,8 @@ ROOT = str(Path(__file__).parents[2])
 FORKER = """
 import gc, os, resource, sys
 sys.path.insert(0, sys.argv[1])
-from stepcoder_jax.execution.worker import child, worker
-child.make_prelude(), child.make_modules()
+from stepcoder_jax.execution.worker import defaults, programs, worker
+defaults.make_prelude()
 count, source = int(sys.argv[2]), sys.argv[3]
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -9,11 +9,11 @@ StopIteration that f raises for the end of the items, and would pass.
 from __future__ import annotations
 
 import builtins
-import errno
 from collections.abc import Callable
 from typing import Any
 
 from stepcoder_jax.execution.crossing import kinds, values
+from stepcoder_jax.execution.crossing.memory import ran_out
 
 _TEXT_CAP = 4096
 _NAME_CAP = 80
@@ -24,14 +24,6 @@ _STEERING = (StopIteration, StopAsyncIteration)
 
 class ProgramError(BaseException):
     """The program raised what is no error to handle, or sent nonsense."""
-
-
-def ran_out(error: BaseException) -> bool:
-    """Whether it says that there was no memory; a group, whether one in it says so."""
-    if isinstance(error, BaseExceptionGroup):
-        return any(map(ran_out, error.exceptions))
-    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return refused or isinstance(error, MemoryError)
 
 
 def tell(error: BaseException, line_of: Callable[[BaseException], int]) -> tuple[Any, ...]:

@@ -16,6 +16,8 @@ from stepcoder_jax.execution.crossing import kinds, values
 from stepcoder_jax.execution.crossing.kinds import Fate
 
 _NAME_CAP = 80
+READY = values.encode(("ready", ()))
+_ELSEWHERE = (Fate.MIRRORED, Fate.REFUSED)
 
 
 class Writer(values.Encoder):
@@ -35,11 +37,11 @@ class Writer(values.Encoder):
     def container(self, value: Any, kind: type, depth: int) -> list[Any]:
         """As of a plain encoder, with the table's tags beside its own."""
         row = kinds.row_of(value, kind)
-        if row.proxy in (Fate.MIRRORED, Fate.REFUSED):
+        if row.proxy in _ELSEWHERE:
             return self.outside(value, kind)
-        if row.reduce is not None and row.proxy is Fate.REDUCED:
-            return self.plain(row.reduce(value), depth)  # type: ignore[no-any-return]
         if row.take is None:
+            if row.reduce is not None:
+                return self.plain(row.reduce(value), depth)  # type: ignore[no-any-return]
             return super().container(value, kind, depth)
         place = self.places.get(id(value))
         if place is not None:

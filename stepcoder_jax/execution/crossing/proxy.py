@@ -61,7 +61,7 @@ class Session:
 
     def wait(self) -> None:
         """Wait until the program's file has run."""
-        if self._receive([]) != ("ready", ()):
+        if self._take() != messages.READY:
             raise self._nonsense()
 
     def call(self, what: str | int, args: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -120,11 +120,15 @@ class Session:
             raise self.end(ProgramGone()) from None
         return self._receive(containers)
 
-    def _receive(self, containers: list[Any]) -> tuple[Any, ...]:
-        """The answer's parts, when what it changed has been done to `containers`."""
+    def _take(self) -> bytes:
         data = channel.receive(channel.CHANNEL_FD, self.limit)
         if data is None:
             raise self.end(ProgramGone())
+        return data
+
+    def _receive(self, containers: list[Any]) -> tuple[Any, ...]:
+        """The answer's parts, when what it changed has been done to `containers`."""
+        data = self._take()
         mine = len(containers)
         with self.clock:
             try:

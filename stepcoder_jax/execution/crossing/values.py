@@ -14,7 +14,7 @@ import collections
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 MAX_DEPTH = 100
 MAX_NODES = 2_000_000
@@ -23,6 +23,7 @@ MAX_INT_DIGITS = 1 << 20  # hexadecimal
 _SMALL = 1 << 53
 _FEW = 8  # items that are written faster one by one than looked at together
 _SCALARS = frozenset({int, float, str, bool, type(None)})
+_AS_THEY_ARE = frozenset({str, bool, type(None)})
 
 
 class ValueCodecError(ValueError):
@@ -67,12 +68,12 @@ class Encoder:
 
     def plain(self, value: Any, depth: int) -> Any:
         """The value as JSON's own types."""
-        self._count(1)
-        if depth > MAX_DEPTH:
-            raise TooDeep(f"nested deeper than {MAX_DEPTH}")
-        if value is None or value is True or value is False:
-            return value
+        self.nodes += 1
+        if self.nodes > MAX_NODES or depth > MAX_DEPTH:
+            self._refuse()
         kind = type(value)
+        if kind in _AS_THEY_ARE or (kind is int and -_SMALL < value < _SMALL):
+            return value
         if issubclass(kind, int):
             return _plain_int(int.__add__(value, 0))
         if issubclass(kind, str):
@@ -84,6 +85,8 @@ class Encoder:
     def container(self, value: Any, kind: type, depth: int) -> list[Any]:
         """The array of a value that does not stand for itself."""
         plain = self.plain
+        if kind in _TAGS:
+            return [_TAGS[kind], *self.all_plain(list(value), depth)]
         if issubclass(kind, dict):
             items = dict.items(value)
             return ["d", *([plain(k, depth), plain(v, depth)] for k, v in items)]
@@ -101,14 +104,16 @@ class Encoder:
     def all_plain(self, items: list[Any], depth: int) -> list[Any]:
         """Each of the items as JSON's own types."""
         if len(items) > _FEW and _stand_for_themselves(items):
-            self._count(len(items))
+            self.nodes += len(items)
+            if self.nodes > MAX_NODES:
+                self._refuse()
             return items
         return [self.plain(item, depth) for item in items]
 
-    def _count(self, more: int) -> None:
-        self.nodes += more
+    def _refuse(self) -> NoReturn:
         if self.nodes > MAX_NODES:
             raise TooLarge(f"more than {MAX_NODES} items")
+        raise TooDeep(f"nested deeper than {MAX_DEPTH}")
 
 
 _SEQUENCES: tuple[tuple[Any, str], ...] = (
@@ -117,6 +122,7 @@ _SEQUENCES: tuple[tuple[Any, str], ...] = (
     (set, "s"),
     (frozenset, "z"),
 )
+_TAGS = dict(_SEQUENCES)
 
 
 def _stand_for_themselves(items: list[Any]) -> bool:
@@ -161,7 +167,7 @@ class Decoder:
         try:
             # An int is as long as Python reads from text, 4300 digits: `_build_int`'s are
             # hexadecimal, which is read in linear time.
-            raw = json.loads(data.decode("ascii"), parse_constant=_no_constant)
+            raw = _loads(data.decode("ascii"))
         except (ValueError, RecursionError) as error:
             raise ValueCodecError(f"not an encoded value: {str(error)[:80]}") from None
         return self.build(raw, 0)
@@ -186,7 +192,8 @@ class Decoder:
 
     def build_all(self, items: list[Any], depth: int) -> list[Any]:
         """The value of each."""
-        if len(items) > _FEW and _SCALARS.issuperset(map(type, items)):
+        is_shallow = depth <= MAX_DEPTH or len(items) > _FEW
+        if is_shallow and _SCALARS.issuperset(map(type, items)):
             return items
         return [self.build(item, depth) for item in items]
 
@@ -218,6 +225,9 @@ def require_spread(keys: Sequence[Any]) -> None:
 
 def _no_constant(text: str) -> Any:
     raise ValueCodecError(f"{text} is not allowed")
+
+
+_loads = json.JSONDecoder(parse_constant=_no_constant).decode
 
 
 def _build_dict(decoder: Decoder, items: list[Any], depth: int) -> dict[Any, Any]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from stepcoder_jax.execution.crossing import showing, values
 from stepcoder_jax.execution.judging import grading, returned
 from stepcoder_jax.execution.settings import TEXT_KEPT
-from stepcoder_jax.execution.worker import checker, child, frames, tracer
+from stepcoder_jax.execution.worker import checker, frames, marks, tracer
 from stepcoder_jax.records import (
     FAULTY_TEST,
     VALUE_LIMIT,
@@ -56,7 +56,7 @@ class Seen(NamedTuple):
 
     def require_sandbox(self) -> None:
         """InfraError when the child failed before anything untrusted ran in it."""
-        if not self.parts["head"].startswith(child.IN_SANDBOX):
+        if not self.parts["head"].startswith(marks.IN_SANDBOX):
             raise InfraError(f"the sandbox failed in the child: exit {self.answer['exit']}")
 
 
@@ -146,9 +146,9 @@ def _too_large(what: str) -> Judgement:
 def _refusal(seen: Seen) -> tuple[TestResult, str] | None:
     """The result of a program that does not compile; None for one that does."""
     stage, note = seen.parts["head"][1:2], seen.parts["head"][2:]
-    if stage == child.COMPILED:
+    if stage == marks.COMPILED:
         return None
-    message = _compile_message(seen.answer, note if stage == child.REFUSED else b"")
+    message = _compile_message(seen.answer, note if stage == marks.REFUSED else b"")
     error, line = message.partition(":")[0], _line_of(message)
     return _result(seen, Judgement(Verdict.COMPILE, error, line)), message
 
@@ -184,14 +184,14 @@ def _broken(seen: Seen) -> Judgement | None:
         return Judgement(Verdict.TIMEOUT, limit_name(answer["killed"] == "wall"))
     if code == -_SIGXFSZ or answer["largest"] >= seen.output:
         return Judgement(Verdict.OUTPUT)
-    if code == child.EXIT_MEMORY:
+    if code == marks.EXIT_MEMORY:
         note = seen.parts["result"]  # without one there was no memory for it either
         return Judgement(Verdict.MEMORY, *(_read_note(note) if note else ("MemoryError",)))
     if code == -_SIGKILL:  # not ours: the kernel ran out of memory
         return Judgement(Verdict.MEMORY)
     if code < 0:
         return Judgement(Verdict.RUNTIME, f"signal {-code}")
-    if code != child.EXIT_OK:
+    if code != marks.EXIT_OK:
         return Judgement(Verdict.RUNTIME, *_read_note(seen.parts["result"]))
     return None
 
@@ -207,10 +207,10 @@ def _pass_if(matches: bool) -> Judgement:
 
 def _grade_call(test: TestCase, data: bytes) -> Judgement:
     said = " ".join(data[1:_SAID_CAP].decode("utf-8", "replace").split())
-    if data[:1] == child.NO_VALUE:
+    if data[:1] == marks.NO_VALUE:
         why = f"returned what equals no plain value: {said}"
         return Judgement(Verdict.RUNTIME, values.ValueCodecError.__name__, why=why)
-    if data[:1] == child.TOO_LARGE:
+    if data[:1] == marks.TOO_LARGE:
         return _too_large(said)
     try:
         got = returned.decode(data)
@@ -257,7 +257,7 @@ def coverage_of(
 ) -> tuple[frozenset[tuple[int, int]], dict[Position, bool]]:
     """What this test reached, as in TestResult: `executed` and `expressions`."""
     head = parts["head"]
-    if head[1:2] != child.COMPILED:
+    if head[1:2] != marks.COMPILED:
         return frozenset(), {}
     return tracer.read_map(head[2:], parts["hits"])
 

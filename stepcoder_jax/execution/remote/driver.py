@@ -19,7 +19,7 @@ import resource
 from typing import Any
 
 from stepcoder_jax.execution.crossing import codec_clock
-from stepcoder_jax.execution.worker import child, defaults, tracer
+from stepcoder_jax.execution.worker import calls, child, defaults, tracer
 
 ANSWERS = ("out", "err", "result", "head")  # on descriptors 1 to 4
 HITS = "hits"
@@ -31,7 +31,7 @@ def main(token: str) -> None:
     job = json.loads(_read(f"{token}.job"))
     source, data = _read(f"{token}.source"), _read(f"{token}.input")
     takes_arguments = job["mode"] in ("call", "assert_inproc")
-    prelude = child.make_prelude()
+    prelude = defaults.make_prelude()
     text = source.decode("utf-8", "surrogatepass")
     size = tracer.map_size(text, job["coverage"]) + codec_clock.SIZE
     hits = _shared_map(f"{token}.{HITS}", size)
@@ -49,9 +49,10 @@ def main(token: str) -> None:
     )
     os.write(said, token.encode())
     os.close(said)
-    child.open_standard_streams()
+    defaults.open_standard_streams()
     defaults.set_all()
-    child.run(test, prelude, hits, len(ANSWERS))
+    act = calls.run_by_value if takes_arguments else child.run_by_text
+    child.run(test, prelude, hits, len(ANSWERS), act)
 
 
 def _read(path: str) -> bytes:

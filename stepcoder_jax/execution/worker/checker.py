@@ -8,16 +8,20 @@ and compares them itself. It passes by ending without an exception.
 from __future__ import annotations
 
 import builtins
+import functools
 import mmap
 import os
+import socket
 import traceback
 import types
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from stepcoder_jax.execution.crossing import kinds, proxy
-from stepcoder_jax.execution.crossing.codec_clock import CodecClock
+from stepcoder_jax.execution.crossing import channel, codec_clock, kinds, proxy
+from stepcoder_jax.execution.crossing.codec_clock import MOST_SECONDS, CodecClock
 from stepcoder_jax.execution.crossing.errors import ProgramError, text_of
-from stepcoder_jax.execution.worker import child
+from stepcoder_jax.execution.sandbox.confinement import Sandbox
+from stepcoder_jax.execution.worker import children, defaults, frames, hot_pages, marks
 
 FILENAME = "<test>"
 PASSED, WRONG, RAISED, GONE, UNFIT = "passed", "wrong", "raised", "gone", "unfit"
@@ -28,6 +32,15 @@ _ENDS = {
     proxy.ProgramTooLarge: LARGE,
     kinds.Unfaithful: UNFAITHFUL,
 }
+
+# Tests that have little in common but what all tests have, with what `f` returns.
+TRIALS = (
+    (
+        "def check(candidate):\n    assert candidate([7, 21, 4]) == 21\ncheck(candidate)\n",
+        21,
+    ),
+    ("assert f('b a b', 2) == [('a', 1), ('b', 2)]\n", [("a", 1), ("b", 2)]),
+)
 
 
 class Check(NamedTuple):
@@ -40,7 +53,7 @@ class Check(NamedTuple):
 
 def run(check: Check, modules: types.ModuleType, hits: mmap.mmap, head: int) -> None:
     """Run the test code and leave the process with a note on how it ended."""
-    os.write(head, child.IN_SANDBOX)
+    os.write(head, marks.IN_SANDBOX)
     os.close(head)
     session = proxy.Session(check.limit, CodecClock(hits))
     try:
@@ -108,6 +121,71 @@ def _explain(error: BaseException, session: proxy.Session) -> tuple[str, str, in
 
 def _leave(kind: str, error: str = "", line: int = 0, got: str = "") -> None:
     note = f"{kind}\n{' '.join(error.split())[:200]}\n{line}\n{got}"
-    os.ftruncate(child.RESULT_FD, 0)
-    os.pwrite(child.RESULT_FD, note.encode("utf-8", "replace"), 0)
-    os._exit(child.EXIT_OK)
+    marks.leave_result(note.encode("utf-8", "replace"))
+
+
+class Checker:
+    """Answers frames with test code, which holds expected values."""
+
+    def __init__(self, sandbox: Sandbox, partner: socket.socket) -> None:
+        self.sandbox = sandbox
+        self.partner = partner
+        self.modules = defaults.make_modules()
+        self._rehearse()
+
+    def answer(self, header: dict[str, Any], body: bytes) -> frames.Frame:
+        """Run the test code of one frame against the program's child."""
+        limits = children.Limits(**header["limits"])
+        code = body.decode("utf-8", "surrogatepass")
+        check = Check(code, header["entry_point"], limits.output)
+
+        def take_channel() -> int:
+            _, (taken,), _, _ = socket.recv_fds(self.partner, 1, 1)
+            return taken
+
+        return children.join(*self._run(check, limits, take_channel, self.sandbox))
+
+    def _run(
+        self,
+        check: Check,
+        limits: children.Limits,
+        open_channel: Callable[[], int],
+        around: Sandbox,
+    ) -> children.Answer:
+        def inside(hits: mmap.mmap, head: int) -> None:
+            run(check, self.modules, hits, head)
+
+        return children.run_child(
+            around,
+            limits,
+            inside,
+            given=b"",
+            open_channel=open_channel,
+            map_size=1,
+            codec_seconds=MOST_SECONDS,
+        )
+
+    def _rehearse(self) -> None:
+        """Ask in the worker what children ask, until the bytecode for it is specialised."""
+        check = Check(TRIALS[0][0], "f", children.TRIAL_LIMITS.output)
+        code = compile(check.code, FILENAME, "exec", dont_inherit=True)
+        clock = CodecClock(mmap.mmap(-1, codec_clock.SIZE))
+        for _ in range(children.ENOUGH_RUNS):
+            with children.recorded([("ready", ()), ("return", 0, ())]) as ours:
+                os.dup2(ours, channel.CHANNEL_FD)
+                session = proxy.Session(check.limit, clock)
+                session.wait()
+                names = _namespace(check, code, self.modules, session)
+                names["candidate"]([7, 21, 4], "b a b")
+        os.close(channel.CHANNEL_FD)
+
+    def trials(self) -> list[hot_pages.Run]:
+        """Tests of our own, with a program that has answered beforehand."""
+        limits = children.TRIAL_LIMITS
+
+        def trial(code: str, result: Any, around: Sandbox) -> object:
+            check = Check(code, "f", limits.output)
+            with children.recorded([("ready", ()), ("return", result, ())]) as ours:
+                return self._run(check, limits, functools.partial(os.dup, ours), around)
+
+        return [functools.partial(trial, *each) for each in TRIALS]

@@ -8,9 +8,7 @@ word goes through `head`, which is closed before any line of the program runs.
 from __future__ import annotations
 
 import atexit
-import builtins
 import contextlib
-import io
 import json
 import mmap
 import os
@@ -18,47 +16,17 @@ import struct
 import sys
 import traceback
 import types
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from stepcoder_jax.execution.crossing import channel, errors, kinds, values
-from stepcoder_jax.execution.crossing.codec_clock import CodecClock
+from stepcoder_jax.execution.crossing.memory import ran_out
+from stepcoder_jax.execution.worker import marks
 from stepcoder_jax.execution.worker.defaults import innermost
 from stepcoder_jax.execution.worker.tracer import Instrumented
 
-RESULT_FD = 3
-EXIT_OK, EXIT_ERROR, EXIT_MEMORY = 0, 1, 94
-NO_VALUE, TOO_LARGE = b"!", b"#"  # first bytes of a result that is no encoded value
-# first bytes of `head`: how far the child came before the program's first line
-IN_SANDBOX, COMPILED, KEPT, REFUSED = b"S", b"C", b"K", b"E"
 _KEPT_LENGTH = struct.Struct("=I")
 _PYTHON_RECURSION_LIMIT = 1000
-_STREAMS = ((0, "r"), (1, "w"), (2, "w"))
-# Made by the worker: to copy it, a child counts a reference to each of its 150 objects.
-_PRISTINE = dict(builtins.__dict__)
 _TRACEBACK_FRAMES = 8  # the innermost ones
-
-MODULES = """
-import bisect, collections, copy, datetime, functools, heapq, io, itertools, json, math
-import operator, os, random, re, statistics, string, sys, typing
-"""
-PRELUDE = f"""{MODULES}
-from typing import *
-from string import *
-from re import *
-from datetime import *
-from collections import *
-from heapq import *
-from bisect import *
-from copy import *
-from math import *
-from random import *
-from statistics import *
-from itertools import *
-from functools import *
-from operator import *
-from builtins import *
-"""
 
 
 class Job(NamedTuple):
@@ -74,51 +42,37 @@ class Job(NamedTuple):
     compiled: tuple[bytes, bytes] | None = None  # by an earlier test: legend and program
 
 
-def make_prelude() -> types.ModuleType:
-    """A module with the names that APPS+ solutions take for granted.
-
-    Built once, in the worker; each child runs its program in its own copy of it.
-    """
-    with _no_hooks():
-        module = _make_module("program", PRELUDE)
-    sys.modules["random"].seed(0)  # all children draw the same numbers
-    return module
+Act = Callable[[Job, types.CodeType, types.ModuleType, mmap.mmap], None]
 
 
-@contextlib.contextmanager
-def _no_hooks() -> Iterator[None]:
-    """Keep modules from hooks in forked children, with which `random` seeds itself."""
-    register = os.register_at_fork
-    os.register_at_fork = lambda **hooks: None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        os.register_at_fork = register
+def run_by_text(
+    job: Job, code: types.CodeType, module: types.ModuleType, hits: mmap.mmap
+) -> None:
+    """Run a program that reads its input and prints its answer."""
+    exec(code, module.__dict__)
+    if job.mode == "stdin_fn":
+        find_function(module, job.entry_point)()
 
 
-def make_modules() -> types.ModuleType:
-    """A module with the modules alone that test code takes for granted."""
-    return _make_module("test", MODULES)
-
-
-def _make_module(name: str, source: str) -> types.ModuleType:
-    module = types.ModuleType(name)
-    exec(compile(source, "<prelude>", "exec", dont_inherit=True), module.__dict__)
-    return module
-
-
-def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None:
+def run(
+    job: Job,
+    prelude: types.ModuleType,
+    hits: mmap.mmap,
+    head: int,
+    act: Act = run_by_text,
+) -> None:
     """Run one test and leave the process; never returns.
 
-    The standard streams must stand, as `open_standard_streams` makes them, and
-    `defaults.set_all` must have been called.
+    `act` runs the compiled program as its mode asks (for other modes see `calls`).
+    The standard streams must stand, as `defaults.open_standard_streams` makes
+    them, and `defaults.set_all` must have been called.
     """
-    os.write(head, IN_SANDBOX)
+    os.write(head, marks.IN_SANDBOX)
     try:
         program, note = _compile(job)
     except BaseException as error:  # whatever the compiler raises is its verdict
-        os.write(head, REFUSED + _describe_refusal(error))
-        os._exit(EXIT_ERROR)
+        os.write(head, marks.REFUSED + _describe_refusal(error))
+        os._exit(marks.EXIT_ERROR)
     os.write(head, note)
     os.close(head)
     module = _choose_module(job.mode, prelude)
@@ -130,13 +84,13 @@ def run(job: Job, prelude: types.ModuleType, hits: mmap.mmap, head: int) -> None
     try:
         _set_recursion_limit()
         program.start(hits)
-        _run_mode(job, program.code, module, hits)
+        act(job, program.code, module, hits)
     except SystemExit as stop:
         if job.mode not in ("stdin_main", "stdin_fn") or _exit_code(stop) != 0:
             _leave_note(stop)
         _finish(module, given)
     except MemoryError:
-        os._exit(EXIT_MEMORY)  # nothing here may allocate
+        os._exit(marks.EXIT_MEMORY)  # nothing here may allocate
     except BaseException as error:  # any error is the program's own
         _leave_note(error)
     _finish(module, given)
@@ -146,16 +100,16 @@ def _compile(job: Job) -> tuple[Instrumented, bytes]:
     """The program, and what `head` says of it."""
     if job.compiled is not None:
         legend, packed = job.compiled
-        return Instrumented.unpack(packed), COMPILED + legend
+        return Instrumented.unpack(packed), marks.COMPILED + legend
     program = Instrumented(job.source, job.coverage)
     legend = program.legend()
     if job.is_kept:
         with contextlib.suppress(ValueError):
             packed = program.pack()
-            note = KEPT + legend + packed + _KEPT_LENGTH.pack(len(packed))
+            note = marks.KEPT + legend + packed + _KEPT_LENGTH.pack(len(packed))
             if len(note) < job.message_limit:
                 return program, note
-    return program, COMPILED + legend
+    return program, marks.COMPILED + legend
 
 
 def split_head(head: bytes) -> tuple[bytes, tuple[bytes, bytes] | None]:
@@ -163,12 +117,12 @@ def split_head(head: bytes) -> tuple[bytes, tuple[bytes, bytes] | None]:
 
     No line of the program had run when it was written.
     """
-    if head[1:2] != KEPT:
+    if head[1:2] != marks.KEPT:
         return head, None
     end = len(head) - _KEPT_LENGTH.size
     start = end - _KEPT_LENGTH.unpack(head[end:])[0]
     legend = head[2:start]
-    return IN_SANDBOX + COMPILED + legend, (legend, head[start:end])
+    return marks.IN_SANDBOX + marks.COMPILED + legend, (legend, head[start:end])
 
 
 def _choose_module(mode: str, prelude: types.ModuleType) -> types.ModuleType:
@@ -185,28 +139,6 @@ def _describe_refusal(error: BaseException) -> bytes:
     return json.dumps(note).encode()
 
 
-def open_standard_streams() -> None:
-    """Put streams on descriptors 0, 1 and 2, as a fresh interpreter would.
-
-    They are made in the worker, on files like those that each child has there: to make
-    them, and to drop those before them, takes a child half as long as to compile.
-    """
-    source, out, err = (io.FileIO(fd, mode, closefd=False) for fd, mode in _STREAMS)
-    streams = {
-        # newline="\n": a carriage return in the input stays, as in every script on Linux
-        "stdin": io.TextIOWrapper(io.BufferedReader(source), "utf-8", newline="\n"),
-        "stdout": io.TextIOWrapper(io.BufferedWriter(out), "utf-8"),
-        "stderr": io.TextIOWrapper(
-            io.BufferedWriter(err), "utf-8", "backslashreplace", line_buffering=True
-        ),
-    }
-    for name, raw, stream in zip(streams, (source, out, err), streams.values()):
-        raw.name = f"<{name}>"  # contest templates ask for names and modes
-        stream.mode = raw.mode[0]  # type: ignore[attr-defined]
-        setattr(sys, name, stream)
-        setattr(sys, f"__{name}__", stream)
-
-
 def _set_recursion_limit() -> None:
     """Give the program the depth it would have as a script, our own frames aside."""
     depth, frame = 0, sys._getframe()
@@ -215,74 +147,7 @@ def _set_recursion_limit() -> None:
     sys.setrecursionlimit(_PYTHON_RECURSION_LIMIT + depth)
 
 
-def _run_mode(
-    job: Job, code: types.CodeType, module: types.ModuleType, hits: mmap.mmap
-) -> None:
-    # The codec's clock only where there is a codec: what a fork touches, it copies.
-    if job.mode == "call":
-        _call(job, code, module, CodecClock(hits))
-        return
-    exec(code, module.__dict__)
-    if job.mode == "assert_inproc":
-        _run_test_code(job, module)
-    elif job.mode == "assert_proxy":
-        _serve(job, module, CodecClock(hits))
-    elif job.mode == "stdin_fn":
-        _find_function(module, job.entry_point)()
-
-
-def _restore() -> None:
-    """Make builtins ours again, whatever the program did to them."""
-    builtins.__dict__.update(_PRISTINE)
-
-
-def _call(
-    job: Job, code: types.CodeType, module: types.ModuleType, clock: CodecClock
-) -> None:
-    with clock:
-        arguments = values.decode(job.arguments)
-    exec(code, module.__dict__)
-    result = _find_function(module, job.entry_point)(*arguments)
-    _restore()
-    with clock:
-        data = _encode_result(result)
-    _leave_result(data)
-
-
-def _serve(job: Job, module: types.ModuleType, clock: CodecClock) -> None:
-    """Answer the test code, which runs elsewhere; never returns."""
-
-    def find(name: str) -> Any:
-        return _find_function(module, name)
-
-    limit = job.message_limit
-    channel.Server(find, _program_line, _restore, limit, clock).serve()
-    with contextlib.suppress(BaseException):  # what it printed is for the report alone
-        _flush_streams()
-    os._exit(EXIT_OK)
-
-
-def _encode_result(result: Any) -> bytes:
-    """The result, or behind a mark what it is instead of a plain value of bounded size."""
-    try:
-        return kinds.Reducer().encode(result)
-    except values.TooDeep as error:
-        return NO_VALUE + str(error).encode()
-    except values.TooLarge as error:
-        return TOO_LARGE + str(error).encode()
-    except values.ValueCodecError as error:
-        return NO_VALUE + str(error).encode("utf-8", "replace")
-
-
-def _run_test_code(job: Job, module: types.ModuleType) -> None:
-    """Run test code beside the program, which can reach everything in it: weak."""
-    code = compile(job.arguments, "<test>", "exec", dont_inherit=True)
-    module.__dict__.setdefault("candidate", module.__dict__.get(job.entry_point))
-    exec(code, module.__dict__)
-    _leave_result(values.encode(True))
-
-
-def _find_function(module: types.ModuleType, name: str) -> Any:
+def find_function(module: types.ModuleType, name: str) -> Any:
     """The module's function, or a method of its `Solution` class."""
     if name in module.__dict__:
         return module.__dict__[name]
@@ -292,24 +157,15 @@ def _find_function(module: types.ModuleType, name: str) -> Any:
     raise NameError(f"name {name!r} is not defined")
 
 
-def _leave_result(data: bytes) -> None:
-    os.ftruncate(RESULT_FD, 0)
-    offset = 0
-    while offset < len(data):
-        offset += os.pwrite(RESULT_FD, data[offset:], offset)
-    # Finalisers, threads and atexit hooks have no say over a value already returned.
-    os._exit(EXIT_OK)
-
-
 def _leave_note(error: BaseException) -> None:
     """Write the error's class and line for the report, its traceback to stderr; exit."""
-    status = EXIT_ERROR
+    status = marks.EXIT_ERROR
     try:
-        status = EXIT_MEMORY if errors.ran_out(error) else EXIT_ERROR
-        os.ftruncate(RESULT_FD, 0)
-        note = f"{type(error).__name__}\n{_program_line(error)}"
-        os.pwrite(RESULT_FD, note.encode("utf-8", "replace")[:400], 0)
-        _flush_streams()
+        status = marks.EXIT_MEMORY if ran_out(error) else marks.EXIT_ERROR
+        os.ftruncate(marks.RESULT_FD, 0)
+        note = f"{type(error).__name__}\n{program_line(error)}"
+        os.pwrite(marks.RESULT_FD, note.encode("utf-8", "replace")[:400], 0)
+        flush_streams()
         own = error.with_traceback(_program_frames(error))
         trace = traceback.format_exception(own, chain=False)
         os.write(2, "".join(trace)[-4000:].encode("utf-8", "replace"))
@@ -325,7 +181,7 @@ def _program_frames(error: BaseException) -> types.TracebackType | None:
     return innermost(trace, _TRACEBACK_FRAMES)
 
 
-def _program_line(error: BaseException) -> int:
+def program_line(error: BaseException) -> int:
     """The innermost line of the program on the error's way, 0 when there is none."""
     line, trace = 0, error.__traceback__
     while trace is not None:
@@ -341,7 +197,7 @@ def _exit_code(stop: SystemExit) -> int:
     return stop.code & 0xFF if isinstance(stop.code, int) else 1
 
 
-def _flush_streams() -> None:
+def flush_streams() -> None:
     """Flush the standard streams as CPython does: neither a closed nor a missing one."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name, None)
@@ -358,12 +214,12 @@ def _finish(module: types.ModuleType, given: int) -> None:
         if "threading" in sys.modules:  # the worker leaves it unloaded, see __init__.py
             sys.modules["threading"]._shutdown()
         atexit._run_exitfuncs()
-        _flush_streams()
+        flush_streams()
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         for name in list(module.__dict__)[given:]:  # closes, and so flushes, its open files
             module.__dict__.pop(name, None)
         with contextlib.suppress(ValueError):  # detached, in favour of another stream
-            _flush_streams()
+            flush_streams()
     except BaseException as error:  # a broken stdout, or an exit from a hook
         _leave_note(error)
-    os._exit(EXIT_OK)
+    os._exit(marks.EXIT_OK)

@@ -8,15 +8,16 @@ import mmap
 import os
 import select
 import signal
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from stepcoder_jax.execution.crossing import codec_clock
+from stepcoder_jax.execution.crossing import channel, codec_clock, values
 from stepcoder_jax.execution.crossing.channel import CHANNEL_FD
 from stepcoder_jax.execution.sandbox import tasks
 from stepcoder_jax.execution.sandbox.confinement import Sandbox
-from stepcoder_jax.execution.worker import child
+from stepcoder_jax.execution.worker import frames, marks
 
 CONTROL_IN, CONTROL_OUT = 250, 251
 LAST_FD = 255  # a worker has no descriptor above it
@@ -38,6 +39,13 @@ class Limits(NamedTuple):
     wall: float  # seconds
     memory: int  # bytes of address space
     output: int  # bytes of each of stdout, stderr and result
+
+
+# After so many runs CPython has specialised a function's bytecode (PEP 659). Until then
+# each run writes to it, and a child copies the page.
+ENOUGH_RUNS = 16
+_RECORDED = 245, 246  # the ends of a recorded channel
+TRIAL_LIMITS = Limits(5.0, 20.0, 1 << 30, 1 << 20)  # of what the worker runs of its own
 
 
 class TrainerGone(Exception):
@@ -90,6 +98,26 @@ def run_child(
         os.closerange(0, len(files))
 
 
+@contextlib.contextmanager
+def recorded(messages: Iterable[object]) -> Iterator[int]:
+    """Open a channel whose other end has said all this, and says no more to any answer.
+
+    Its number is none of those that a child's files take.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for message in messages:
+            channel.send(theirs.fileno(), values.encode(message))
+        theirs.shutdown(socket.SHUT_WR)
+        for end, place in zip((ours, theirs), _RECORDED):
+            os.dup2(end.fileno(), place, inheritable=False)
+    try:
+        yield _RECORDED[0]
+    finally:
+        for place in _RECORDED:
+            os.close(place)
+
+
 def make_files() -> list[int]:
     """Memory files of the child: its input, outputs, result and head."""
     return [os.memfd_create(name, os.MFD_CLOEXEC) for name in _NAMES]
@@ -109,7 +137,7 @@ def _become_child(
         os.closerange(kept, LAST_FD + 1)
         inside(hits, _HEAD)
     finally:
-        os._exit(child.EXIT_ERROR)  # only when the sandbox itself failed
+        os._exit(marks.EXIT_ERROR)  # only when the sandbox itself failed
 
 
 assert len(_NAMES) == CHANNEL_FD
@@ -222,7 +250,7 @@ def _collect(answer: dict[str, Any], hits: mmap.mmap, limits: Limits) -> Answer:
     return answer | {"kind": "result", "largest": max(sizes)}, parts
 
 
-def join(answer: dict[str, Any], parts: dict[str, bytes]) -> tuple[dict[str, Any], bytes]:
+def join(answer: dict[str, Any], parts: dict[str, bytes]) -> frames.Frame:
     """The frame of an answer: the header says how long each part of the body is."""
     answer["parts"] = {name: len(data) for name, data in parts.items()}
     return answer, b"".join(parts.values())

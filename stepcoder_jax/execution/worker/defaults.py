@@ -8,13 +8,15 @@ with, as deep a recursion as its memory holds.
 from __future__ import annotations
 
 import _thread
+import contextlib
+import io
 import os
 import resource
 import signal
 import sys
 import traceback
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from stepcoder_jax.execution.worker import semaphores
@@ -30,6 +32,29 @@ _LARGEST_INT = (1 << 31) - 1  # of C: above it, the limit is refused
 # The limit of the tracebacks that CPython prints in C. Those that it makes in Python (since
 # 3.13 also of an error that ends a thread) have none: of a deep recursion, seconds of work.
 _PRINTED_FRAMES = 1000
+_STREAMS = ((0, "r"), (1, "w"), (2, "w"))
+
+_MODULES = """
+import bisect, collections, copy, datetime, functools, heapq, io, itertools, json, math
+import operator, os, random, re, statistics, string, sys, typing
+"""
+_PRELUDE = f"""{_MODULES}
+from typing import *
+from string import *
+from re import *
+from datetime import *
+from collections import *
+from heapq import *
+from bisect import *
+from copy import *
+from math import *
+from random import *
+from statistics import *
+from itertools import *
+from functools import *
+from operator import *
+from builtins import *
+"""
 
 
 def set_all() -> None:
@@ -84,3 +109,57 @@ def innermost(trace: types.TracebackType | None, count: int) -> types.TracebackT
     while trace is not None and ahead is not None:
         trace, ahead = trace.tb_next, ahead.tb_next
     return trace
+
+
+def open_standard_streams() -> None:
+    """Put streams on descriptors 0, 1 and 2, as a fresh interpreter would.
+
+    They are made in the worker, on files like those that each child has there: to make
+    them, and to drop those before them, takes a child half as long as to compile.
+    """
+    source, out, err = (io.FileIO(fd, mode, closefd=False) for fd, mode in _STREAMS)
+    streams = {
+        # newline="\n": a carriage return in the input stays, as in every script on Linux
+        "stdin": io.TextIOWrapper(io.BufferedReader(source), "utf-8", newline="\n"),
+        "stdout": io.TextIOWrapper(io.BufferedWriter(out), "utf-8"),
+        "stderr": io.TextIOWrapper(
+            io.BufferedWriter(err), "utf-8", "backslashreplace", line_buffering=True
+        ),
+    }
+    for name, raw, stream in zip(streams, (source, out, err), streams.values()):
+        raw.name = f"<{name}>"  # contest templates ask for names and modes
+        stream.mode = raw.mode[0]  # type: ignore[attr-defined]
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def make_prelude() -> types.ModuleType:
+    """A module with the names that APPS+ solutions take for granted.
+
+    Built once, in the worker; each child runs its program in its own copy of it.
+    """
+    return _make_module("program", _PRELUDE)
+
+
+def make_modules() -> types.ModuleType:
+    """A module with the modules alone that test code takes for granted."""
+    return _make_module("test", _MODULES)
+
+
+def _make_module(name: str, source: str) -> types.ModuleType:
+    module = types.ModuleType(name)
+    with _no_hooks():
+        exec(compile(source, "<prelude>", "exec", dont_inherit=True), module.__dict__)
+    sys.modules["random"].seed(0)  # all children draw the same numbers
+    return module
+
+
+@contextlib.contextmanager
+def _no_hooks() -> Iterator[None]:
+    """Keep modules from hooks in forked children, with which `random` seeds itself."""
+    register = os.register_at_fork
+    os.register_at_fork = lambda **hooks: None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os.register_at_fork = register

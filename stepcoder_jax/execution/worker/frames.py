@@ -12,6 +12,7 @@ from typing import Any
 _PREFIX = struct.Struct("!II")
 MAX_HEADER = 1 << 20
 MAX_BODY = 1 << 30
+Frame = tuple[dict[str, Any], bytes]  # header and body
 _AT_ONCE, _AT_MOST = 1 << 16, 1 << 20  # bytes of a read
 
 
@@ -45,7 +46,7 @@ class Reader:
         self._poller = select.poll()
         self._poller.register(fd, select.POLLIN)
 
-    def read(self, deadline: float | None = None) -> tuple[dict[str, Any], bytes]:
+    def read(self, deadline: float | None = None) -> Frame:
         """One frame; `deadline` is a time.monotonic() value, None waits for ever."""
         head_size, body_size = _PREFIX.unpack(self._take(_PREFIX.size, deadline))
         if head_size > MAX_HEADER or body_size > MAX_BODY:

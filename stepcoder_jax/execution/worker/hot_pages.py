@@ -39,6 +39,7 @@ _ENTRY = 8  # bytes of a page in pagemap
 _PRESENT, _OF_A_FILE, _EXCLUSIVE = 1 << 63, 1 << 61, 1 << 56
 _KEPT = 256  # above all descriptors that a child closes
 _libc = ctypes.CDLL(None, use_errno=True)
+Run = Callable[[Sandbox], object]  # of a child in that sandbox, until it has ended
 
 
 class Region(NamedTuple):
@@ -79,9 +80,7 @@ class Witness(Sandbox):
         return set(pages)
 
 
-def pin_hot_pages(
-    sandbox: Sandbox, runs: Iterable[Callable[[Sandbox], object]], place: int
-) -> int:
+def pin_hot_pages(sandbox: Sandbox, runs: Iterable[Run], place: int) -> int:
     """Pin, for as long as this process lives, what the children of all `runs` write to.
 
     Each run is given the sandbox for its child. Returns the number of pages, 0 where it is
@@ -102,9 +101,7 @@ def pin_hot_pages(
     return 0
 
 
-def _written_by_all(
-    sandbox: Sandbox, runs: Iterable[Callable[[Sandbox], object]]
-) -> set[int]:
+def _written_by_all(sandbox: Sandbox, runs: Iterable[Run]) -> set[int]:
     found: list[set[int]] = []
     for run in runs:
         witness = Witness(sandbox)

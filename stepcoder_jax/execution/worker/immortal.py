@@ -31,6 +31,13 @@ def supported() -> bool:
     return _count(None).value == _IMMORTAL and _count(mortal).value == counted
 
 
+def keep_all() -> None:
+    """Keep all that this process holds as it is, for it and for all its children."""
+    gc.collect()
+    make_immortal()
+    gc.freeze()
+
+
 def make_immortal() -> int:
     """Make all objects that the garbage collector reaches immortal; return how many.
 

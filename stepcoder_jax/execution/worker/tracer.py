@@ -192,6 +192,15 @@ class Instrumented:
         }
 
 
+def rehearse(source: str, coverage: str) -> None:
+    """Do for a source what is done for a program, but for running it."""
+    program = Instrumented(source, coverage)
+    program.legend()
+    program = Instrumented.unpack(program.pack())
+    if not HAS_MONITORING:  # else it would begin for this process
+        program.start(mmap.mmap(-1, map_size(source, coverage)))
+
+
 def _code_objects(code: types.CodeType) -> Iterator[types.CodeType]:
     """A code object and all those in it."""
     pending = [code]
