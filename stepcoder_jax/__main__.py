@@ -22,6 +22,7 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
   stepcoder sft EXPERIMENT[:ARG] [--section.field VALUE ...]     supervised fine-tuning
   stepcoder evaluate RUN [--samples-per-problem 10] [--k 1 10]   pass@k of a run
   stepcoder evaluate MODEL --problems FILE [...]                 pass@k of any model folder
+  stepcoder evaluate RUN [...] --rounds 3 [--variant explain]    and after mending failures
   stepcoder sample RUN [--problems FILE] [--count 4]             programs in colour
   stepcoder sample RUN [...] --rounds 1 [--variant explain]      what it reads of a failure
   stepcoder export RUN [--step N] --out DIR                      a folder for transformers
@@ -191,14 +192,28 @@ def run_parser(command: str, splits: tuple[str, ...], split: str) -> Parser:
     parser.add_argument(
         "--before", action="store_true", help="the model the run began with"
     )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=0,
+        help="how often the model may mend a program that fails a visible test; default: 0",
+    )
+    parser.add_argument(
+        "--variant",
+        choices=("direct", "explain"),
+        default="direct",
+        help="whether it is asked to explain first what is wrong",
+    )
     return parser
 
 
 def take_asked(given: argparse.Namespace) -> dict[str, Any]:
     """The flags as keywords, those of `restore.Asked` as one of them."""
+    from stepcoder_jax.records import Variant
     from stepcoder_jax.runs.restore import Asked
 
     flags = vars(given)
+    flags["variant"] = Variant(flags["variant"])
     asked = Asked(**{name: flags.pop(name) for name in Asked._fields})
     return flags | {"asked": asked}
 
@@ -243,26 +258,11 @@ def run_evaluate(argv: list[str]) -> int:
 def run_sample(argv: list[str]) -> int:
     parser = run_parser("sample", ("train", "validation", "test"), "validation")
     parser.add_argument("--count", type=int, default=4, help="how many problems")
-    parser.add_argument(
-        "--rounds",
-        type=int,
-        default=0,
-        help="how often the model may mend a program that fails a visible test; default: 0",
-    )
-    parser.add_argument(
-        "--variant",
-        choices=("direct", "explain"),
-        default="direct",
-        help="whether it is asked to explain first what is wrong",
-    )
     given = parser.parse_args(argv)
     start_devices()
     from stepcoder_jax.commands import sample
-    from stepcoder_jax.records import Variant
 
-    flags = take_asked(given)
-    flags["variant"] = Variant(flags["variant"])
-    return sample.sample_run(sample.Wanted(**flags))
+    return sample.sample_run(sample.Wanted(**take_asked(given)))
 
 
 def run_export(argv: list[str]) -> int:

@@ -99,6 +99,31 @@ def _is_deep(tree: ast.AST) -> bool:
     return True
 
 
+def is_same(one: str, other: str) -> bool:
+    """Say whether two sources have one syntax tree, or, where one has none, one text."""
+    first, second = parse(one), parse(other)
+    if first is None or second is None:
+        return one.strip() == other.strip()
+    return _shape(first) == _shape(second)
+
+
+def _shape(tree: ast.AST) -> list[object]:
+    """Return what two trees have in common if and only if they are the same.
+
+    Without recursion: level by level, each node with its class, what it holds that is no
+    node, and how many nodes in each of its fields.
+    """
+    shape: list[object] = []
+    for node in ast.walk(tree):
+        shape.append(type(node))
+        for name, value in ast.iter_fields(node):
+            items = value if isinstance(value, list) else [value]
+            shape += [name, len(items), isinstance(value, list)]
+            for item in items:
+                shape.append(ast.AST if isinstance(item, ast.AST) else repr(item))
+    return shape
+
+
 def tokens(source: str) -> Tokens | None:
     """Return the tokens of a source that `parse` has read; None when `tokenize` cannot."""
     data = source.encode()

@@ -15,6 +15,7 @@ from stepcoder_jax.config import Config
 # flags are fields of the config, in train, sft and wherever `execution` is an option.
 FLAGS = {
     "split": ("text", "which problems of a run, or of the generated benchmark"),
+    "tier": ("text", "which tier of the generated benchmark"),
     "step": ("number", "which checkpoint"),
     "before": ("switch", "the model that a run began with"),
     "problems": ("text", "a problem file"),

@@ -39,10 +39,10 @@ def name_of(number):
     return f"case {number}"
 
 
-@pytest.mark.parametrize("number", range(14), ids=name_of)
+@pytest.mark.parametrize("number", range(17), ids=name_of)
 def test_time_grows_with_the_length(benchmark, number):
     """CPU time of this thread; once for each text, and the best of three where in doubt."""
-    assert len(benchmark.CASES) == 14
+    assert len(benchmark.CASES) == 17
     case, wants_programs = list(benchmark.CASES.values())[number]
     shapes = list(benchmark.texts())[number % 9 :: 9]  # the benchmark has them all
     shapes += list(benchmark.programs())[number % 3 :: 3] if wants_programs else []
@@ -164,6 +164,27 @@ def test_what_is_within_the_limits_is_read_however_deep_the_caller():
         return down(depth - 1)
 
     assert down(0) and down(600)
+
+
+def test_whether_two_programs_are_the_same():
+    same = [
+        ("x = 1\n", "x  =  1  # one\n\n"),
+        ("if a:\n  b\n", "if a:\n    b\n"),
+        ("x = (\n", " x = (\n"),  # no syntax: the text
+        ("x = " + "-" * 400 + "1", "x = " + "-" * 400 + " 1"),
+    ]
+    other = [
+        ("x = 1", "x = 1.0"),
+        ("x = 'a'", "x = b'a'"),
+        ("if a:\n  b\n  c\n", "if a:\n  b\nc\n"),
+        ("f(a, b)", "f(a, *b)"),
+        ("for a in b: c\nelse: d", "for a in b: c; d"),
+        ("x = (", "x = ["),
+        ("", "pass"),
+    ]
+    assert [syntax.is_same(*pair) for pair in same] == [True] * len(same)
+    assert [syntax.is_same(*pair) for pair in other] == [False] * len(other)
+    assert all(syntax.is_same(b, a) is False for a, b in other)
 
 
 def test_a_row_beyond_the_limits_keeps_its_tokens_and_its_verdict():

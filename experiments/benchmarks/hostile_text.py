@@ -25,8 +25,9 @@ from stepcoder_jax.config import FGOConfig, ModelConfig
 from stepcoder_jax.execution.crossing import values
 from stepcoder_jax.execution.judging import grading, verdicts
 from stepcoder_jax.execution.pool import cache
-from stepcoder_jax.feedback import evidence, fgo, painting, prompts
+from stepcoder_jax.feedback import answers, evidence, fgo, painting, prompts, turns
 from stepcoder_jax.records import (
+    Attempt,
     Mode,
     Position,
     Problem,
@@ -180,6 +181,32 @@ def read_note(text: str) -> Callable[[], object]:
     return lambda: verdicts._read_note(text.encode())
 
 
+def read_answer(text: str) -> Callable[[], object]:
+    ids = list(text.encode())
+    table = [bytes([byte]) for byte in range(256)]
+    before = (Attempt("", Verdict.WRONG, 0, ""),)
+    task = Task(PROBLEM, 0, 0, "", before)
+    return lambda: answers.read(task, ids, table, "```")
+
+
+def tell_failures(text: str) -> Callable[[], object]:
+    program = Program(PROBLEM, text, 0, ())
+    reports = [
+        Report(
+            verdict,
+            (TestResult(verdict, "E", 1, stdout=text, stderr=f"E: {text}", got=text),),
+            frozenset(),
+            text,
+        )
+        for verdict in (Verdict.WRONG, Verdict.RUNTIME, Verdict.COMPILE)
+    ]
+    return lambda: [turns.attempt_of(program, seen, 1.0) for seen in reports]
+
+
+def compare_programs(text: str) -> Callable[[], object]:
+    return lambda: syntax.is_same(text, text + "\n")
+
+
 CASES: dict[str, tuple[Case, bool]] = {  # with: does it want programs too
     "grading, what is expected is short": (grade, False),
     "grading, what is expected is alike": (grade_alike, False),
@@ -195,6 +222,9 @@ CASES: dict[str, tuple[Case, bool]] = {  # with: does it want programs too
     "evidence.bytes_that_ran": (check_labels, True),
     "fgo.label": (label, True),
     "report.show": (show, True),
+    "answers.read": (read_answer, False),
+    "turns.attempt_of": (tell_failures, False),
+    "syntax.is_same": (compare_programs, True),
 }
 TOKENIZER = load_tokenizer(ModelConfig(tokenizer="builtin"))
 TABLE = prompts.token_bytes(TOKENIZER)

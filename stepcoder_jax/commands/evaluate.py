@@ -2,33 +2,52 @@
 
 --out DIR gets results.md and results.json, what they add up to; results.jsonl, one row per
 sample, as `stepcoder judge` writes it, for `stepcoder compare`; and samples.jsonl, the
-completions alone in HumanEval's convention, so that others can grade them.
+completions alone in HumanEval's convention, so that others can grade them. With --rounds a
+sample is the last answer of a chain: see strategies/rounds.py and results/refinement.py.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import jax
 
+from stepcoder_jax import syntax
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.devices import sharding
-from stepcoder_jax.records import Problem, Program, Report, Task
-from stepcoder_jax.results import outcomes
+from stepcoder_jax.records import (
+    Problem,
+    Program,
+    Report,
+    Task,
+    TestResult,
+    Variant,
+    Verdict,
+)
+from stepcoder_jax.results import outcomes, refinement
 from stepcoder_jax.results.judged import describe_outcome, describe_report, outcome_of
 from stepcoder_jax.results.outcomes import Outcome, Scores
+from stepcoder_jax.results.refinement import Chain, Link
 from stepcoder_jax.runs import restore
 from stepcoder_jax.runs.disk import preflight
 from stepcoder_jax.runs.disk.run_folder import versions
-from stepcoder_jax.runs.generate import Coder, judge_stream
+from stepcoder_jax.runs.generate import (
+    Coder,
+    Player,
+    Refinement,
+    judge_stream,
+    refine_all,
+)
 from stepcoder_jax.runs.greedy import whole_tasks
 from stepcoder_jax.sampling.drawing import Truncation
+from stepcoder_jax.strategies.rounds import Round
 
 _EXIT_GOOD, _EXIT_INFRA, _EXIT_STOPPED = 0, 2, 130
 _WINDOW = 2048  # samples that are held at a time
@@ -48,6 +67,8 @@ class Wanted(NamedTuple):
     k: list[int]
     seed: int
     out: str
+    rounds: int = 0  # answers after the first
+    variant: Variant = Variant.DIRECT
     asked: restore.Asked = restore.Asked()
 
 
@@ -71,20 +92,31 @@ class Plan(NamedTuple):
 
 
 class Sampled(NamedTuple):
-    """One sample, judged."""
+    """One sample, judged; with rounds the last answer of its chain."""
 
     outcome: Outcome
     program: Program
     report: Report
+    chain: Chain | None = None
 
     def row(self) -> dict[str, Any]:
         """Its row of results."""
+        rounds = (
+            [str(link.outcome.verdict) for link in self.chain.links] if self.chain else []
+        )
         return (
-            {"task_id": self.outcome.task, "completion": completion_of(self.program)}
+            self.sample()
             | describe_outcome(self.outcome)
             | {"truncated": self.outcome.truncated}
             | describe_report(self.report)
+            | ({"rounds": rounds} if rounds else {})
         )
+
+    def sample(self) -> dict[str, Any]:
+        """The problem's id and the program: a mended one is whole, others continue."""
+        if self.chain is not None and len(self.chain.links) > 1:
+            return {"task_id": self.outcome.task, "solution": self.program.source}
+        return {"task_id": self.outcome.task, "completion": completion_of(self.program)}
 
 
 def make_plan(wanted: Wanted, config: Config) -> Plan:
@@ -124,27 +156,42 @@ def evaluate_run(wanted: Wanted) -> int:
     """`stepcoder evaluate`; returns the exit code: 2 while samples were not judged."""
     sharding.join_hosts()
     restore.check_problems(wanted.run, wanted.problems)
+    if wanted.rounds < 0:
+        raise ConfigError(f"--rounds: expected 0 or more, got {wanted.rounds}")
     plan = make_plan(wanted, restore.read_config(wanted.run))
     check_out(wanted.out)
     place = (wanted.run, wanted.step, wanted.before)
     opened = restore.opened(*place, coverage="none", asked=wanted.asked)
     with opened as (config, coder, actor, label):
         picked = restore.pick(
-            wanted.run, config, wanted.problems, wanted.split, None, coder.tokenizer
+            wanted.run,
+            config,
+            wanted.problems,
+            wanted.split,
+            None,
+            coder.tokenizer,
+            visible=wanted.rounds > 0,
         )
         problems, source = picked.problems, picked.source
-        found: list[Outcome] = []
+        found: list[Sampled] = []
+        if wanted.rounds:
+            require_visible(problems)
+            player = Player(coder, actor, 0, plan.truncation, plan.seed, label=source)
+            asked = Refinement(wanted.rounds, wanted.variant)
+            stream = refine_samples(player, problems, plan, asked)
+        else:
+            stream = sample_all(coder, actor, problems, plan, source)
         with open_rows(wanted.out) as keep:
             try:
-                for sampled in sample_all(coder, actor, problems, plan, source):
-                    found.append(sampled.outcome)
+                for sampled in stream:
+                    found.append(sampled)
                     keep(sampled)
             except KeyboardInterrupt:
                 total = len(problems) * plan.samples
                 kept = f", in {wanted.out}" if wanted.out else " and not kept"
                 print(f"stopped: {len(found)} of {total} samples were judged{kept}")
                 return _EXIT_STOPPED
-    scores = outcomes.score(found, plan.ks, plan.seed)
+    scores = outcomes.score([each.outcome for each in found], plan.ks, plan.seed)
     about = {
         "run": wanted.run,
         "model": label,
@@ -164,9 +211,41 @@ def evaluate_run(wanted: Wanted) -> int:
         f"{wanted.run}, {label}, {len(problems)} problems of {source}{beside}, "
         f"{plan.describe()}\n\n{outcomes.describe(scores)}"
     )
+    if wanted.rounds:
+        told, numbers = tell_rounds(found, plan, wanted)
+        text, about = f"{text}\n\n{told}", about | numbers
     print(text)
     write_summary(wanted.out, text, about, scores)
     return _EXIT_INFRA if scores.infra else _EXIT_GOOD
+
+
+def tell_rounds(
+    found: Sequence[Sampled], plan: Plan, wanted: Wanted
+) -> tuple[str, dict[str, Any]]:
+    """What chains of rounds add up to, in words and as numbers."""
+    chains = [each.chain for each in found if each.chain is not None]
+    refined = refinement.add_up(chains, wanted.rounds, plan.ks, plan.seed)
+    numbers = {
+        "rounds": wanted.rounds,
+        "variant": str(wanted.variant),
+        "refinement": refinement.as_json(refined),
+    }
+    return f"Rounds, {wanted.variant}:\n\n{refinement.describe(refined)}", numbers
+
+
+def require_visible(problems: Sequence[Problem]) -> None:
+    """Say how many problems have nothing to show; ConfigError where none has."""
+    blind = sum(not problem.visible_tests for problem in problems)
+    if blind == len(problems):
+        raise ConfigError(
+            "--rounds: none of the problems has visible tests, so nothing can be read of a "
+            "failure; leave --rounds out, or give visible_tests (data/formats/own.py)"
+        )
+    if blind and jax.process_index() == 0:
+        print(
+            f"{blind} of {len(problems)} problems have no visible tests: one answer each",
+            file=sys.stderr,
+        )
 
 
 def sample_all(
@@ -196,6 +275,44 @@ def sample_window(
     ):
         outcome = outcome_of(task.problem, report, bool(completion.truncated))
         yield Sampled(outcome, program, report)
+
+
+def refine_samples(
+    player: Player, problems: Sequence[Problem], plan: Plan, asked: Refinement
+) -> Iterator[Sampled]:
+    """As `sample_all`, each sample with the rounds that follow it."""
+    each = [task for task in whole_tasks(problems) for _ in range(plan.samples)]
+    for first in range(0, len(each), _WINDOW):
+        window = player._replace(total=len(each), first=first)
+        for chain in refine_all(window, each[first : first + _WINDOW], asked):
+            yield sampled_of(chain)
+
+
+def sampled_of(rounds: Sequence[Round]) -> Sampled:
+    """A chain's last answer, and what became of each."""
+    problem = rounds[0].task.problem
+    links: list[Link] = []
+    for turn in rounds:
+        if turn.answer is None:
+            break
+        if turn.answer.program is None or turn.report is None:
+            program, report = Program(problem, "", 0, ()), _without_code(problem)
+            outcome = outcome_of(problem, report, turn.answer.truncated)
+            links.append(Link(outcome, has_code=False))
+            continue
+        source = turn.answer.program.source
+        unchanged = bool(links) and syntax.is_same(program.source, source)
+        program, report = turn.answer.program, turn.report
+        outcome = outcome_of(problem, report, turn.answer.truncated)
+        links.append(Link(outcome, is_unchanged=unchanged))
+    chain = Chain(tuple(links), rounds[-1].answer is None)
+    return Sampled(links[-1].outcome, program, report, chain)
+
+
+def _without_code(problem: Problem) -> Report:
+    tests = (TestResult(Verdict.NOT_RUN),) * len(problem.tests)
+    said = "NoCode: the answer holds no whole block of code"
+    return Report(Verdict.COMPILE, tests, frozenset(), said)
 
 
 def completion_of(program: Program) -> str:
@@ -238,10 +355,8 @@ def open_rows(out: str) -> Iterator[Any]:
             ) from error
 
         def keep(sampled: Sampled) -> None:
-            row = sampled.row()
-            rows.write(json.dumps(row) + "\n")
-            sample = {name: row[name] for name in ("task_id", "completion")}
-            completions.write(json.dumps(sample) + "\n")
+            rows.write(json.dumps(sampled.row()) + "\n")
+            completions.write(json.dumps(sampled.sample()) + "\n")
 
         yield keep
 

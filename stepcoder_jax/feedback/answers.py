@@ -23,6 +23,7 @@ class Answer(NamedTuple):
     program: Program | None  # None: it holds no whole block of code
     explanation: str
     explanation_tokens: int  # those that end before the opening fence; of blanks alone 0
+    truncated: bool = False  # ended by the length limit
 
 
 class _Block(NamedTuple):

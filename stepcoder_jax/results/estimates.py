@@ -81,6 +81,26 @@ def estimate(values: Sequence[float], seed: int = 0) -> Estimate:
     return Estimate(float(scores.mean()), float(low), float(high))
 
 
+def estimate_ratio(
+    counts: Sequence[float], totals: Sequence[float], seed: int = 0
+) -> Estimate:
+    """sum(counts) / sum(totals) over problems, and its percentile bootstrap interval.
+
+    Both have one number per problem, of which some total is above 0. A resample draws
+    problems, so that samples of one problem stay together; one without any total tells
+    nothing. The interval is nan where all problems with a total have one share.
+    """
+    upper, lower = np.asarray(counts, float), np.asarray(totals, float)
+    value = float(upper.sum() / lower.sum())
+    known = lower > 0
+    if not is_telling(upper[known] / lower[known]):
+        return Estimate(value, math.nan, math.nan)
+    above, below = bootstrap_means(upper, seed), bootstrap_means(lower, seed)
+    shares = above[below > 0] / below[below > 0]
+    low, high = np.quantile(shares, (0.025, 0.975))
+    return Estimate(value, float(low), float(high))
+
+
 def paired_difference(
     before: Sequence[float], after: Sequence[float], seed: int = 0
 ) -> Difference:

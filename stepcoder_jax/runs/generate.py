@@ -49,7 +49,8 @@ class Coder(NamedTuple):
     def read(self, task: Task, completion: Completion) -> Answer:
         """What a completion of the task says."""
         ids = completion.tokens.tolist()
-        return answers.read(task, ids, self.table, self.prompt.fence)
+        answer = answers.read(task, ids, self.table, self.prompt.fence)
+        return answer._replace(truncated=bool(completion.truncated))
 
     def require_short(self, tasks: Sequence[Task]) -> list[int]:
         """The rows of tasks whose prompts fit; the others are named on standard error."""
@@ -172,6 +173,8 @@ class Player(NamedTuple):
     total: int  # strategies
     truncation: Truncation
     seed: int
+    first: int = 0  # place of the first of those that are moved on together
+    label: str = ""  # verdicts are counted aloud where there is one
 
     def ask(self, wanted: Sequence[tuple[int, Task]]) -> list[Answer | None]:
         """The answer to each task; None where its prompt is too long."""
@@ -186,7 +189,9 @@ class Player(NamedTuple):
 
     def _sample(self, wanted: list[tuple[int, Task]], is_first: bool) -> list[Answer]:
         tasks = [task for _, task in wanted]
-        index = [len(task.before) * self.total + place for place, task in wanted]
+        index = [
+            len(task.before) * self.total + self.first + place for place, task in wanted
+        ]
         batch = self.coder.encode(tasks, 0)._replace(index=np.asarray(index, np.int32))
         # a first answer ends with its fence; another one opens and closes some
         find_stop = self.coder.find_stop if is_first else None
@@ -202,8 +207,14 @@ class Player(NamedTuple):
 
     def run(self, programs: Sequence[Program]) -> list[Report]:
         """The judge's reports."""
-        with breakable():
-            return agree(self.coder.pool.run(programs))
+        reports: dict[int, Report] = {}
+        quiet = not self.label
+        progress = CountProgress(len(programs), "program", self.label, is_quiet=quiet)
+        with breakable(), progress as bar:
+            for place, report in self.coder.pool.stream(programs):
+                reports[place] = report
+                bar.update()
+        return agree([reports[place] for place in range(len(programs))])
 
 
 def refine_all(
