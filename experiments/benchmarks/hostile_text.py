@@ -137,7 +137,12 @@ def judge_key(text: str) -> Callable[[], object]:
 
 
 def read_syntax(text: str) -> Callable[[], object]:
-    return lambda: syntax.parse(text) and syntax.tokens(text)
+    def run() -> None:
+        tree = syntax.parse(text)
+        if tree is not None:
+            syntax.tokens(text.encode(), tree)
+
+    return run
 
 
 def judged(text: str) -> tuple[Program, Report]:

@@ -18,7 +18,7 @@ _LINE_END = re.compile(rb"\r\n|\n|\r")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # The first byte of a statement, and on to what may end it or lead into another.
 _STRETCH = re.compile(rb"(?s:.)[^;:#\\\r\n\"'(\[{]*")
-_BLANK = re.compile(rb"\s")
+_IS_BLANK = np.isin(np.arange(256), list(b" \t\n\r\f\v"))
 
 
 def bytes_that_ran(source: str, report: Report) -> np.ndarray:
@@ -30,14 +30,15 @@ def bytes_that_ran(source: str, report: Report) -> np.ndarray:
     data = source.encode()
     begin = len(_BYTE_ORDER_MARK) if data.startswith(_BYTE_ORDER_MARK) else 0
     lines = [begin, *(match.end() for match in _LINE_END.finditer(data))]
-    ran = np.zeros(len(data), bool)
+    held = bytearray(len(data))
     for line, column in report.executed:
         if line <= len(lines) and (match := _STRETCH.match(data, lines[line - 1] + column)):
-            ran[match.start() : match.end()] = True
+            start, stop = match.span()
+            held[start:stop] = b"\x01" * (stop - start)
+    ran = np.frombuffer(held, bool)
     if report.expressions:
-        ran &= _leaves(report, lines, len(data))
-    ran[[match.start() for match in _BLANK.finditer(data)]] = False
-    return ran
+        ran = ran & _leaves(report, lines, len(data))
+    return ran & ~_IS_BLANK[np.frombuffer(data, np.uint8)]
 
 
 def _leaves(report: Report, lines: Sequence[int], size: int) -> np.ndarray:
@@ -51,19 +52,20 @@ def _leaves(report: Report, lines: Sequence[int], size: int) -> np.ndarray:
     # The longer first of two that begin together: each is followed by what it spans.
     spans = sorted((*place(position), report.expressions[position]) for position in known)
     following = [start for start, _, _ in spans[1:]] + [size]
-    ran = np.zeros(size, bool)
+    ran = bytearray(size)
     for (start, minus_stop, has_run), after in zip(spans, following):
-        if has_run and after >= -minus_stop:
-            ran[start:-minus_stop] = True
-    return ran
+        if has_run and after >= -minus_stop > start:
+            ran[start:-minus_stop] = b"\x01" * (-minus_stop - start)
+    return np.frombuffer(ran, bool)
 
 
 def ran_but_dropped(
     source: str, report: Report, spans: Sequence[Span | None], kept: np.ndarray
 ) -> int:
     """Return how many tokens are dropped, of bool[T] `kept`, though a byte of them ran."""
+    inside = [span for span, keep in zip(spans, kept) if span is not None and not keep]
+    if not inside:
+        return 0
     total = np.concatenate([[0], np.cumsum(bytes_that_ran(source, report))])
-    return sum(
-        not keep and span is not None and total[span[1]] > total[span[0]]
-        for span, keep in zip(spans, kept)
-    )
+    starts, stops = np.array(inside).T
+    return int(np.count_nonzero(total[stops] > total[starts]))

@@ -26,7 +26,7 @@ import bisect
 import heapq
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,11 +63,8 @@ class Layout:
     def __init__(self, data: bytes, tokens: syntax.Tokens):
         self.data = data
         self.line_starts = syntax.line_starts(data)
-        named = list(zip(tokens.code, tokens.words))
-        self.code = [span for span, word in named if word != ";"]
+        self.code, self.colons, self.ats = tokens.code, tokens.colons, tokens.ats
         self.code_starts = [start for start, _ in self.code]
-        self.colons = [stop for (_, stop), word in named if word == ":"]
-        self.ats = [start for (start, _), word in named if word == "@"]
 
     def start(self, node: Any) -> int:
         """Return where a node begins, the `@` of its first decorator included."""
@@ -121,11 +118,8 @@ def positioned(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
 def clauses(node: ast.stmt) -> list[tuple[list[ast.AST], list[ast.stmt]]]:
     """Return (nodes in the header, statements) of each clause of a compound statement.
 
-    The first is the statement's own header; `match` has no statements under its own. None
-    for a simple statement.
+    The first is the statement's own header; `match` has no statements under its own.
     """
-    if not isinstance(node, ast.Match) and not hasattr(node, "body"):
-        return []
     found: list[tuple[list[ast.AST], list[ast.stmt]]] = []
     inside = (ast.stmt, ast.ExceptHandler, ast.match_case)
     parts = [child for child in ast.iter_child_nodes(node) if not isinstance(child, inside)]
@@ -135,12 +129,17 @@ def clauses(node: ast.stmt) -> list[tuple[list[ast.AST], list[ast.stmt]]]:
             guard = [case.guard] if case.guard else []
             found.append(([case.pattern, *guard], case.body))
         return found
-    found.append((parts, node.body))
+    found.append((parts, getattr(node, "body", [])))
     for handler in getattr(node, "handlers", []):
         found.append(([handler.type] if handler.type else [], handler.body))
     found.append(([], getattr(node, "orelse", [])))
     found.append(([], getattr(node, "finalbody", [])))
     return [found[0], *(clause for clause in found[1:] if clause[1])]
+
+
+def is_compound(node: ast.stmt) -> bool:
+    """Say whether a statement has suites inside it."""
+    return hasattr(node, "body") or isinstance(node, ast.Match)
 
 
 def suites_of(node: ast.stmt, layout: Layout, closes: int) -> list[Suite]:
@@ -183,9 +182,10 @@ class Painter:
             if line <= len(lines)
         )
         self.expressions = place_expressions(report.expressions, lines)
+        self.first_bytes = [first for first, _, _ in self.expressions]
         self.statements: set[tuple[int, int]] = set()  # (line, column) of those met
         self.kept = bytearray(b"\x01") * len(data)
-        self.in_code = bytearray(len(data))  # 1 inside statements and headers
+        self.code: list[tuple[int, int]] = []  # spans of statements and headers
         self.blocks: list[Block] = []
         self.begun: list[tuple[int, int, bool]] = []  # start, stop, is it one expression
 
@@ -194,12 +194,10 @@ class Painter:
         place = bisect.bisect_left(self.executed, start)
         return place < len(self.executed) and self.executed[place] < stop
 
-    def paint(self, start: int, stop: int, keep: bool, is_code: bool) -> None:
+    def paint(self, start: int, stop: int, keep: bool) -> None:
         self.kept[start:stop] = (b"\x01" if keep else b"\x00") * (stop - start)
-        if is_code:
-            self.in_code[start:stop] = b"\x01" * (stop - start)
 
-    def run(self, tree: ast.Module, comments: Iterable[tuple[int, int]]) -> bytearray:
+    def run(self, tree: ast.Module, comments: Sequence[tuple[int, int]]) -> bytearray:
         """Return the label of each byte: 1 kept, 0 dropped."""
         whole = len(self.data)
         self.blocks.append(Block(0, whole, 0, bool(self.executed)))
@@ -210,41 +208,49 @@ class Painter:
             if suite.statements:
                 pending.extend(self.suite(suite))
         # Comments first: one goes with its statement, not with a part of it.
-        self.comments(comments)
-        for start, stop, is_expression in self.begun:
-            self.refine(start, stop, is_expression)
+        if comments:
+            self.comments(comments)
+        if self.expressions:
+            for start, stop, is_expression in self.begun:
+                self.refine(start, stop, is_expression)
         return self.kept
 
     def suite(self, suite: Suite) -> list[Suite]:
         """Label a suite and its statements; return the suites inside them."""
         layout, statements = self.layout, suite.statements
-        first, last = layout.start(statements[0]), layout.end(statements[-1])
+        starts = list(map(layout.start, statements))
+        first, last = starts[0], layout.end(statements[-1])
         ran = self.ran(first, last)
         if not suite.is_elif:
             # What stands between the statements, and behind the last, is the suite's.
-            self.paint(suite.opens, layout.line_end(last), ran, is_code=False)
+            self.paint(suite.opens, layout.line_end(last), ran)
         if suite.owns_header:
-            self.paint(suite.header, suite.opens, ran, is_code=True)
+            self.paint(suite.header, suite.opens, ran)
+            self.code.append((suite.header, suite.opens))
             if ran:
                 self.begun.append((suite.header, suite.opens, False))
         margin = layout.line_start(first)
         if margin >= suite.opens and not suite.is_elif:  # nor on its header's line
             self.blocks.append(Block(suite.opens, suite.closes, first - margin, ran))
         inner: list[Suite] = []
-        for node, following in zip(statements, [*statements[1:], None]):
-            closes = suite.closes if following is None else layout.start(following)
-            inner.extend(self.statement(node, closes, ran))
+        for node, start, closes in zip(statements, starts, [*starts[1:], suite.closes]):
+            inner += self.statement(node, start, closes, ran)
         return inner
 
-    def statement(self, node: ast.stmt, closes: int, suite_ran: bool) -> list[Suite]:
+    def statement(
+        self, node: ast.stmt, start: int, closes: int, suite_ran: bool
+    ) -> list[Suite]:
         """Label one statement by whether it ran; return its suites."""
-        start, end = self.layout.start(node), self.layout.end(node)
+        stop = self.layout.end(node)
         self.statements.add((node.lineno, node.col_offset))
         is_bare = syntax.has_no_code(node)
-        keep = suite_ran if is_bare else self.ran(start, end)
-        suites = suites_of(node, self.layout, closes)
-        stop = suites[0].opens if suites else end
-        self.paint(start, stop, keep, is_code=True)
+        keep = suite_ran if is_bare else self.ran(start, stop)
+        suites: list[Suite] = []
+        if is_compound(node):
+            suites = suites_of(node, self.layout, closes)
+            stop = suites[0].opens
+        self.paint(start, stop, keep)
+        self.code.append((start, stop))
         if keep and not is_bare:
             self.begun.append((start, stop, isinstance(node, ast.Expr)))
         return suites
@@ -254,19 +260,22 @@ class Painter:
 
         An instruction counts only where it belongs: that of a `def` spans its body too.
         """
-        place = bisect.bisect_left(self.expressions, (start, start, False))
-        end = bisect.bisect_left(self.expressions, (stop, stop, False))
+        place = bisect.bisect_left(self.first_bytes, start)
+        end = bisect.bisect_left(self.first_bytes, stop, place)
         inside = [
             (first, last, ran)
             for first, last, ran in self.expressions[place:end]
             if last <= stop and (is_expression or (first, last) != (start, stop))
         ]
-        for first, last, ran in smallest(inside):
-            self.paint(first, last, ran, is_code=True)
+        for first, last, ran in smallest(inside) if len(inside) > 1 else inside:
+            self.paint(first, last, ran)
 
-    def comments(self, comments: Iterable[tuple[int, int]]) -> None:
+    def comments(self, comments: Sequence[tuple[int, int]]) -> None:
         """Label the comments that stand outside statements and headers."""
         blocks = sorted(self.blocks, key=lambda block: (block.opens, -block.closes))
+        in_code = bytearray(len(self.data))
+        for start, stop in self.code:
+            in_code[start:stop] = b"\x01" * (stop - start)
         opened: list[Block] = []
         taken = 0
         for place, stop in comments:
@@ -275,8 +284,8 @@ class Painter:
                 opened.append(blocks[taken])
                 taken += 1
             leave(opened, place)
-            if not self.in_code[place]:
-                self.paint(place, stop, self.keeps_comment(place, opened), is_code=False)
+            if not in_code[place]:
+                self.paint(place, stop, self.keeps_comment(place, opened))
 
     def keeps_comment(self, place: int, opened: list[Block]) -> bool:
         """Say whether a comment is kept; `opened` are the blocks around, outermost first.
@@ -301,11 +310,12 @@ def place_expressions(
     expressions: Mapping[Position, bool], lines: list[int]
 ) -> list[tuple[int, int, bool]]:
     """Return (start, stop, whether it ran) of each position, in bytes and in order."""
-    return sorted(
+    placed = [
         (lines[line - 1] + column, lines[end_line - 1] + end_column, ran)
         for (line, column, end_line, end_column), ran in expressions.items()
         if line <= end_line <= len(lines)
-    )
+    ]
+    return sorted(span for span in placed if span[0] < span[1])
 
 
 def smallest(spans: list[tuple[int, int, bool]]) -> Iterator[tuple[int, int, bool]]:
@@ -334,10 +344,12 @@ def label_bytes(source: str, report: Report) -> np.ndarray | None:
     interpreter cannot read it, or it reads other statements than those that ran.
     """
     tree = syntax.parse(source)
-    tokens = None if tree is None else syntax.tokens(source)
-    if tree is None or tokens is None:
+    if tree is None:
         return None
     data = source.encode()
+    tokens = syntax.tokens(data, tree)
+    if tokens is None:
+        return None
     painter = Painter(data, Layout(data, tokens), report)
     kept = painter.run(tree, tokens.comments)
     if not report.executed <= painter.statements:

@@ -2,13 +2,16 @@
 second implementation that is slow, reads characters, and shares no code with the first."""
 
 import ast
+import io
 import sys
+import tokenize
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stepcoder_jax import syntax
 from stepcoder_jax.config import FGOConfig
 from stepcoder_jax.feedback import evidence, fgo, painting
 from stepcoder_jax.records import Program, Report, Verdict
@@ -303,6 +306,40 @@ def test_labels_agree_with_the_slow_reading(source, data):
             assert fast[i] == keep, source[
                 : len(source.encode()[:i].decode(errors="ignore"))
             ]
+
+
+def bytes_of(spans, source):
+    held = np.zeros(len(source.encode()), bool)
+    for start, stop in spans:
+        held[start:stop] = True
+    return held
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="many tokens a formatted string")
+@settings(max_examples=60, deadline=None)
+@given(programs().filter(readable))
+def test_tokens_stand_where_the_library_finds_them(source):
+    lines = [*io.StringIO(source.removeprefix("\ufeff"), newline=None)]
+    starts = syntax.line_starts(source.encode())
+
+    def offset(row, column):
+        return starts[row - 1] + len(lines[row - 1][:column].encode())
+
+    wanted = {"code": [], "colons": [], "ats": [], "comments": []}
+    for kind, word, begin, end, _ in tokenize.generate_tokens(iter(lines).__next__):
+        if word.strip() and word != ";":
+            span = offset(*begin), offset(*end)
+            wanted["comments" if kind == tokenize.COMMENT else "code"].append(span)
+            if word == ":":
+                wanted["colons"].append(span[1])
+            if word == "@":
+                wanted["ats"].append(span[0])
+    found = syntax.tokens(source.encode(), syntax.parse(source))
+    assert found.comments == wanted["comments"]
+    assert (found.colons, found.ats) == (wanted["colons"], wanted["ats"])
+    white = np.isin(np.frombuffer(source.encode(), np.uint8), list(b" \t\n\r\f\\"))
+    differ = bytes_of(found.code, source) != bytes_of(wanted["code"], source)
+    assert not (differ & ~white).any()
 
 
 @settings(max_examples=40, deadline=None)
