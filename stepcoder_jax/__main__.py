@@ -204,16 +204,23 @@ def run_parser(command: str, splits: tuple[str, ...], split: str) -> Parser:
         default="direct",
         help="whether it is asked to explain first what is wrong",
     )
+    parser.add_argument(
+        "--feedback",
+        choices=("test", "verdict", "none"),
+        default="test",
+        help="what it reads: a failing test; or, as controls, the verdict, or nothing",
+    )
     return parser
 
 
 def take_asked(given: argparse.Namespace) -> dict[str, Any]:
     """The flags as keywords, those of `restore.Asked` as one of them."""
-    from stepcoder_jax.records import Variant
+    from stepcoder_jax.records import Told, Variant
     from stepcoder_jax.runs.restore import Asked
 
     flags = vars(given)
     flags["variant"] = Variant(flags["variant"])
+    flags["feedback"] = Told(flags["feedback"])
     asked = Asked(**{name: flags.pop(name) for name in Asked._fields})
     return flags | {"asked": asked}
 

@@ -113,6 +113,14 @@ class Variant(enum.StrEnum):
     EXPLAIN = "explain"  # what is wrong, and then a better program
 
 
+class Told(enum.StrEnum):
+    """What the model reads of a failure; all but TEST are controls."""
+
+    TEST = "test"  # a failing test, and what came
+    VERDICT = "verdict"  # the kind of failure alone
+    NONE = "none"  # the request alone
+
+
 @dataclasses.dataclass(frozen=True)
 class Attempt:
     """A program that failed a visible test, and what the model reads of that."""

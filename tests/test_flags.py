@@ -23,6 +23,7 @@ FLAGS = {
     "count": ("number", "how many problems are shown"),
     "rounds": ("number", "how often a model may mend a program that fails a visible test"),
     "variant": ("text", "what it is asked for then"),
+    "feedback": ("text", "what it is told then"),
     "temperature": ("number", "of sampling, as in sampling.temperature"),
     "top-p": ("number", "of sampling, as in sampling.top_p"),
     "template": ("text", "of the prompt, as in prompt.template"),

@@ -28,6 +28,7 @@ from stepcoder_jax.records import (
     Report,
     Task,
     TestResult,
+    Told,
     Variant,
     Verdict,
 )
@@ -41,13 +42,12 @@ from stepcoder_jax.runs.disk.run_folder import versions
 from stepcoder_jax.runs.generate import (
     Coder,
     Player,
-    Refinement,
     judge_stream,
     refine_all,
 )
 from stepcoder_jax.runs.greedy import whole_tasks
 from stepcoder_jax.sampling.drawing import Truncation
-from stepcoder_jax.strategies.rounds import Round
+from stepcoder_jax.strategies.rounds import Refinement, Round
 
 _EXIT_GOOD, _EXIT_INFRA, _EXIT_STOPPED = 0, 2, 130
 _WINDOW = 2048  # samples that are held at a time
@@ -69,6 +69,7 @@ class Wanted(NamedTuple):
     out: str
     rounds: int = 0  # answers after the first
     variant: Variant = Variant.DIRECT
+    feedback: Told = Told.TEST
     asked: restore.Asked = restore.Asked()
 
 
@@ -177,7 +178,7 @@ def evaluate_run(wanted: Wanted) -> int:
         if wanted.rounds:
             require_visible(problems)
             player = Player(coder, actor, 0, plan.truncation, plan.seed, label=source)
-            asked = Refinement(wanted.rounds, wanted.variant)
+            asked = Refinement(wanted.rounds, wanted.variant, wanted.feedback)
             stream = refine_samples(player, problems, plan, asked)
         else:
             stream = sample_all(coder, actor, problems, plan, source)
@@ -228,9 +229,11 @@ def tell_rounds(
     numbers = {
         "rounds": wanted.rounds,
         "variant": str(wanted.variant),
+        "feedback": str(wanted.feedback),
         "refinement": refinement.as_json(refined),
     }
-    return f"Rounds, {wanted.variant}:\n\n{refinement.describe(refined)}", numbers
+    how = f"{wanted.variant}, feedback {wanted.feedback}"
+    return f"Rounds, {how}:\n\n{refinement.describe(refined)}", numbers
 
 
 def require_visible(problems: Sequence[Problem]) -> None:

@@ -12,13 +12,13 @@ import sys
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.feedback import fgo, prompts, rewards
-from stepcoder_jax.records import Program, Report, Variant
+from stepcoder_jax.records import Program, Report, Told, Variant
 from stepcoder_jax.results import report
 from stepcoder_jax.runs import failing, restore
-from stepcoder_jax.runs.generate import Player, Refinement, refine_all
+from stepcoder_jax.runs.generate import Player, refine_all
 from stepcoder_jax.runs.greedy import whole_tasks
 from stepcoder_jax.sampling.drawing import Truncation
-from stepcoder_jax.strategies.rounds import Round
+from stepcoder_jax.strategies.rounds import Refinement, Round
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Wanted:
     count: int
     rounds: int  # answers after the first
     variant: Variant
+    feedback: Told
     asked: restore.Asked
 
 
@@ -57,7 +58,7 @@ def sample_run(wanted: Wanted) -> int:
         )
         tasks = whole_tasks(picked.problems)
         player = Player(coder, actor, len(tasks), Truncation(0.0), seed=0)
-        asked = Refinement(wanted.rounds, wanted.variant)
+        asked = Refinement(wanted.rounds, wanted.variant, wanted.feedback)
         print(f"{wanted.run}, {label}, greedy")
         for chain in refine_all(player, tasks, asked):
             problem = chain[0].task.problem
@@ -75,7 +76,8 @@ def show_round(turn: Round, number: int, config: Config, ansi: bool) -> str:
     lines = []
     if turn.task.before:
         request = prompts.REQUESTS[turn.task.variant]
-        told = report.show_controls(f"{turn.task.before[-1].feedback}\n{request}")
+        read = filter(None, [turn.task.before[-1].feedback, request])
+        told = report.show_controls("\n".join(read))
         lines += [f"round {number}, the model reads:", *_indent(told)]
     if turn.answer is None:
         return "\n".join([*lines, "not asked: its prompt would be too long"])

@@ -109,7 +109,10 @@ def _render_turns(
         f"{config.fence}python\n{attempt.source.rstrip()}\n{config.fence}"
         for attempt in task.before
     ]
-    messages = [f"{attempt.feedback}\n{REQUESTS[task.variant]}" for attempt in task.before]
+    messages = [
+        "\n".join(filter(None, [attempt.feedback, REQUESTS[task.variant]]))
+        for attempt in task.before
+    ]
     if config.template == "chat":
         request = REQUEST.replace("{statement}", statement)
         turns = [request, *itertools.chain.from_iterable(zip(programs, messages))]

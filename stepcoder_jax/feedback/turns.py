@@ -21,12 +21,21 @@ from stepcoder_jax.records import (
     Report,
     TestCase,
     TestResult,
+    Told,
     Verdict,
 )
 
 _CUT = " ... "  # in the place of the middle of a long text
 _MOST_LINE = 200  # characters of a line of the program
 _STDIN_MODES = (Mode.STDIN_MAIN, Mode.STDIN_FN)
+_KINDS = {
+    Verdict.WRONG: "The program fails a test.",
+    Verdict.RUNTIME: "The program stops with an error.",
+    Verdict.TIMEOUT: "The program is too slow.",
+    Verdict.MEMORY: "The program takes too much memory.",
+    Verdict.OUTPUT: "The program prints or returns too much.",
+    Verdict.COMPILE: "The program does not compile.",
+}
 _FAILED = "The program fails this test:"
 _RAISED = "The program stops with an error in this test:"
 
@@ -54,6 +63,14 @@ def on_visible_tests(program: Program) -> Program:
     problem = program.problem
     seen = dataclasses.replace(problem, tests=problem.visible_tests)
     return dataclasses.replace(program, problem=seen)
+
+
+def tell_less(attempt: Attempt, told: Told) -> Attempt:
+    """The attempt with so much of its feedback."""
+    if told is Told.TEST:
+        return attempt
+    text = _KINDS[attempt.verdict] if told is Told.VERDICT else ""
+    return dataclasses.replace(attempt, feedback=text)
 
 
 def attempt_of(program: Program, report: Report, cpu_seconds: float) -> Attempt | None:

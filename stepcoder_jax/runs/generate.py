@@ -19,13 +19,13 @@ from stepcoder_jax.feedback import answers, prompts
 from stepcoder_jax.feedback.answers import Answer
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.pytrees import PromptBatch, Rollout
-from stepcoder_jax.records import Program, Report, Task, Variant, Verdict
+from stepcoder_jax.records import Program, Report, Task, Verdict
 from stepcoder_jax.runs.disk.interrupt import breakable
 from stepcoder_jax.sampling import slots
 from stepcoder_jax.sampling.drawing import Truncation
 from stepcoder_jax.sampling.slots import Completion, FindStop
 from stepcoder_jax.strategies.driving import drive
-from stepcoder_jax.strategies.rounds import Round, refine
+from stepcoder_jax.strategies.rounds import Refinement, Round, refine
 
 _MOST_NAMED = 20
 
@@ -76,13 +76,6 @@ class Coder(NamedTuple):
         """The prompts of tasks whose global rollout indices begin at `first`."""
         index = np.arange(first, first + len(tasks))
         return prompts.encode(tasks, self.tokenizer, self.prompt, index)
-
-
-class Refinement(NamedTuple):
-    """How often a model may mend its program, and what it is asked for."""
-
-    rounds: int
-    variant: Variant
 
 
 class Judged(NamedTuple):
@@ -222,7 +215,7 @@ def refine_all(
 ) -> list[list[Round]]:
     """The rounds of each task."""
     limit = player.coder.pool.settings.cpu_seconds
-    chains = [refine(task, asked.variant, asked.rounds, limit) for task in tasks]
+    chains = [refine(task, asked, limit) for task in tasks]
     return drive(chains, player.ask, player.run)
 
 

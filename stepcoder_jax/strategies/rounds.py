@@ -11,8 +11,8 @@ import dataclasses
 from typing import NamedTuple
 
 from stepcoder_jax.feedback.answers import Answer
-from stepcoder_jax.feedback.turns import attempt_of, on_visible_tests
-from stepcoder_jax.records import Attempt, Program, Report, Task, Variant
+from stepcoder_jax.feedback.turns import attempt_of, on_visible_tests, tell_less
+from stepcoder_jax.records import Attempt, Program, Report, Task, Told, Variant
 from stepcoder_jax.strategies.driving import Ask, Run, Strategy
 
 
@@ -24,10 +24,16 @@ class Round(NamedTuple):
     report: Report | None  # None: there is no program to run
 
 
-def refine(
-    task: Task, variant: Variant, most: int, cpu_seconds: float
-) -> Strategy[list[Round]]:
-    """The rounds of one problem: the first answer, and at most `most` more.
+class Refinement(NamedTuple):
+    """How often a model may mend its program, what it is asked for, and what it is told."""
+
+    rounds: int
+    variant: Variant = Variant.DIRECT
+    told: Told = Told.TEST
+
+
+def refine(task: Task, asked: Refinement, cpu_seconds: float) -> Strategy[list[Round]]:
+    """The rounds of one problem: the first answer, and at most `asked.rounds` more.
 
     `cpu_seconds` is the default limit of one test.
     """
@@ -38,14 +44,14 @@ def refine(
             return [*rounds, Round(task, answer, None)]
         report: Report = yield Run(answer.program)
         rounds.append(Round(task, answer, report))
-        if len(rounds) > most or not _has_more_to_see(answer.program, report):
+        if len(rounds) > asked.rounds or not _has_more_to_see(answer.program, report):
             return rounds
         seen: Report = yield Run(on_visible_tests(answer.program))
         limit = task.problem.cpu_seconds or cpu_seconds
         attempt = attempt_of(answer.program, seen, limit)
         if attempt is None:
             return rounds
-        task = continue_task(task, attempt, variant)
+        task = continue_task(task, tell_less(attempt, asked.told), asked.variant)
 
 
 def _has_more_to_see(program: Program, report: Report) -> bool:

@@ -222,7 +222,10 @@ def test_rounds_mend_what_fails_a_visible_test(run, tmp_path, capsys):
     assert main([*command, *rounds]) == 0
     said = capsys.readouterr()
     assert "1 of 6 problems have no visible tests: one answer each" in said.err
-    assert "\nRounds, explain:\n" in said.out and "| after round 1 |" in said.out
+    assert (
+        "\nRounds, explain, feedback test:\n" in said.out
+        and "| after round 1 |" in said.out
+    )
     rows = read(tmp_path / "out" / "results.jsonl")
     assert {len(row["rounds"]) for row in rows} == {1, 2}
     for row, sample in zip(rows, read(tmp_path / "out" / "samples.jsonl")):

@@ -480,6 +480,13 @@ def test_attempts_are_turns_in_the_plain_form():
     )
 
 
+def test_without_feedback_the_request_stands_alone():
+    silent = dataclasses.replace(WRONG[1], feedback="")
+    task = dataclasses.replace(AFTER, before=(silent,))
+    text = prompts.render(task, ByteTokenizer(), config())
+    assert text == "Add {x} two.\n```python\nx\n```\nMend the program.\n"
+
+
 def test_attempts_are_turns_of_the_chat_template():
     chat = dataclasses.replace(config(), template="chat")
     assert prompts.render(AFTER, ChatTokenizer(), chat) == (

@@ -6,7 +6,15 @@ import pytest
 
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import turns
-from stepcoder_jax.records import Attempt, Mode, Report, TestCase, TestResult, Verdict
+from stepcoder_jax.records import (
+    Attempt,
+    Mode,
+    Report,
+    TestCase,
+    TestResult,
+    Told,
+    Verdict,
+)
 from tests.execution.kit import make_program, make_settings
 
 CALL = {"mode": Mode.CALL, "entry_point": "f"}
@@ -156,6 +164,10 @@ def test_feedback_by_kind(read, name):
     source, visible, options, (verdict, number), text = TESTS[name]
     attempt = read(source, *visible, **options)
     assert attempt == Attempt(source, verdict, number, text)
+    assert turns.tell_less(attempt, Told.TEST) is attempt
+    kind = turns.tell_less(attempt, Told.VERDICT)
+    assert kind.feedback.startswith("The program ") and kind.feedback.endswith(".")
+    assert "\n" not in kind.feedback and not any(x.isdigit() for x in kind.feedback)
 
 
 def test_what_gives_no_context(read):

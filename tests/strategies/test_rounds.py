@@ -11,11 +11,12 @@ from stepcoder_jax.records import (
     Task,
     TestCase,
     TestResult,
+    Told,
     Variant,
     Verdict,
 )
 from stepcoder_jax.strategies.driving import Ask, drive
-from stepcoder_jax.strategies.rounds import refine
+from stepcoder_jax.strategies.rounds import Refinement, refine
 
 SHOWN, HIDDEN = TestCase((1,), 2), TestCase((5,), 6)
 PROBLEM = Problem(
@@ -69,10 +70,10 @@ class Script:
         return list(map(judge, programs))
 
 
-def play(*scripts, most=3, problem=PROBLEM, variant=Variant.DIRECT):
+def play(*scripts, most=3, problem=PROBLEM, variant=Variant.DIRECT, told=Told.TEST):
     script = Script(*scripts)
     task = dataclasses.replace(TASK, problem=problem)
-    chains = [refine(task, variant, most, 2.0) for _ in scripts]
+    chains = [refine(task, Refinement(most, variant, told), 2.0) for _ in scripts]
     return script, drive(chains, script.ask, script.run)
 
 
@@ -120,6 +121,14 @@ def test_visible_tests_alone_feed():
     only_hidden = dataclasses.replace(PROBLEM, tests=(HIDDEN,))
     _, (chain,) = play(["odd", "wrong", "right"], problem=only_hidden)
     assert verdicts(chain) == ["pass", "wrong", "pass"]
+
+
+def test_controls_tell_less_and_end_alike():
+    for told, text in ((Told.VERDICT, "The program fails a test."), (Told.NONE, "")):
+        _, (chain,) = play(["wrong", "half", "right"], told=told)
+        assert verdicts(chain) == ["wrong", "wrong"]
+        (attempt,) = chain[1].task.before
+        assert (attempt.feedback, attempt.source, attempt.test) == (text, "wrong", 0)
 
 
 def test_what_ends_a_chain():
