@@ -241,6 +241,26 @@ def test_a_key_that_comes_again_counts_once_and_a_dict_has_its_last_value():
     assert value_matches(returned.decode(nested), {frozenset({1, 2})})
 
 
+@pytest.mark.parametrize(
+    ("got", "expected"),
+    [
+        ({1, 2.0}, {True, 2 + 0j}),
+        ({"b", "a"}, {"a", "b"}),
+        (set(), set()),
+        ({2**70, 0.5}, {2.0**70, 0.5 + 0j}),
+        ({1, None}, {None, True}),
+        ({(1, 2), "a"}, {"a", (1.0, 2 + 0j)}),
+    ],
+)
+def test_equal_frozensets_are_known_by_one_form(got, expected):
+    key, other = frozenset(got), frozenset(expected)
+    assert value_matches(returned.decode(values.encode({key})), {other})
+    assert value_matches(returned.decode(values.encode({(key, 0): 1})), {(other, False): 1})
+    more = frozenset({*expected, "more"})
+    assert not value_matches(returned.decode(values.encode({key})), {more})
+    assert not value_matches(returned.decode(values.encode({key})), {tuple(expected)})
+
+
 @pytest.mark.parametrize("key", [b'["l"]', b'["d"]', b'["s"]', b'["t",["t",["l"]]]'])
 def test_a_key_without_a_hash_value_is_no_key(key):
     for data in (b'["s",%b]' % key, b'["z",%b]' % key, b'["d",[%b,1]]' % key):

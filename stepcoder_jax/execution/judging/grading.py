@@ -10,7 +10,7 @@ import math
 import re
 from typing import Any
 
-from stepcoder_jax.execution.judging.returned import Items, Pairs, digest_key
+from stepcoder_jax.execution.judging.returned import Items, Pairs, form_of
 
 TOLERANCE = 1e-6
 # Possessive: what a part has taken it never gives back, so that each digit is read once.
@@ -115,8 +115,8 @@ def _dict_matches(keys: list[Any], held: list[Any], expected: dict[Any, Any]) ->
         if not all(map(expected.__contains__, keys)):
             return False
     except TypeError:  # a frozenset in a key
-        named = {digest_key(key): value for key, value in expected.items()}
-        return _dict_matches(list(map(digest_key, keys)), held, named)
+        named = {form_of(key): value for key, value in expected.items()}
+        return _dict_matches(list(map(form_of, keys)), held, named)
     found = dict.fromkeys(expected, _MISSING)
     found.update(zip(keys, held))
     return all(
@@ -130,8 +130,8 @@ def _set_matches(items: list[Any], expected: set[Any] | frozenset[Any]) -> bool:
     try:
         return all(map(expected.__contains__, items)) and not expected.difference(items)
     except TypeError:  # a frozenset in an item
-        named = frozenset(map(digest_key, expected))
-        return _set_matches(list(map(digest_key, items)), named)
+        named = frozenset(map(form_of, expected))
+        return _set_matches(list(map(form_of, items)), named)
 
 
 def _number_matches(got: complex, expected: complex) -> bool:

@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import cmath
 import hashlib
-from collections.abc import Iterable
+import itertools
+import math
+import operator
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from stepcoder_jax.execution.crossing import showing, values
 
 _SCALARS = frozenset({int, float, str, bool, type(None)})
+_REAL, _TEXT = frozenset({int, float, bool}), frozenset({str})
 
 
 class Pairs:
@@ -75,11 +79,37 @@ def decode(data: bytes) -> Any:
     return _Decoder().decode(data)
 
 
-def digest_key(key: Any) -> bytes:
-    """Equal bytes for equal keys, and for no others; linear in the key's size.
+def form_of(key: Any) -> Hashable:
+    """Equal forms for equal keys, and for no others; made without a table of the key's.
 
-    Of keys that hold frozensets, which have no hash value without a table.
+    Of keys that hold frozensets, which have no hash value without one.
     """
+    if isinstance(key, tuple):
+        return "t", *map(form_of, key)
+    if isinstance(key, (Items, frozenset)):
+        items = list(key.items if isinstance(key, Items) else key)
+        known = _in_order(
+            list(map(_as_real, items)) if complex in map(type, items) else items
+        )
+        return "z", *([_digest_key(key)] if known is None else known)
+    return "k", key
+
+
+def _in_order(items: list[Any]) -> list[Any] | None:
+    """What a set of these is known by, each once; None of what has no order."""
+    kinds = set(map(type, items))
+    if not kinds <= _TEXT and not kinds <= _REAL:
+        return None
+    if float in kinds and any(type(item) is float and math.isnan(item) for item in items):
+        return None
+    items.sort()
+    if any(map(operator.eq, items, items[1:])):
+        return [item for item, _ in itertools.groupby(items)]
+    return items
+
+
+def _digest_key(key: Any) -> bytes:
+    """The same as bytes, of whatever can be a key; linear in its size."""
     if isinstance(key, (int, float, complex)):
         return _of_number(key)
     if isinstance(key, str):
@@ -87,11 +117,16 @@ def digest_key(key: Any) -> bytes:
     if isinstance(key, (bytes, bytearray)):
         return b"b" + key
     if isinstance(key, tuple):
-        return b"t" + _digest([digest_key(item) for item in key])
+        return b"t" + _digest([_digest_key(item) for item in key])
     if isinstance(key, (Items, frozenset)):
         items = key.items if isinstance(key, Items) else key
-        return b"z" + _digest(sorted({digest_key(item) for item in items}))
+        return b"z" + _digest(sorted({_digest_key(item) for item in items}))
     return b"o" + repr(key).encode()  # None
+
+
+def _as_real(item: Any) -> Any:
+    """The item; the real number that a complex one equals."""
+    return item.real if isinstance(item, complex) and not item.imag else item
 
 
 def _of_number(number: complex) -> bytes:
@@ -99,8 +134,7 @@ def _of_number(number: complex) -> bytes:
         return b"i%x" % number
     if cmath.isnan(number):
         return b"n%d" % id(number)  # a NaN equals itself alone
-    if isinstance(number, complex) and not number.imag:
-        number = number.real
+    number = _as_real(number)
     if isinstance(number, complex):
         return b"c" + _of_number(number.real) + b" " + _of_number(number.imag)
     return b"i%x" % int(number) if number.is_integer() else b"f%r" % number
