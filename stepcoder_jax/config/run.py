@@ -20,7 +20,8 @@ class RunConfig(Section):
     total_tokens: int = 0
     seed: int = 0
     save_every: int = 50  # iterations (of SFT: updates) between checkpoints
-    keep: int = 2  # checkpoints kept beside the best one
+    # checkpoints kept beside the best one; 1 leaves none to go back to from a damaged one
+    keep: int = 2
     # go on with the run in the folder; auto: if there is one, else begin it
     resume: Literal["no", "yes", "auto"] = "no"
     step: int = -1  # the checkpoint to go on from; -1: the newest
