@@ -327,6 +327,15 @@ def test_a_run_that_another_process_is_at_is_left_alone(fake, script, capfd):
     assert run(fake, "--seeds", "0") == 0
 
 
+def test_problems_are_read_once_for_all_arms(fake, monkeypatch):
+    read, loaded = [], digest.sources.load_problems
+    monkeypatch.setattr(
+        digest.sources, "load_problems", lambda *of: read.append(of[1]) or loaded(*of)
+    )
+    digest.parts_of(fake, [fake.get_config("ppo"), fake.get_config("cccs")])
+    assert read == list(digest.SPLITS)
+
+
 def test_another_digest_is_refused_with_the_files_that_differ(fake, script, capfd):
     assert run(fake, "--seeds", "0") == 0
     (fake.root / "README.md").write_text("documents do not count")

@@ -43,7 +43,7 @@ def parts_of(study: Study, configs: Iterable[Config]) -> Parts:
     for config in configs:
         folder = checkpoint_folder(config.model.checkpoint)
         starts |= digest_files(folder, sorted(folder.glob("*")))
-        if config.data.path not in texts:
+        if f"{config.data.path} {SPLITS[0]}" not in texts:
             texts |= digest_problems(config)
     return {
         "package": digest_files(package, sorted(package.rglob("*.py"))),
