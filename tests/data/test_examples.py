@@ -112,6 +112,7 @@ def test_calls_that_the_statement_shows():
     assert examples.shown_in(story, [*shown, *hidden], Mode.CALL, "f") == tuple(shown)
 
 
+@pytest.mark.long
 def test_the_genuine_files_show_examples():
     """How many problems have visible tests, which are tests that score, but HumanEval's."""
     wanted = {

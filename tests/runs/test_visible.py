@@ -51,6 +51,7 @@ def test_nothing_runs_where_all_of_them_score(opened):
     assert not opened
 
 
+@pytest.mark.long
 def test_the_genuine_docstrings(capsys):
     """HumanEval's have 397 examples; some are not what the authors' own programs do."""
     problems, _ = read_any(str(need_data("humaneval/HumanEval.jsonl.gz")), strict=True)
