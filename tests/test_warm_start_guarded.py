@@ -7,7 +7,8 @@ import pytest
 
 from experiments.benchmarks.guarded_positions import positions
 from stepcoder_jax.__main__ import main
-from stepcoder_jax.data.generated import benchmark, tiers
+from stepcoder_jax.data.formats import own
+from stepcoder_jax.data.generated import tiers
 
 SAMPLES = 5
 
@@ -16,8 +17,9 @@ SAMPLES = 5
 def test_each_part_of_nine_is_fluent_and_its_word_a_guess(tmp_path):
     """A share of 1,000 samples has a standard error of .003 at .99, of .014 at .25."""
     hard = [p for p in tiers.load("guarded", "validation") if p.difficulty == "competition"]
-    file, out = tmp_path / "problems.json", tmp_path / "out"
-    benchmark.write(hard, file)
+    file, out = tmp_path / "problems.jsonl", tmp_path / "out"
+    # APPS+ would put the starter code into the statement, which is another prompt
+    file.write_text("".join(json.dumps(own.to_row(p)) + "\n" for p in hard))
     flags = ["--samples-per-problem", str(SAMPLES), "--temperature", "1", "--top-p", "1"]
     words = ["evaluate", "guarded", "--problems", str(file), *flags, "--out", str(out)]
     assert main(words) == 0
