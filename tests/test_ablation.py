@@ -386,6 +386,14 @@ def test_bad_input_is_one_line(fake, capfd, argv, words):
     assert words in said and len(said.splitlines()) == 1
 
 
+def test_a_file_is_no_folder_of_results(fake, tmp_path, capfd):
+    (tmp_path / "file").write_text("kept")
+    argv = ["run", "--arms", "ppo", "--seeds", "0", "--results", str(tmp_path / "file")]
+    assert command.main(fake, argv) == 2
+    assert "file cannot be made (File exists)" in capfd.readouterr().err
+    assert (tmp_path / "file").read_text() == "kept"
+
+
 def test_results_without_a_digest_are_refused(fake, capfd):
     results_of(fake).mkdir(parents=True)
     (results_of(fake) / "ppo-0.json").write_text("{}")

@@ -110,7 +110,12 @@ def open_folder(results: Path, parts: Parts) -> None:
             f"--results: {strange[0]} is there, and no {FILE} that says what it was made "
             "from; choose an empty folder"
         )
-    results.mkdir(parents=True, exist_ok=True)
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--results: {results} cannot be made ({error.strerror}); choose a folder"
+        ) from None
     part = path.with_suffix(".part")
     part.write_text(json.dumps(parts, indent=1, sort_keys=True) + "\n")
     part.replace(path)
