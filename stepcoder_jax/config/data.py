@@ -55,7 +55,13 @@ class EvaluationConfig(Section):
 
 def rules(config: Config) -> Rules:
     """Of when a run is evaluated, and on what."""
-    evaluation = config.evaluation
+    evaluation, data = config.evaluation, config.data
+    for name in ("validation", "test"):
+        yield (
+            f"data.{name}",
+            data.path not in SHIPPED or not getattr(data, name),
+            f"none with data.path={data.path}, which has its own {name} problems",
+        )
     yield (
         "evaluation.every_tokens",
         not (evaluation.every and evaluation.every_tokens),

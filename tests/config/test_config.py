@@ -263,3 +263,13 @@ def test_the_context_length_is_the_checkpoints(tmp_path):
     assert config.model.max_positions == 5000
     with pytest.raises(ConfigError, match=r"at most model\.max_positions=5000"):
         parse_config("train", [*argv, "--prompt.max_prompt_length", "5000"])
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+@pytest.mark.parametrize("tier", ["builtin", "guarded"])
+def test_a_tier_takes_no_files_of_other_splits(tier, name):
+    config = Config()
+    config.data.path = tier
+    setattr(config.data, name, "problems.json")
+    with pytest.raises(ConfigError, match=f"data.{name}: expected none with data.path"):
+        config.validate()
