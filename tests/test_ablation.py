@@ -375,6 +375,8 @@ def test_another_config_of_an_arm_is_refused_with_its_fields(fake, script, capfd
         (["run", "--arms", "pop"], "--arms: there is no arm 'pop'; did you mean ppo?"),
         (["run", "--seeds", "1-x"], "--seeds: expected seeds such as 0-7 or 0,3"),
         (["run", "--seeds", "3-1"], "has no seed"),
+        (["run", "--seeds", "0-1000"], "--seeds: expected at most 1000 seeds, got 0-1000"),
+        (["run", "--seeds", "9" * 5000], "--seeds: expected at most 9 digits"),
         (["run", "--jobs", "0"], "--jobs: expected 1 to"),
         (["tune", "--arms", "cccs"], "--arms: cccs has no rates of its own"),
         (["table"], "holds no run yet"),

@@ -12,6 +12,7 @@ from stepcoder_jax.records import InputError
 
 TUNING_SEEDS = (100, 101)  # not reported
 GROUPS = ("claimed", "exploratory")
+_MOST_SEEDS, _MOST_DIGITS = 1000, 9
 
 
 class Study(NamedTuple):
@@ -74,7 +75,12 @@ def parse_seeds(text: str) -> list[int]:
         low, dash, high = part.partition("-")
         if not (low.isdecimal() and (high.isdecimal() or not dash)):
             raise InputError(f"--seeds: expected seeds such as 0-7 or 0,3, got {text!r}")
-        seeds += range(int(low), int(high or low) + 1)
+        if max(len(low), len(high)) > _MOST_DIGITS:
+            raise InputError(f"--seeds: expected at most {_MOST_DIGITS} digits in a seed")
+        more = range(int(low), int(high or low) + 1)
+        if len(seeds) + len(more) > _MOST_SEEDS:
+            raise InputError(f"--seeds: expected at most {_MOST_SEEDS} seeds, got {text}")
+        seeds += more
     if not seeds:
         raise InputError(f"--seeds: {text!r} has no seed: the first is above the last")
     return list(dict.fromkeys(seeds))
