@@ -388,12 +388,19 @@ def test_bad_input_is_one_line(fake, capfd, argv, words):
     assert words in said and len(said.splitlines()) == 1
 
 
-def test_a_file_is_no_folder_of_results(fake, tmp_path, capfd):
-    (tmp_path / "file").write_text("kept")
-    argv = ["run", "--arms", "ppo", "--seeds", "0", "--results", str(tmp_path / "file")]
+@pytest.mark.parametrize("flag", ["--results", "--runs"])
+def test_a_file_is_no_folder_of_runs(fake, tmp_path, capfd, flag):
+    places = {"--results": tmp_path / "results", "--runs": tmp_path / "runs"}
+    places[flag] = tmp_path / "file"
+    places[flag].write_text("kept")
+    argv = ["run", "--arms", "ppo", "--seeds", "0"]
+    for name, path in places.items():
+        argv += [name, str(path)]
     assert command.main(fake, argv) == 2
-    assert "file cannot be made (File exists)" in capfd.readouterr().err
-    assert (tmp_path / "file").read_text() == "kept"
+    said = capfd.readouterr().err
+    assert f"{flag}: {places[flag]} cannot be made (File exists)" in said
+    assert places[flag].read_text() == "kept"
+    assert not (tmp_path / "results").exists()
 
 
 def test_results_without_a_digest_are_refused(fake, capfd):

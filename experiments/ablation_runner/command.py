@@ -100,6 +100,7 @@ def execute(study: Study, given: argparse.Namespace, wanted: Sequence[Job]) -> i
     """Run jobs, but for those whose records are there."""
     shares = jobs.share_cores(given.jobs)
     places = Places(given.runs.resolve(), given.results.resolve())
+    digest.make_folder("--runs", places.runs)
     configs = {job.arm: study.get_config(job.arm) for job in wanted}
     parts = digest.parts_of(study, configs.values())
     digest.open_folder(places.results, parts)

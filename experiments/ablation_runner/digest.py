@@ -110,15 +110,20 @@ def open_folder(results: Path, parts: Parts) -> None:
             f"--results: {strange[0]} is there, and no {FILE} that says what it was made "
             "from; choose an empty folder"
         )
-    try:
-        results.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"--results: {results} cannot be made ({error.strerror}); choose a folder"
-        ) from None
+    make_folder("--results", results)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(parts, indent=1, sort_keys=True) + "\n")
     part.replace(path)
+
+
+def make_folder(flag: str, path: Path) -> None:
+    """A folder, if it is not there; InputError where something else is."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{flag}: {path} cannot be made ({error.strerror}); choose a folder"
+        ) from None
 
 
 def read(results: Path) -> Parts:
