@@ -30,7 +30,7 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
   stepcoder judge FILE --write-limits                            measure CPU limits
   stepcoder judge SAMPLES --problems FILE [--out FILE]           run samples of a model
   stepcoder compare RESULTS_A RESULTS_B [--k 1 10] [--out NAME]  paired differences
-  stepcoder data generate FILE [--split train]                   write the benchmark
+  stepcoder data generate FILE [--tier guarded] [--split train]  write the benchmark
   stepcoder data stats FILE [--tokenizer T] [--coverage]         what a problem set is like
   stepcoder data check TRAIN [--test FILE] [--against FILE ...]  curate it, with a report
   stepcoder data build FOLDER --train FILE [--report FILE]       one ArrayRecord data set

@@ -78,7 +78,7 @@ def test_the_boundary_is_before_a_token_that_holds_a_part_of_the_fence():
 def test_a_first_answer_continues_its_head():
     answer = read("  return 1\n```\n", TASK)
     assert answer.program.source == f"{TASK.head}  return 1\n"
-    assert answer[1:] == ("", 0)
+    assert answer[1:] == ("", 0, False)
 
 
 def test_another_fence():
