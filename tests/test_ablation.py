@@ -28,7 +28,8 @@ from tests import run_kit
 
 def get_config(arg=""):
     config = run_kit.get_config()
-    config.run.total_tokens, config.evaluation.every = 2000, 0
+    config.run.total_steps, config.evaluation.every = 100, 0  # the end is in tokens
+    config.run.total_tokens = 2000
     config.evaluation.every_tokens, config.evaluation.test_problems = 1000, 0
     config.data.path = config.data.validation = config.data.test = {problems!r}
     if arg in ("sft", "raft"):
@@ -58,7 +59,8 @@ def fake(tmp_path, problems):
 
     def get_config(arm: str) -> Config:
         config = tiny_config()
-        config.run.total_tokens, config.evaluation.every = 2000, 0
+        config.run.total_steps, config.evaluation.every = 100, 0
+        config.run.total_tokens = 2000
         config.evaluation.every_tokens = 1000
         config.data.path = config.data.validation = config.data.test = str(problems)
         return config
