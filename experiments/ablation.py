@@ -13,7 +13,8 @@ Arms       the same with experiments/ablation.py:ARM --run.folder runs/ARM --run
            python experiments/ablation.py table
 
 Hardware   two CPU cores, 3 GB of memory; one run on each core (--jobs 2)
-Expected   experiments/LOG.md has what came out, experiments/results/ablation/ every run
+Expected   not run yet but for two tuning seeds of stepcoder: K = 9 from 0 to 50 to 70 % in
+           500 thousand tokens (experiments/LOG.md). Runs go to experiments/results/ablation
 
 The primary measure, fixed before the first run: the mean over generated tokens, from 0 to
 TOKENS, by trapezoid, of the greedy pass rate on the 200 validation problems with K = 9

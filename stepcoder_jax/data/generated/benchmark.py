@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stepcoder_jax.data.generated import lexicon, parts
-from stepcoder_jax.data.generated.splits import Split, split_key
+from stepcoder_jax.data.generated.splits import Split, mix, split_key
 from stepcoder_jax.records import Mode, Problem, TestCase
 
 SEED = 20240201
@@ -60,13 +60,7 @@ def load(split: Split) -> list[Problem]:
 
 def generate(split: Split, seed: int, sizes: tuple[int, int, int]) -> list[Problem]:
     """`sizes` problems per difficulty, interleaved, drawn from (seed, split) alone."""
-    rows = [
-        _problems_of(split, difficulty, seed, size)
-        for difficulty, size in zip(DIFFICULTIES, sizes, strict=True)
-    ]
-    flat = [problem for row in rows for problem in row]
-    order = np.random.default_rng([seed, split_key(split)]).permutation(len(flat))
-    return [flat[i] for i in order]
+    return mix(_problems_of, split, seed, dict(zip(DIFFICULTIES, sizes, strict=True)))
 
 
 def _problems_of(split: Split, difficulty: str, seed: int, size: int) -> list[Problem]:

@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stepcoder_jax.data.generated.splits import Split, split_key
+from stepcoder_jax.data.generated.splits import Split, mix, split_key
 from stepcoder_jax.records import Mode, Problem, TestCase
 
 SEED = 20240202
@@ -143,13 +143,7 @@ def generate(split: Split, seed: int, sizes: tuple[int, int, int]) -> list[Probl
 
     K = 1 to 9 in supervised text, where the difficulty only says which K are near.
     """
-    rows = [
-        _problems_of(split, difficulty, seed, size)
-        for difficulty, size in zip(PARTS, sizes, strict=True)
-    ]
-    flat = [problem for row in rows for problem in row]
-    order = np.random.default_rng([seed, split_key(split)]).permutation(len(flat))
-    return [flat[i] for i in order]
+    return mix(_problems_of, split, seed, dict(zip(PARTS, sizes, strict=True)))
 
 
 def _problems_of(split: Split, difficulty: str, seed: int, size: int) -> list[Problem]:
