@@ -140,9 +140,9 @@ def read_refinements(paths: Sequence[str]) -> list[RefinementRecord]:
             for name in ("task_id", "wrong", "feedback"):
                 if getattr(record, name) != getattr(first, name):
                     raise DataError(
-                        f"{place}: field {name}: expected that of {beside}, which has "
-                        f"the same wrong_id {record.wrong_id!r}; a wrong program needs an id "
-                        "of its own"
+                        f"{place}: field {name}: expected that of {beside}, which has the "
+                        f"wrong_id {record.wrong_id!r} too; a wrong program needs an id of "
+                        "its own"
                     )
             found.append(record)
     if not found:
