@@ -60,7 +60,8 @@ STATEMENTS = [
     "x = " + "-" * 100 + "1\n",
     "x = " + "(" * 60 + "1" + ")" * 60 + "\n",
 ]
-PROBLEM = Problem("p", "", "", "", None, Mode.STDIN_MAIN, (TestCase("", "1.5"),), "")
+TESTS = (TestCase("", "1.5"),)
+PROBLEM = Problem(*("p", "", "", "", None, Mode.STDIN_MAIN, TESTS, ""), visible_tests=TESTS)
 Case = Callable[[str], Callable[[], object]]
 
 

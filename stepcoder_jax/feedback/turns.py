@@ -76,6 +76,7 @@ def tell_less(attempt: Attempt, told: Told) -> Attempt:
 def attempt_of(program: Program, report: Report, cpu_seconds: float) -> Attempt | None:
     """What the model is to read of a program and its report on the visible tests.
 
+    It tells of visible tests alone, whether the program's problem has others to score it.
     None where it passes them, and where the judge itself failed or could not carry a value.
     `cpu_seconds` is the limit of one test.
     """
@@ -91,7 +92,7 @@ def attempt_of(program: Program, report: Report, cpu_seconds: float) -> Attempt 
         for number, result in enumerate(report.tests)
         if result.verdict is report.verdict
     )
-    test = program.problem.tests[number]
+    test = program.problem.visible_tests[number]
     lines = _describe(program, test, result, report.message, cpu_seconds)
     return Attempt(program.source, report.verdict, number, "\n".join(lines))
 

@@ -121,6 +121,9 @@ def test_visible_tests_alone_feed():
     only_hidden = dataclasses.replace(PROBLEM, tests=(HIDDEN,))
     _, (chain,) = play(["odd", "wrong", "right"], problem=only_hidden)
     assert verdicts(chain) == ["pass", "wrong", "pass"]
+    # and told with its own call, never with that of the hidden one in its place
+    (attempt,) = chain[1].task.before
+    assert "Call: f(1)\nExpected: 2\n" in attempt.feedback
 
 
 def test_controls_tell_less_and_end_alike():
