@@ -142,8 +142,17 @@ def _shape(tree: ast.AST) -> list[object]:
             items = value if isinstance(value, list) else [value]
             shape += [name, len(items), isinstance(value, list)]
             for item in items:
-                shape.append(ast.AST if isinstance(item, ast.AST) else repr(item))
+                shape.append(ast.AST if isinstance(item, ast.AST) else show_leaf(item))
     return shape
+
+
+def show_leaf(value: object) -> str:
+    """What a tree holds that is no node, as text.
+
+    A long integer in base 16: its decimal digits take quadratic time, and Python refuses
+    more than 4300 of them.
+    """
+    return hex(value) if type(value) is int else repr(value)
 
 
 def _end_of(node: Any, starts: list[int]) -> int:

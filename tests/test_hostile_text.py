@@ -39,10 +39,10 @@ def name_of(number):
     return f"case {number}"
 
 
-@pytest.mark.parametrize("number", range(17), ids=name_of)
+@pytest.mark.parametrize("number", range(19), ids=name_of)
 def test_time_grows_with_the_length(benchmark, number):
     """CPU time of this thread; once for each text, and the best of three where in doubt."""
-    assert len(benchmark.CASES) == 17
+    assert len(benchmark.CASES) == 19
     case, wants_programs = list(benchmark.CASES.values())[number]
     shapes = list(benchmark.texts())[number % 9 :: 9]  # the benchmark has them all
     shapes += list(benchmark.programs())[number % 3 :: 3] if wants_programs else []
@@ -172,6 +172,7 @@ def test_whether_two_programs_are_the_same():
         ("if a:\n  b\n", "if a:\n    b\n"),
         ("x = (\n", " x = (\n"),  # no syntax: the text
         ("x = " + "-" * 400 + "1", "x = " + "-" * 400 + " 1"),
+        ("x = 0x" + "f" * 4000, "x = 0x" + "F" * 4000),  # 4816 decimal digits
     ]
     other = [
         ("x = 1", "x = 1.0"),

@@ -40,6 +40,8 @@ from stepcoder_jax.records import (
 )
 from stepcoder_jax.results import report, taxonomy
 from stepcoder_jax.runs.disk.sources import load_tokenizer
+from stepcoder_jax.similarity.codebleu import _count, codebleu
+from stepcoder_jax.similarity.lexemes import overlap
 
 SMALL = 10_000  # bytes
 ATOMS = [*"1+-.e'\"#:;()[]{}\n\\@ _x", "'''", "1.", "0x", "\\\n", "# : '\n", "é", "\x1b["]
@@ -213,6 +215,18 @@ def compare_programs(text: str) -> Callable[[], object]:
     return lambda: syntax.is_same(text, text + "\n")
 
 
+def score_programs(text: str) -> Callable[[], object]:
+    def run() -> None:
+        _count.cache_clear()
+        codebleu(text, text + "\n")
+
+    return run
+
+
+def compare_tokens(text: str) -> Callable[[], object]:
+    return lambda: overlap(text, text + "\n")
+
+
 CASES: dict[str, tuple[Case, bool]] = {  # with: does it want programs too
     "grading, what is expected is short": (grade, False),
     "grading, what is expected is alike": (grade_alike, False),
@@ -231,6 +245,8 @@ CASES: dict[str, tuple[Case, bool]] = {  # with: does it want programs too
     "answers.read": (read_answer, False),
     "turns.attempt_of": (tell_failures, False),
     "syntax.is_same": (compare_programs, True),
+    "codebleu": (score_programs, True),
+    "lexemes.overlap": (compare_tokens, False),
 }
 TOKENIZER = load_tokenizer(ModelConfig(tokenizer="builtin"))
 TABLE = prompts.token_bytes(TOKENIZER)
