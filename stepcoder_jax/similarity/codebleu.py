@@ -72,13 +72,14 @@ def mean_codebleu(candidate: str, references: Sequence[str]) -> float:
 def parts(candidate: str, reference: str) -> Parts:
     """The parts of the CodeBLEU of a program against one reference."""
     ours, theirs = _count(candidate), _count(reference)
-    bleus = [_bleu(ours.grams, theirs.grams, weight) for weight in (1, _KEYWORD_WEIGHT)]
+    bleu = _bleu(ours.grams, theirs.grams, 1)
+    weighted = _bleu(ours.grams, theirs.grams, _KEYWORD_WEIGHT)
     trees, flow = 0.0, 0.0
     if ours.trees is not None and theirs.trees is not None:
         trees = share(ours.trees, theirs.trees)
     if ours.flow is not None and theirs.flow is not None:
         flow = share(ours.flow, theirs.flow)
-    return Parts(*bleus, trees, None if theirs.flow == Counter() else flow)
+    return Parts(bleu, weighted, trees, None if theirs.flow == Counter() else flow)
 
 
 @functools.lru_cache(maxsize=_MOST_KEPT)

@@ -144,7 +144,7 @@ def _sink(node: ast.AST, outer: tuple[str, ...]) -> tuple[str, ...]:
 
 def _targets(targets: Iterable[ast.expr]) -> tuple[str, ...]:
     """The first names that are bound, or whose items or attributes are."""
-    pending, found = list(targets)[::-1], []
+    pending, found = list(targets)[::-1], list[str]()
     while pending and len(found) < _MOST_SINKS:
         match pending.pop():
             case ast.Name(id=name):
