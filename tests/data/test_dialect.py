@@ -19,10 +19,10 @@ from tests.execution.kit import make_settings
 
 SPLITS = typing.get_args(splits.Split)
 DIGESTS = {
-    "sft": "",
-    "train": "",
-    "validation": "",
-    "test": "",
+    "sft": "bc26b86a898a6d9f",
+    "train": "dabb7e44cf933445",
+    "validation": "be251b6dc259db55",
+    "test": "1f3e2120c866ed87",
 }
 
 
