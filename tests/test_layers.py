@@ -41,7 +41,7 @@ ROOMS = {
     "records": Room((), ()),
     "pytrees": Room((), ()),
     "syntax": Room(("records",), ()),
-    "similarity": Room(("syntax",), ()),
+    "similarity": Room(("syntax",), ("numpy",)),
     "progress": Room((), ("tqdm",)),
     # the one file that stands for itself: the judge is whole without the trainer's knobs,
     # and the config, a leaf but for this import, takes its defaults from there
@@ -53,7 +53,7 @@ ROOMS = {
     "learning": Room(("models", "pytrees"), ARRAYS),
     "sampling": Room(("models", "pytrees"), ARRAYS),
     "execution/crossing": Room((), ()),
-    "feedback": Room((*LEAVES, "execution/crossing", "syntax"), ("numpy",)),
+    "feedback": Room((*LEAVES, "execution/crossing", "similarity", "syntax"), ("numpy",)),
     "strategies": Room(("feedback", "records"), ()),
     "execution/sandbox": Room((), ()),
     "execution/worker": Room(JUDGE[:2], ()),
