@@ -5,7 +5,8 @@ Question   On programs of nine guarded parts, of which a whole one is right by c
            curriculum beat the controls that would expose a false effect?
 Command    stepcoder train experiments/ablation.py:stepcoder
 Arms       the same with experiments/ablation.py:ARM --run.folder runs/ARM --run.seed N, or
-           ARM@RATE for another learning rate; `sft` and `raft` by `stepcoder sft`
+           ARM@RATE to try a learning rate (up to TUNING_TOKENS); `sft` and `raft` by
+           `stepcoder sft`
 
            python experiments/ablation.py tune                         # rates first
            python experiments/ablation.py run --jobs 2                 # the claimed arms
@@ -72,8 +73,9 @@ from typing import Any
 
 from stepcoder_jax import config as c
 
-TOKENS = 1_000_000  # generated, at which a run ends: the budget of each arm
-POINTS = 10  # validations on the way
+TOKENS = 700_000  # generated, at which a run ends: the budget of each arm
+POINTS = 7  # validations on the way
+TUNING_TOKENS = 400_000  # of a run that tries a learning rate
 POOL = 48  # training problems, so few that each is visited at least 12 times
 UPDATES = 150  # of sft and raft
 RAFT_SAMPLES = 200  # of each problem
@@ -122,8 +124,8 @@ COMPARISONS = (
     ("cccs", "adaptive_prefix"),
 )
 
-# Of three values each, the best on seeds that are not reported; the others take that of
-# the arm they are nearest to.
+# Of three values each, the best on seeds that are not reported, by the primary measure up
+# to TUNING_TOKENS; the others take that of the arm they are nearest to.
 TRIED = {
     **dict.fromkeys(("ppo", "stepcoder", "random_prefix", "grpo"), (1.5e-4, 3e-4, 6e-4)),
     "sft": (5e-4, 1e-3, 2e-3),
@@ -144,7 +146,7 @@ NEAREST = {
 
 
 def get_config(arg: str = "") -> c.Config:
-    """The config of `ARM`, or of `ARM@RATE` with another learning rate."""
+    """The config of `ARM`, or of `ARM@RATE`, which tries a learning rate."""
     arm, at, rate = arg.partition("@")
     if arm not in ARMS:
         raise c.ConfigError(f"EXPERIMENT: expected an arm of {tuple(ARMS)}, got {arm!r}")
@@ -152,6 +154,8 @@ def get_config(arg: str = "") -> c.Config:
     config.run.folder = f"runs/ablation_{arg}"
     for name, value in ARMS[arm].items():
         put(config, name, value)
+    if at:
+        config.run.total_tokens = TUNING_TOKENS
     try:
         chosen = float(rate) if at else RATES[NEAREST.get(arm, arm)]
     except ValueError:
@@ -174,7 +178,7 @@ def base() -> c.Config:
             rollouts_every=2,
             tensorboard=False,
         ),
-        model=c.ModelConfig(checkpoint="guarded"),
+        model=c.ModelConfig(checkpoint="guarded", unroll=4),
         prompt=c.PromptConfig(template="plain", max_prompt_length=208),
         sampling=c.SamplingConfig(
             problems_per_step=24,

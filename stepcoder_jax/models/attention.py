@@ -1,8 +1,9 @@
 """Attention of a row's positions among themselves, by three implementations.
 
-"xla" runs everywhere; "cudnn" is the fused kernel of NVIDIA GPUs and "splash" that of TPUs,
-both without an [L, L] matrix in memory. Letters: B rows, L positions, K key heads, D head
-size. Softmax in float32 everywhere.
+"xla" runs everywhere, and computes little of what the causal mask hides; "cudnn" is the
+fused kernel of NVIDIA GPUs and "splash" that of TPUs, both without an [L, L] matrix in
+memory. Letters: B rows, L positions, K key heads, D head size. Softmax in float32
+everywhere.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from jax.sharding import PartitionSpec
 if TYPE_CHECKING:
     from stepcoder_jax.config import ModelConfig
 
+_LEAST = 96  # positions of a block of queries of "xla"; fewer cost more than they skip
+_MOST = 8  # such blocks: each is compiled for itself
 _LANES = 128  # lengths that the splash kernel takes are multiples of this
 _BLOCKS = (512, 256, _LANES)  # positions of a tile, the largest that fits first
 
@@ -38,6 +41,8 @@ def attend(
     window = config.sliding_window if config.sliding_window < query.shape[1] else 0
     if config.attention == "splash":
         return splash(query, key, value, segments, window)
+    if config.attention == "xla":
+        return in_blocks(query, key, value, segments, window)
     mask = None
     if segments is not None:
         mask = (segments[:, :, None] == segments[:, None, :])[:, None]
@@ -50,6 +55,57 @@ def attend(
         local_window_size=(window - 1, 0) if window else None,
         implementation=config.attention,
     )
+
+
+def in_blocks(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    segments: jax.Array | None,
+    window: int,
+) -> jax.Array:
+    """`attend` by blocks of queries, each of which meets only the keys that it may see.
+
+    Of the L^2 scores n blocks compute (n + 1) / 2n, for the mask hides the rest. Sums of
+    weights divide last, where they have D columns and not L (as in arXiv:2205.14135).
+    """
+    rows, length, heads, size = query.shape
+    query = query.reshape(rows, length, key.shape[2], -1, size).transpose(0, 2, 3, 1, 4)
+    key, value = key.transpose(0, 2, 3, 1), value.swapaxes(1, 2)
+    step = -(-length // min(_MOST, max(1, length // _LEAST)))
+    mixed = []
+    for start in range(0, length, step):
+        end = min(start + step, length)
+        first = max(0, start - window + 1) if window else 0
+        seen = slice(first, end)
+        keep = _sees(start, seen, window)
+        if segments is not None:
+            same = segments[:, start:end, None] == segments[:, None, seen]
+            keep = keep & same[:, None, None]
+        mixed.append(
+            _mix(query[..., start:end, :], key[..., seen], value[:, :, seen], keep)
+        )
+    joined = jnp.concatenate(mixed, axis=3).transpose(0, 3, 1, 2, 4)
+    return joined.reshape(rows, length, heads, size)
+
+
+def _sees(start: int, seen: slice, window: int) -> jax.Array:
+    """Which of the `seen` positions each from `start` on may see, bool[1, 1, 1, l, m]."""
+    back = jnp.arange(start, seen.stop)[:, None] - jnp.arange(seen.start, seen.stop)[None]
+    keep = (back >= 0) & (back < window) if window else back >= 0
+    return keep[None, None, None]
+
+
+def _mix(query: jax.Array, key: jax.Array, value: jax.Array, keep: jax.Array) -> jax.Array:
+    """Values [B, K, m, D] by the kept scores of query [B, K, g, l, D], key [B, K, D, m]."""
+    f32 = {"preferred_element_type": jnp.float32}
+    scores = jnp.einsum("bkgld,bkdm->bkglm", query, key, **f32)
+    scores = jnp.where(keep, scores / math.sqrt(query.shape[-1]), -jnp.inf)
+    # a constant for the gradient, since it cancels
+    highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    weights = jnp.exp(scores - highest)
+    mixed = jnp.einsum("bkglm,bkmd->bkgld", weights.astype(value.dtype), value, **f32)
+    return (mixed / weights.sum(axis=-1, keepdims=True)).astype(query.dtype)
 
 
 def splash(

@@ -53,6 +53,37 @@ def test_splash_equals_xla_in_value_and_gradient(window, segments, key_heads):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), got, expected)
 
 
+@pytest.mark.parametrize("length", [1, 95, 301])  # 1, 1, 3 blocks, the last one short
+@pytest.mark.parametrize(("window", "apart"), [(0, False), (40, False), (100, True)])
+def test_blocks_of_queries_equal_attention_over_all_scores(length, window, apart):
+    """Also where a window leaves a block no key of the first ones."""
+    keys = [jax.random.key(i) for i in range(4)]
+    shapes = [(2, length, 4, 8)] + [(2, length, 2, 8)] * 2
+    given = [jax.random.normal(k, shape) for k, shape in zip(keys, shapes)]
+    weight = jax.random.normal(keys[3], shapes[0])
+    segments = jnp.arange(length)[None] // jnp.array([[70], [400]]) if apart else None
+    window = window if window < length else 0
+
+    def in_blocks(*given):
+        return jnp.sum(weight * attention.in_blocks(*given, segments, window))
+
+    def over_all(*given):
+        mask = None
+        if apart:
+            mask = (segments[:, :, None] == segments[:, None, :])[:, None]
+        local = (window - 1, 0) if window else None
+        return jnp.sum(
+            weight
+            * jax.nn.dot_product_attention(
+                *given, mask=mask, is_causal=True, local_window_size=local
+            )
+        )
+
+    got = jax.jit(jax.value_and_grad(in_blocks, (0, 1, 2)))(*given)
+    expected = jax.jit(jax.value_and_grad(over_all, (0, 1, 2)))(*given)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4), got, expected)
+
+
 @pytest.mark.parametrize("key_heads", [2, 1])
 def test_splash_on_a_mesh_equals_splash_on_one_device(key_heads):
     """The rows over four devices, the heads over two: also where they are fewer."""
