@@ -22,7 +22,7 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
   stepcoder sft EXPERIMENT[:ARG] [--section.field VALUE ...]     supervised fine-tuning
   stepcoder evaluate RUN [--samples-per-problem 10] [--k 1 10]   pass@k of a run
   stepcoder evaluate MODEL --problems FILE [...]                 pass@k of any model folder
-  stepcoder evaluate RUN [...] --rounds 3 [--variant explain]    and after mending failures
+  stepcoder evaluate RUN [...] --rounds 3 [--variant both]       and after mending failures
   stepcoder sample RUN [--problems FILE] [--count 4]             programs in colour
   stepcoder sample RUN [...] --rounds 1 [--variant explain]      what it reads of a failure
   stepcoder export RUN [--step N] --out DIR                      a folder for transformers
@@ -200,26 +200,32 @@ def run_parser(command: str, splits: tuple[str, ...], split: str) -> Parser:
     )
     parser.add_argument(
         "--variant",
-        choices=("direct", "explain"),
+        choices=("direct", "explain", "both"),
         default="direct",
-        help="whether it is asked to explain first what is wrong",
+        help="whether it is asked to explain first what is wrong; both: it answers in both "
+        "ways, and the better one by the visible tests is taken",
     )
     parser.add_argument(
         "--feedback",
-        choices=("test", "verdict", "none"),
+        choices=("test", "verdict", "none", "random"),
         default="test",
-        help="what it reads: a failing test; or, as controls, the verdict, or nothing",
+        help="what it reads: a failing test; or, as controls, the verdict, nothing, or at "
+        "random what was said of a program for another problem",
+    )
+    parser.add_argument(
+        "--refine-all",
+        action="store_true",
+        help="programs that pass the visible tests, too, for all rounds: what is spoilt?",
     )
     return parser
 
 
 def take_asked(given: argparse.Namespace) -> dict[str, Any]:
     """The flags as keywords, those of `restore.Asked` as one of them."""
-    from stepcoder_jax.records import Told, Variant
+    from stepcoder_jax.records import Told
     from stepcoder_jax.runs.restore import Asked
 
     flags = vars(given)
-    flags["variant"] = Variant(flags["variant"])
     flags["feedback"] = Told(flags["feedback"])
     asked = Asked(**{name: flags.pop(name) for name in Asked._fields})
     return flags | {"asked": asked}

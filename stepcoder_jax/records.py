@@ -119,15 +119,16 @@ class Told(enum.StrEnum):
     TEST = "test"  # a failing test, and what came
     VERDICT = "verdict"  # the kind of failure alone
     NONE = "none"  # the request alone
+    RANDOM = "random"  # what was said of a program for another problem
 
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """A program that failed a visible test, and what the model reads of that."""
+    """A program, and what the model reads of running it on the visible tests."""
 
     source: str
     verdict: Verdict
-    test: int | None  # which of the visible tests, from 0; None: it does not compile
+    test: int | None  # the one that it failed, from 0; None: it does not compile, or passes
     feedback: str
 
 

@@ -21,6 +21,7 @@ import operator
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from stepcoder_jax.records import Span
@@ -153,6 +154,43 @@ def show_leaf(value: object) -> str:
     more than 4300 of them.
     """
     return hex(value) if type(value) is int else repr(value)
+
+
+def holds_one_of(source: str, wanted: Sequence[ast.expr]) -> bool:
+    """Say whether a source writes out one of these literals, alone or in another one."""
+    tree = parse(source) if wanted else None
+    if tree is None:
+        return False
+    known: dict[object, int] = {}
+    held = set(_number_literals(tree, known).values())
+    return any(_number_literals(each, known).get(id(each)) in held for each in wanted)
+
+
+def _number_literals(tree: ast.AST, known: dict[object, int]) -> dict[int, int]:
+    """Return a number for each literal, by the id of its node; equal literals have one.
+
+    Each is `known` by its class and the numbers of its parts, so that none is read twice.
+    """
+    numbers: dict[int, int] = {}
+    for node in reversed(list(ast.walk(tree))):  # parts stand before what they are part of
+        parts: Sequence[ast.AST | None] = ()
+        value: object = None
+        match node:
+            case ast.Constant(value):
+                value = (type(value), value)
+            case ast.UnaryOp(ast.USub(), operand):
+                parts = [operand]
+            case ast.List(parts) | ast.Tuple(parts) | ast.Set(parts):
+                pass
+            case ast.Dict(keys, values):
+                parts = [*keys, *values]
+            case _:
+                continue
+        inside = [numbers.get(id(part)) for part in parts]
+        if None not in inside:
+            shape = (type(node), value, *inside)
+            numbers[id(node)] = known.setdefault(shape, len(known))
+    return numbers
 
 
 def _end_of(node: Any, starts: list[int]) -> int:

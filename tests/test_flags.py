@@ -24,6 +24,7 @@ FLAGS = {
     "rounds": ("number", "how often a model may mend a program that fails a visible test"),
     "variant": ("text", "what it is asked for then"),
     "feedback": ("text", "what it is told then"),
+    "refine-all": ("switch", "whether it answers again to a program that passes, too"),
     "temperature": ("number", "of sampling, as in sampling.temperature"),
     "top-p": ("number", "of sampling, as in sampling.top_p"),
     "template": ("text", "of the prompt, as in prompt.template"),

@@ -39,10 +39,10 @@ def name_of(number):
     return f"case {number}"
 
 
-@pytest.mark.parametrize("number", range(19), ids=name_of)
+@pytest.mark.parametrize("number", range(20), ids=name_of)
 def test_time_grows_with_the_length(benchmark, number):
     """CPU time of this thread; once for each text, and the best of three where in doubt."""
-    assert len(benchmark.CASES) == 19
+    assert len(benchmark.CASES) == 20
     case, wants_programs = list(benchmark.CASES.values())[number]
     shapes = list(benchmark.texts())[number % 9 :: 9]  # the benchmark has them all
     shapes += list(benchmark.programs())[number % 3 :: 3] if wants_programs else []
@@ -186,6 +186,21 @@ def test_whether_two_programs_are_the_same():
     assert [syntax.is_same(*pair) for pair in same] == [True] * len(same)
     assert [syntax.is_same(*pair) for pair in other] == [False] * len(other)
     assert all(syntax.is_same(b, a) is False for a, b in other)
+
+
+def test_whether_a_program_writes_a_literal_out():
+    def holds(source, *wanted):
+        trees = [syntax.parse(text).body[0].value for text in wanted]
+        return syntax.holds_one_of(source, trees)
+
+    assert holds("def f(x): return [ 1,2 , -3]", "[1, 2, -3]")
+    assert holds("x = {'a': ([1, 2], None)}", "([1, 2], None)", "7")
+    assert holds('print("two words")', "'two words'") and holds("x = 12.5 + y", "12.5")
+    assert holds("x = {1: {2}}", "{1: {2}}") and holds("x = 'a' 'b'", "'ab'")
+    assert not holds("x = [1, 2, 3]", "[1, 2]", "(1, 2, 3)", "[1.0, 2, 3]", "True")
+    assert not holds("x = '[1, 2]'", "[1, 2]") and not holds("x = [a, 2]", "[1, 2]")
+    assert not holds("x = 1", "1.0", "y", "f(1)") and not holds("x = y", "y")
+    assert not holds("x = (", "1") and not holds("x = 1") and not holds("{**a}", "1")
 
 
 def test_a_row_beyond_the_limits_keeps_its_tokens_and_its_verdict():

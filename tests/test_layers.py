@@ -86,7 +86,10 @@ ROOMS = {
         ("numpy", "tensorflow_datasets", "grain"),
     ),
     "results": Room(
-        ("config", "data/formats", "records"),
+        (
+            *("config", "data/formats", "feedback", "records"),
+            *("similarity", "strategies", "syntax"),
+        ),
         ("numpy", "scipy", "matplotlib", "tensorboardX"),
     ),
     "devices": Room(("learning", "sampling", "models", "records", "pytrees"), ARRAYS),

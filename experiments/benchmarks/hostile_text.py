@@ -227,6 +227,11 @@ def compare_tokens(text: str) -> Callable[[], object]:
     return lambda: overlap(text, text + "\n")
 
 
+def find_literals(text: str) -> Callable[[], object]:
+    wanted = [ast.parse("['0', {1: -2}]", mode="eval").body]
+    return lambda: syntax.holds_one_of(text, wanted)
+
+
 CASES: dict[str, tuple[Case, bool]] = {  # with: does it want programs too
     "grading, what is expected is short": (grade, False),
     "grading, what is expected is alike": (grade_alike, False),
@@ -247,6 +252,7 @@ CASES: dict[str, tuple[Case, bool]] = {  # with: does it want programs too
     "syntax.is_same": (compare_programs, True),
     "codebleu": (score_programs, True),
     "lexemes.overlap": (compare_tokens, False),
+    "syntax.holds_one_of": (find_literals, True),
 }
 TOKENIZER = load_tokenizer(ModelConfig(tokenizer="builtin"))
 TABLE = prompts.token_bytes(TOKENIZER)

@@ -323,17 +323,11 @@ def table(rows: Sequence[Row], before: str, after: str) -> Table:
             f"{100 * row.after:.1f}",
             f"{100 * row.difference.change:+.1f} "
             + interval_text(row.difference.low, row.difference.high, "+"),
-            p_text(row.difference.p),
-            p_text(row.mcnemar),
+            outcomes.p_text(row.difference.p),
+            outcomes.p_text(row.mcnemar),
         ]
         for row in rows
     ]
-
-
-def p_text(p: float) -> str:
-    if math.isnan(p):
-        return "-"
-    return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
 
 
 def as_json(first: str, compared: Mapping[str, Sequence[Row]], seed: int) -> dict[str, Any]:

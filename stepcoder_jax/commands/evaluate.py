@@ -17,37 +17,28 @@ from typing import Any, NamedTuple, TextIO
 
 import jax
 
-from stepcoder_jax import syntax
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.devices import sharding
-from stepcoder_jax.records import (
-    Problem,
-    Program,
-    Report,
-    Task,
-    TestResult,
-    Told,
-    Variant,
-    Verdict,
-)
+from stepcoder_jax.records import Problem, Program, Report, Task, Told
 from stepcoder_jax.results import outcomes, refinement
+from stepcoder_jax.results.chains import Chain, read_rounds
 from stepcoder_jax.results.judged import describe_outcome, describe_report, outcome_of
 from stepcoder_jax.results.outcomes import Outcome, Scores
-from stepcoder_jax.results.refinement import Chain, Link
 from stepcoder_jax.runs import restore
 from stepcoder_jax.runs.disk import preflight
 from stepcoder_jax.runs.disk.run_folder import versions
 from stepcoder_jax.runs.generate import (
     Coder,
     Player,
+    hear_others,
     judge_stream,
     refine_all,
 )
 from stepcoder_jax.runs.greedy import whole_tasks
 from stepcoder_jax.sampling.drawing import Truncation
-from stepcoder_jax.strategies.rounds import Refinement, Round
+from stepcoder_jax.strategies.rounds import Refinement
 
 _EXIT_GOOD, _EXIT_INFRA, _EXIT_STOPPED = 0, 2, 130
 _WINDOW = 2048  # samples that are held at a time
@@ -68,8 +59,9 @@ class Wanted(NamedTuple):
     seed: int
     out: str
     rounds: int = 0  # answers after the first
-    variant: Variant = Variant.DIRECT
+    variant: str = "direct"  # of strategies.rounds.VARIANTS
     feedback: Told = Told.TEST
+    refine_all: bool = False
     asked: restore.Asked = restore.Asked()
 
 
@@ -157,8 +149,10 @@ def evaluate_run(wanted: Wanted) -> int:
     """`stepcoder evaluate`; returns the exit code: 2 while samples were not judged."""
     sharding.join_hosts()
     restore.check_problems(wanted.run, wanted.problems)
-    if wanted.rounds < 0:
-        raise ConfigError(f"--rounds: expected 0 or more, got {wanted.rounds}")
+    asked = Refinement.of_flags(
+        *(wanted.rounds, wanted.variant, wanted.feedback, wanted.refine_all),
+        seed=wanted.seed,
+    )
     plan = make_plan(wanted, restore.read_config(wanted.run))
     check_out(wanted.out)
     place = (wanted.run, wanted.step, wanted.before)
@@ -177,8 +171,9 @@ def evaluate_run(wanted: Wanted) -> int:
         found: list[Sampled] = []
         if wanted.rounds:
             require_visible(problems)
-            player = Player(coder, actor, 0, plan.truncation, plan.seed, label=source)
-            asked = Refinement(wanted.rounds, wanted.variant, wanted.feedback)
+            total = len(problems) * plan.samples
+            player = Player(coder, actor, total, plan.truncation, plan.seed, label=source)
+            asked = hear_others(player, whole_tasks(problems), asked)
             stream = refine_samples(player, problems, plan, asked)
         else:
             stream = sample_all(coder, actor, problems, plan, source)
@@ -213,7 +208,7 @@ def evaluate_run(wanted: Wanted) -> int:
         f"{plan.describe()}\n\n{outcomes.describe(scores)}"
     )
     if wanted.rounds:
-        told, numbers = tell_rounds(found, plan, wanted)
+        told, numbers = tell_rounds(found, plan, wanted, asked)
         text, about = f"{text}\n\n{told}", about | numbers
     print(text)
     write_summary(wanted.out, text, about, scores)
@@ -221,18 +216,21 @@ def evaluate_run(wanted: Wanted) -> int:
 
 
 def tell_rounds(
-    found: Sequence[Sampled], plan: Plan, wanted: Wanted
+    found: Sequence[Sampled], plan: Plan, wanted: Wanted, asked: Refinement
 ) -> tuple[str, dict[str, Any]]:
     """What chains of rounds add up to, in words and as numbers."""
     chains = [each.chain for each in found if each.chain is not None]
-    refined = refinement.add_up(chains, wanted.rounds, plan.ks, plan.seed)
+    variants = len(asked.variants)
+    refined = refinement.add_up(chains, asked.rounds, plan.ks, plan.seed, variants)
     numbers = {
-        "rounds": wanted.rounds,
-        "variant": str(wanted.variant),
-        "feedback": str(wanted.feedback),
+        "rounds": asked.rounds,
+        "variant": wanted.variant,
+        "feedback": str(asked.told),
+        "refine_all": asked.refine_all,
         "refinement": refinement.as_json(refined),
     }
-    how = f"{wanted.variant}, feedback {wanted.feedback}"
+    of = ", of all programs" * asked.refine_all
+    how = f"{wanted.variant}, feedback {asked.told}{of}"
     return f"Rounds, {how}:\n\n{refinement.describe(refined)}", numbers
 
 
@@ -286,36 +284,11 @@ def refine_samples(
     """As `sample_all`, each sample with the rounds that follow it."""
     each = [task for task in whole_tasks(problems) for _ in range(plan.samples)]
     for first in range(0, len(each), _WINDOW):
-        window = player._replace(total=len(each), first=first)
+        window = player._replace(first=first)
         for chain in refine_all(window, each[first : first + _WINDOW], asked):
-            yield sampled_of(chain)
-
-
-def sampled_of(rounds: Sequence[Round]) -> Sampled:
-    """A chain's last answer, and what became of each."""
-    problem = rounds[0].task.problem
-    links: list[Link] = []
-    for turn in rounds:
-        if turn.answer is None:
-            break
-        if turn.answer.program is None or turn.report is None:
-            program, report = Program(problem, "", 0, ()), _without_code(problem)
-            outcome = outcome_of(problem, report, turn.answer.truncated)
-            links.append(Link(outcome, has_code=False))
-            continue
-        source = turn.answer.program.source
-        unchanged = bool(links) and syntax.is_same(program.source, source)
-        program, report = turn.answer.program, turn.report
-        outcome = outcome_of(problem, report, turn.answer.truncated)
-        links.append(Link(outcome, is_unchanged=unchanged))
-    chain = Chain(tuple(links), rounds[-1].answer is None)
-    return Sampled(links[-1].outcome, program, report, chain)
-
-
-def _without_code(problem: Problem) -> Report:
-    tests = (TestResult(Verdict.NOT_RUN),) * len(problem.tests)
-    said = "NoCode: the answer holds no whole block of code"
-    return Report(Verdict.COMPILE, tests, frozenset(), said)
+            played = read_rounds(chain)
+            last = played.chain.links[-1].outcome
+            yield Sampled(last, played.program, played.report, played.chain)
 
 
 def completion_of(program: Program) -> str:

@@ -12,10 +12,10 @@ import sys
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.feedback import fgo, prompts, rewards
-from stepcoder_jax.records import Program, Report, Told, Variant
+from stepcoder_jax.records import Program, Report, Told
 from stepcoder_jax.results import report
 from stepcoder_jax.runs import failing, restore
-from stepcoder_jax.runs.generate import Player, refine_all
+from stepcoder_jax.runs.generate import Player, hear_others, refine_all
 from stepcoder_jax.runs.greedy import whole_tasks
 from stepcoder_jax.sampling.drawing import Truncation
 from stepcoder_jax.strategies.rounds import Refinement, Round
@@ -32,8 +32,9 @@ class Wanted:
     problems: str  # a file; "": those of the split
     count: int
     rounds: int  # answers after the first
-    variant: Variant
+    variant: str  # of strategies.rounds.VARIANTS
     feedback: Told
+    refine_all: bool
     asked: restore.Asked
 
 
@@ -41,8 +42,9 @@ def sample_run(wanted: Wanted) -> int:
     """Show greedy programs: what ran, what did not, verdict, reward, the failing test."""
     if wanted.count < 1:
         raise ConfigError(f"--count: expected at least 1, got {wanted.count}")
-    if wanted.rounds < 0:
-        raise ConfigError(f"--rounds: expected 0 or more, got {wanted.rounds}")
+    asked = Refinement.of_flags(
+        wanted.rounds, wanted.variant, wanted.feedback, wanted.refine_all, seed=0
+    )
     restore.check_problems(wanted.run, wanted.problems)
     ansi = report.wants_colour(sys.stdout)
     place = (wanted.run, wanted.step, wanted.before)
@@ -58,13 +60,16 @@ def sample_run(wanted: Wanted) -> int:
         )
         tasks = whole_tasks(picked.problems)
         player = Player(coder, actor, len(tasks), Truncation(0.0), seed=0)
-        asked = Refinement(wanted.rounds, wanted.variant, wanted.feedback)
+        asked = hear_others(player, tasks, asked)
         print(f"{wanted.run}, {label}, greedy")
         for chain in refine_all(player, tasks, asked):
             problem = chain[0].task.problem
             statement = report.show_controls(problem.statement.strip())
             print(f"\n{report.show_controls(problem.id)}: {statement}")
             for number, turn in enumerate(chain):
+                for other in turn.others:
+                    print(show_round(other, number, config, ansi))
+                    print("not taken: the visible tests say that another one is as good")
                 print(show_round(turn, number, config, ansi))
             if wanted.rounds and not problem.visible_tests:
                 print("no visible tests: there is nothing that the model may read")

@@ -8,13 +8,17 @@ own text: cut, and without controls.
 from __future__ import annotations
 
 import ast
+import bisect
 import dataclasses
+import hashlib
+from typing import NamedTuple
 
 from stepcoder_jax import syntax
 from stepcoder_jax.execution.crossing.showing import MOST, show, show_call
 from stepcoder_jax.records import (
     VALUE_LIMIT,
     Attempt,
+    InputError,
     Mode,
     Problem,
     Program,
@@ -27,8 +31,10 @@ from stepcoder_jax.records import (
 
 _CUT = " ... "  # in the place of the middle of a long text
 _MOST_LINE = 200  # characters of a line of the program
+_LEAST_NUMBER, _LEAST_TEXT = 3, 5  # characters of an expected value that says enough
 _STDIN_MODES = (Mode.STDIN_MAIN, Mode.STDIN_FN)
 _KINDS = {
+    Verdict.PASS: "The program passes the tests that are shown.",
     Verdict.WRONG: "The program fails a test.",
     Verdict.RUNTIME: "The program stops with an error.",
     Verdict.TIMEOUT: "The program is too slow.",
@@ -65,12 +71,60 @@ def on_visible_tests(program: Program) -> Program:
     return dataclasses.replace(program, problem=seen)
 
 
+def report_on_visible(program: Program, report: Report) -> Report | None:
+    """What a report on all tests says of the visible ones; None where it lacks one of them.
+
+    It has them all where they score, but for those behind a failure that ended the run.
+    """
+    if report.verdict in (Verdict.COMPILE, Verdict.INFRA):
+        return report
+    scored = program.problem.tests
+    places = [scored.index(x) if x in scored else -1 for x in program.problem.visible_tests]
+    if -1 in places:
+        return None
+    results = tuple(report.tests[place] for place in places)
+    failed = next((each for each in results if each.verdict is not Verdict.PASS), None)
+    if failed is None:
+        return dataclasses.replace(report, verdict=Verdict.PASS, tests=results, message="")
+    if failed.verdict is Verdict.NOT_RUN:
+        return None
+    first = next((x for x in report.tests if x.verdict is report.verdict), None)
+    said = report.message if first is failed else ""
+    return dataclasses.replace(report, verdict=failed.verdict, tests=results, message=said)
+
+
+class Others(NamedTuple):
+    """Of each of some problems what running a program said, for Told.RANDOM."""
+
+    ids: tuple[str, ...] = ()  # ascending
+    texts: tuple[str, ...] = ()
+
+    def of_another(self, attempt: Attempt, problem: str, seed: int) -> str:
+        """What is told of one of the problems but this one.
+
+        Which one depends on the seed, the problem and the program alone; InputError where
+        there is no other.
+        """
+        own = bisect.bisect_left(self.ids, problem)
+        is_one = self.ids[own : own + 1] == (problem,)
+        if len(self.ids) == is_one:
+            raise InputError("feedback random: there is no other problem with a failure")
+        key = f"{seed}\n{problem}\n{attempt.source}".encode("utf-8", "replace")
+        drawn = int.from_bytes(hashlib.sha256(key).digest()) % (len(self.ids) - is_one)
+        return self.texts[drawn + (is_one and drawn >= own)]
+
+
 def tell_less(attempt: Attempt, told: Told) -> Attempt:
     """The attempt with so much of its feedback."""
     if told is Told.TEST:
         return attempt
     text = _KINDS[attempt.verdict] if told is Told.VERDICT else ""
     return dataclasses.replace(attempt, feedback=text)
+
+
+def attempt_that_passes(program: Program) -> Attempt:
+    """What the model is to read of a program that passes the visible tests."""
+    return Attempt(program.source, Verdict.PASS, None, _KINDS[Verdict.PASS])
 
 
 def attempt_of(program: Program, report: Report, cpu_seconds: float) -> Attempt | None:
@@ -156,6 +210,41 @@ def _equality(code: str) -> tuple[str, str] | None:
     match body:
         case [ast.Assert(test=ast.Compare(left, [ast.Eq()], [right]))]:
             return ast.unparse(left), ast.unparse(right)
+    return None
+
+
+def expected_literals(problem: Problem) -> list[ast.expr]:
+    """The values that visible tests expect, as syntax; without those that say too little.
+
+    A program that holds one may have copied it. Any program may hold True, a number of two
+    digits, or a text or a list that is as short.
+    """
+    found = []
+    for test in problem.visible_tests:
+        if problem.mode is Mode.CALL:
+            texts = [show(test.expected)]
+        elif problem.mode in _STDIN_MODES:
+            printed = str(test.expected).strip()
+            texts = [repr(printed), printed]
+        else:
+            pair = _equality(test.inputs)
+            texts = [pair[1]] if pair else []
+        found += [tree for tree in map(_literal, texts) if tree is not None]
+    return found
+
+
+def _literal(text: str) -> ast.expr | None:
+    """A literal's syntax, where it is one that says enough."""
+    tree = syntax.parse(text)
+    match tree and tree.body:
+        case [ast.Expr(value)]:
+            number = value.operand if isinstance(value, ast.UnaryOp) else value
+            match number:
+                case ast.Constant(bool() | None):
+                    return None
+                case ast.Constant(int() | float()):
+                    return value if len(text) >= _LEAST_NUMBER else None
+            return value if len(text) >= _LEAST_TEXT else None
     return None
 
 

@@ -142,6 +142,13 @@ def interval_text(low: float, high: float, sign: str = "") -> str:
     return f"[{100 * low:{sign}.1f}, {100 * high:{sign}.1f}]"
 
 
+def p_text(p: float) -> str:
+    """A p-value; "-" where there is none."""
+    if math.isnan(p):
+        return "-"
+    return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
+
+
 def pass_table(scores: Scores) -> Table:
     """pass@k by difficulty, in percent with intervals of 95 %."""
     ks = list(scores.pass_at_k[ALL]) if scores.pass_at_k else []

@@ -1,20 +1,18 @@
-"""Chains of answers, each to what the one before made of its tests, added up.
-
-A chain that has ended keeps its last answer: after round r it counts by the answer of round
-r, or by the last one before. An answer without code counts as one that does not compile.
-"""
+"""Chains of answers, added up: what is mended and spoilt, what later answers are like."""
 
 from __future__ import annotations
 
+import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from stepcoder_jax.records import Verdict
+from stepcoder_jax.results import budget
+from stepcoder_jax.results.budget import Budget
+from stepcoder_jax.results.chains import Chain, End, Link
 from stepcoder_jax.results.estimates import Estimate, estimate_ratio
 from stepcoder_jax.results.outcomes import (
     ALL,
-    Outcome,
     Scores,
     Table,
     finite,
@@ -26,133 +24,204 @@ from stepcoder_jax.results.outcomes import (
 _NOTHING = Estimate(math.nan, math.nan, math.nan)
 
 
-class Link(NamedTuple):
-    """One answer of a chain."""
+class After(NamedTuple):
+    """Chains after so many rounds, 0 the first answer."""
 
-    outcome: Outcome
-    has_code: bool = True
-    is_unchanged: bool = False  # the program of the answer before, by its syntax
-
-
-class Chain(NamedTuple):
-    """The first answer to a problem, and those that followed."""
-
-    links: tuple[Link, ...]
-    is_cut: bool = False  # the prompt of the next was too long
-
-    def after(self, rounds: int) -> Outcome:
-        """What has become of it after so many rounds."""
-        return self.links[min(rounds, len(self.links) - 1)].outcome
-
-    @property
-    def is_judged(self) -> bool:
-        return all(link.outcome.verdict is not Verdict.INFRA for link in self.links)
+    scores: Scores
+    mended: Estimate  # of those wrong at first: the success refinement rate
+    spoilt: Estimate  # of those right at first
+    answers: int  # that were drawn in this round
+    without_code: Estimate  # of them
+    unchanged: Estimate  # of those with code that were taken: the program before
+    similar: Estimate  # to the program before, on average over the same
+    holding: Estimate  # of the same: they write out a value that a visible test expects
+    variants: dict[str, int]  # of the answers that were taken
 
 
 class Refined(NamedTuple):
-    """What chains add up to. Entry r of a list is after round r, 0 the first answer."""
+    """What chains add up to."""
 
-    scores: list[Scores]
-    mended: list[Estimate]  # of those wrong at first: the success refinement rate
-    spoilt: list[Estimate]  # of those right at first
-    unchanged: Estimate  # of later answers with code
-    without_code: Estimate  # of later answers
-    answers: int  # after the first
-    cut: int  # chains
+    after: list[After]
+    by_set: dict[str, Estimate]  # mended at the end; a set is what stands before an id's /
+    unchanged: Estimate  # as in each round, of all later answers
+    similar: Estimate
+    without_code: Estimate
+    ends: dict[End, int]  # chains
+    budget: Budget
+
+    @property
+    def answers(self) -> int:
+        """How many were drawn after the first ones."""
+        return sum(each.answers for each in self.after[1:])
 
 
 def add_up(
-    chains: Sequence[Chain], rounds: int, ks: Sequence[int], seed: int = 0
+    chains: Sequence[Chain],
+    rounds: int,
+    ks: Sequence[int],
+    seed: int = 0,
+    variants: int = 1,
 ) -> Refined:
     """Add chains up; those that are weak count in no share, nor does one with INFRA."""
-    valid = [
-        chain
-        for chain in chains
-        if chain.is_judged and not any(link.outcome.weak for link in chain.links)
-    ]
-    places = range(rounds + 1)
+    valid = [chain for chain in chains if chain.is_judged and not chain.is_weak]
 
-    def share(pairs: Sequence[tuple[str, int, int]]) -> Estimate:
-        """Of (problem, count, out of how many)."""
-        total: dict[str, tuple[int, int]] = {}
-        for name, count, of in pairs:
-            before = total.get(name, (0, 0))
-            total[name] = before[0] + count, before[1] + of
-        counts, sizes = zip(*total.values()) if total else ((), ())
-        return estimate_ratio(counts, sizes, seed) if sum(sizes) else _NOTHING
+    def share(of: Sequence[tuple[Chain, Link]], counts: Count, size: Count) -> Estimate:
+        return _share([(x.task, counts(y), size(y)) for x, y in of], seed)
 
-    def moved(was_right: bool, place: int) -> Estimate:
-        return share(
-            [
-                (chain.after(0).task, _passes(chain, place) is not was_right, 1)
-                for chain in valid
-                if _passes(chain, 0) is was_right
-            ]
+    def after(place: int) -> After:
+        links = [(x, x.links[place]) for x in valid if place < len(x.links)]
+        taken = collections.Counter(link.variant for _, link in links)
+        return After(
+            scores=score([chain.after(place) for chain in chains], ks, seed),
+            mended=_moved(valid, place, False, seed),
+            spoilt=_moved(valid, place, True, seed),
+            answers=sum(link.answers for _, link in links),
+            without_code=share(links, lambda x: x.without_code, lambda x: x.answers),
+            unchanged=share(links, lambda x: x.is_unchanged, lambda x: x.has_code),
+            similar=share(links, lambda x: x.similar, lambda x: x.has_code),
+            holding=share(links, lambda x: x.holds_expected, lambda x: x.has_code),
+            variants=dict(sorted(taken.items())),
         )
 
     later = [(chain, link) for chain in valid for link in chain.links[1:]]
+    sets: dict[str, list[Chain]] = {}
+    for chain in valid:
+        sets.setdefault(chain.task.rpartition("/")[0], []).append(chain)
     return Refined(
-        scores=[score([chain.after(r) for chain in chains], ks, seed) for r in places],
-        mended=[moved(False, place) for place in places],
-        spoilt=[moved(True, place) for place in places],
-        unchanged=share(
-            [(x.after(0).task, y.is_unchanged, 1) for x, y in later if y.has_code]
-        ),
-        without_code=share([(x.after(0).task, not y.has_code, 1) for x, y in later]),
-        answers=len(later),
-        cut=sum(chain.is_cut for chain in chains),
+        after=[after(place) for place in range(rounds + 1)],
+        by_set={x: _moved(chosen, rounds, False, seed) for x, chosen in sets.items()},
+        unchanged=share(later, lambda x: x.is_unchanged, lambda x: x.has_code),
+        similar=share(later, lambda x: x.similar, lambda x: x.has_code),
+        without_code=share(later, lambda x: x.without_code, lambda x: x.answers),
+        ends=dict(collections.Counter(chain.end for chain in chains)),
+        budget=budget.compare(chains, rounds, variants, seed),
     )
 
 
-def _passes(chain: Chain, place: int) -> bool:
-    return chain.after(place).verdict is Verdict.PASS
+Count = Callable[[Link], float]
+
+
+def _moved(chains: Sequence[Chain], place: int, was_right: bool, seed: int) -> Estimate:
+    """Of the chains whose first answer was right, or was not, those that are not so now."""
+    pairs = [
+        (chain.task, int(chain.is_right(place) is not was_right), 1)
+        for chain in chains
+        if chain.is_right(0) is was_right
+    ]
+    return _share(pairs, seed)
+
+
+def _share(pairs: Sequence[tuple[str, float, float]], seed: int) -> Estimate:
+    """Of (problem, count, out of how many); a resample keeps a problem's together."""
+    total: dict[str, tuple[float, float]] = {}
+    for name, count, of in pairs:
+        before = total.get(name, (0, 0))
+        total[name] = before[0] + count, before[1] + of
+    counts, sizes = zip(*total.values()) if total else ((), ())
+    return estimate_ratio(counts, sizes, seed) if sum(sizes) else _NOTHING
 
 
 def describe(refined: Refined) -> str:
     """Tables of the rounds, in percent with intervals of 95 %, as Markdown."""
-    found = refined.scores[0].pass_at_k
+    parts = [markdown(_pass_table(refined)), _say_moved(refined)]
+    if len(refined.by_set) > 1:
+        parts.append(markdown(_set_table(refined)))
+    parts += [markdown(_answer_table(refined)), _say_answers(refined)]
+    parts.append(budget.describe(refined.budget))
+    return "\n\n".join(parts)
+
+
+def _name(place: int) -> str:
+    return f"after round {place}" if place else "first answer"
+
+
+def _pass_table(refined: Refined) -> Table:
+    found = refined.after[0].scores.pass_at_k
     ks = list(found[ALL]) if found else []
     table: Table = [["", *(f"pass@{k}, %" for k in ks), "mended, %", "spoilt, %"]]
-    rows = zip(refined.scores, refined.mended, refined.spoilt)
-    for place, (scores, mended, spoilt) in enumerate(rows):
-        rates = [percent(scores.pass_at_k[ALL][k]) for k in ks if scores.pass_at_k]
-        moved = [_text(mended), _text(spoilt)] if place else ["", ""]
-        name = f"after round {place}" if place else "first answer"
-        table.append([name, *(rates or ["-"] * len(ks)), *moved])
-    said = (
-        "mended: of those wrong at first; spoilt: of those right at first. "
-        f"{refined.answers} later answers: {_text(refined.without_code)} % without code; "
-        f"{_text(refined.unchanged)} % of the others are the program before. "
-        f"{refined.cut} chains were cut by the length of the prompt."
+    for place, after in enumerate(refined.after):
+        known = after.scores.pass_at_k
+        rates = [percent(known[ALL][k]) if known else "-" for k in ks]
+        moved = [_text(after.mended), _text(after.spoilt)] if place else ["", ""]
+        table.append([_name(place), *rates, *moved])
+    return table
+
+
+def _say_moved(refined: Refined) -> str:
+    ends = ", ".join(f"{end} {refined.ends[end]}" for end in End if end in refined.ends)
+    return (
+        "mended: of those wrong at first, the success refinement rate; spoilt: of those "
+        f"right at first. A chain counts by its last answer. Why chains ended: {ends}."
     )
-    return f"{markdown(table)}\n\n{said}"
+
+
+def _set_table(refined: Refined) -> Table:
+    """The success refinement rate of each set of problems, and its mean over them."""
+    known = [x.value for x in refined.by_set.values() if not math.isnan(x.value)]
+    mean = f"{100 * sum(known) / len(known):.1f}" if known else "-"
+    rows = [[name or "-", _text(share)] for name, share in refined.by_set.items()]
+    return [["set", "mended, %"], *rows, ["mean of the sets", mean]]
+
+
+def _answer_table(refined: Refined) -> Table:
+    head = ["answers of", "drawn", "without code, %", "unchanged, %"]
+    table: Table = [[*head, "similar, %", "expected value, %"]]
+    for place, after in enumerate(refined.after):
+        row = [f"round {place}" if place else "the first", str(after.answers)]
+        copied = [_text(after.unchanged), _text(after.similar)] if place else ["", ""]
+        table.append([*row, _text(after.without_code), *copied, _text(after.holding)])
+    return table
+
+
+def _say_answers(refined: Refined) -> str:
+    total: collections.Counter[str] = collections.Counter()
+    for after in refined.after[1:]:
+        total += collections.Counter(after.variants)
+    taken = ", ".join(f"{name} {count}" for name, count in sorted(total.items()))
+    return (
+        "without code: of those drawn; of those taken that have code, unchanged: the "
+        "program before, by its syntax; similar: the overlap with it, by tokens; expected "
+        "value: it writes out one that a visible "
+        "test expects, as programs may by chance: what is above the first answers' share "
+        f"is copied. {refined.answers} later answers: {_text(refined.without_code)} % "
+        f"without code; {_text(refined.unchanged)} % unchanged, "
+        f"{_text(refined.similar)} % similar. Taken: {taken or 'none'}."
+    )
 
 
 def _text(share: Estimate) -> str:
     return "-" if math.isnan(share.value) else percent(share)
 
 
+def _numbers(share: Estimate) -> dict[str, float | None]:
+    return {name: finite(value) for name, value in share._asdict().items()}
+
+
 def as_json(refined: Refined) -> dict[str, Any]:
     """The same as numbers; null where nothing can be told."""
-
-    def numbers(share: Estimate) -> dict[str, float | None]:
-        return {name: finite(value) for name, value in share._asdict().items()}
-
-    rows = zip(refined.scores, refined.mended, refined.spoilt)
     return {
         "after": [
             {
                 **{
-                    f"pass@{k}": numbers(value)
-                    for k, value in scores.pass_at_k.get(ALL, {}).items()
+                    f"pass@{k}": _numbers(value)
+                    for k, value in after.scores.pass_at_k.get(ALL, {}).items()
                 },
-                "mended": numbers(mended),
-                "spoilt": numbers(spoilt),
+                "mended": _numbers(after.mended),
+                "spoilt": _numbers(after.spoilt),
+                "answers": after.answers,
+                "without_code": _numbers(after.without_code),
+                "unchanged": _numbers(after.unchanged),
+                "similar": _numbers(after.similar),
+                "expected_value": _numbers(after.holding),
+                "variants": after.variants,
             }
-            for scores, mended, spoilt in rows
+            for after in refined.after
         ],
-        "unchanged": numbers(refined.unchanged),
-        "without_code": numbers(refined.without_code),
+        "mended_by_set": {name: _numbers(x) for name, x in refined.by_set.items()},
+        "unchanged": _numbers(refined.unchanged),
+        "similar": _numbers(refined.similar),
+        "without_code": _numbers(refined.without_code),
         "answers": refined.answers,
-        "cut": refined.cut,
+        "ends": {str(end): count for end, count in refined.ends.items()},
+        "equal_budget": budget.as_json(refined.budget),
     }

@@ -11,21 +11,22 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from stepcoder_jax.config import Config, PromptConfig
+from stepcoder_jax.config import Config, ConfigError, PromptConfig
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import answers, prompts
 from stepcoder_jax.feedback.answers import Answer
+from stepcoder_jax.feedback.turns import Others
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.pytrees import PromptBatch, Rollout
-from stepcoder_jax.records import Program, Report, Task, Verdict
+from stepcoder_jax.records import Program, Report, Task, Told, Verdict
 from stepcoder_jax.runs.disk.interrupt import breakable
 from stepcoder_jax.sampling import slots
 from stepcoder_jax.sampling.drawing import Truncation
 from stepcoder_jax.sampling.slots import Completion, FindStop
-from stepcoder_jax.strategies.driving import drive
-from stepcoder_jax.strategies.rounds import Refinement, Round, refine
+from stepcoder_jax.strategies.driving import Ask, drive
+from stepcoder_jax.strategies.rounds import Refinement, Round, fail_first, refine
 
 _MOST_NAMED = 20
 
@@ -169,22 +170,20 @@ class Player(NamedTuple):
     first: int = 0  # place of the first of those that are moved on together
     label: str = ""  # verdicts are counted aloud where there is one
 
-    def ask(self, wanted: Sequence[tuple[int, Task]]) -> list[Answer | None]:
+    def ask(self, wanted: Sequence[tuple[int, Ask]]) -> list[Answer | None]:
         """The answer to each task; None where its prompt is too long."""
-        short = self.coder.require_short([task for _, task in wanted])
+        short = self.coder.require_short([asked.task for _, asked in wanted])
         answers: dict[int, Answer] = {}
         for is_first in (True, False):
-            rows = [row for row in short if is_first != bool(wanted[row][1].before)]
+            rows = [row for row in short if is_first != bool(wanted[row][1].task.before)]
             if rows:
                 found = self._sample([wanted[row] for row in rows], is_first)
                 answers |= dict(zip(rows, found, strict=True))
         return [answers.get(row) for row in range(len(wanted))]
 
-    def _sample(self, wanted: list[tuple[int, Task]], is_first: bool) -> list[Answer]:
-        tasks = [task for _, task in wanted]
-        index = [
-            len(task.before) * self.total + self.first + place for place, task in wanted
-        ]
+    def _sample(self, wanted: list[tuple[int, Ask]], is_first: bool) -> list[Answer]:
+        tasks = [asked.task for _, asked in wanted]
+        index = [asked.draw * self.total + self.first + place for place, asked in wanted]
         batch = self.coder.encode(tasks, 0)._replace(index=np.asarray(index, np.int32))
         # a first answer ends with its fence; another one opens and closes some
         find_stop = self.coder.find_stop if is_first else None
@@ -217,6 +216,31 @@ def refine_all(
     limit = player.coder.pool.settings.cpu_seconds
     chains = [refine(task, asked, limit) for task in tasks]
     return drive(chains, player.ask, player.run)
+
+
+def hear_others(player: Player, tasks: Sequence[Task], asked: Refinement) -> Refinement:
+    """What is asked for, with what is told of other problems where that is asked for.
+
+    That is what the model would read of a first answer to each of these tasks, drawn apart
+    from all others. ConfigError unless two of them fail: none could be told of another.
+    """
+    if asked.told is not Told.RANDOM:
+        return asked
+    limit = player.coder.pool.settings.cpu_seconds
+    apart = player._replace(first=asked.answers * player.total)
+    failures = drive([fail_first(task, limit) for task in tasks], apart.ask, apart.run)
+    found = {
+        task.problem.id: attempt.feedback
+        for task, attempt in zip(tasks, failures, strict=True)
+        if attempt is not None
+    }
+    if len(found) < 2:
+        raise ConfigError(
+            "--feedback random: expected two problems or more whose first answer fails a "
+            f"visible test, got {len(found)} of {len(tasks)}; take another control"
+        )
+    ids = tuple(sorted(found))
+    return asked._replace(others=Others(ids, tuple(found[name] for name in ids)))
 
 
 def complete_greedily(

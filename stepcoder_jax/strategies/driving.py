@@ -12,9 +12,13 @@ T = TypeVar("T")
 
 
 class Ask(NamedTuple):
-    """Put a task before the model; the reply is its Answer, None where it is too long."""
+    """Put a task before the model; the reply is its Answer, None where it is too long.
+
+    `draw` numbers what one strategy asks for: answers of other numbers are drawn apart.
+    """
 
     task: Task
+    draw: int = 0
 
 
 class Run(NamedTuple):
@@ -25,7 +29,7 @@ class Run(NamedTuple):
 
 Strategy = Generator[Ask | Run, Any, T]
 # The number of the strategy and what it asks for -> a reply each, in the same order.
-AskAll = Callable[[Sequence[tuple[int, Task]]], Sequence[Answer | None]]
+AskAll = Callable[[Sequence[tuple[int, Ask]]], Sequence[Answer | None]]
 RunAll = Callable[[Sequence[Program]], Sequence[Report]]
 
 
@@ -48,9 +52,9 @@ def drive(strategies: Sequence[Strategy[T]], ask: AskAll, run: RunAll) -> list[T
     for place in range(len(strategies)):
         move_on(place, None)
     while waiting:
-        tasks = [(i, each.task) for i, each in waiting.items() if isinstance(each, Ask)]
-        if tasks:
-            for (place, _), answer in zip(tasks, ask(tasks), strict=True):
+        asked = [(i, each) for i, each in waiting.items() if isinstance(each, Ask)]
+        if asked:
+            for (place, _), answer in zip(asked, ask(asked), strict=True):
                 move_on(place, answer)
         runs = [(i, each.program) for i, each in waiting.items() if isinstance(each, Run)]
         if runs:

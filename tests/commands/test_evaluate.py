@@ -12,7 +12,6 @@ from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated import benchmark
 from stepcoder_jax.data.problems import read_any
 from stepcoder_jax.execution import Pool
-from stepcoder_jax.feedback.answers import Answer
 from stepcoder_jax.feedback.prompts import prompt_ids
 from stepcoder_jax.records import (
     InputError,
@@ -20,16 +19,12 @@ from stepcoder_jax.records import (
     Problem,
     Program,
     Report,
-    Task,
-    TestCase,
-    TestResult,
     Verdict,
 )
 from stepcoder_jax.results import outcomes
 from stepcoder_jax.runs import restore
 from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.sampling.drawing import Truncation
-from stepcoder_jax.strategies.rounds import Round
 from tests import run_kit
 from tests.run_kit import get_config
 
@@ -218,56 +213,39 @@ def test_rounds_mend_what_fails_a_visible_test(run, tmp_path, capsys):
     room = ["--max-prompt-length", "500", "--max-completion-length", "100"]
     command = ["evaluate", str(run / "run"), "--before", *room]
     command += ["--problems", str(tmp_path / "shown.jsonl"), "--out", str(tmp_path / "out")]
-    rounds = ["--rounds", "1", "--variant", "explain"]
+    rounds = ["--rounds", "1", "--variant", "both", "--feedback", "random"]
     assert main([*command, *rounds]) == 0
     said = capsys.readouterr()
     assert "1 of 6 problems have no visible tests: one answer each" in said.err
     assert (
-        "\nRounds, explain, feedback test:\n" in said.out
-        and "| after round 1 |" in said.out
+        "\nRounds, both, feedback random:\n" in said.out and "| after round 1 |" in said.out
     )
+    assert "Equal budget: against 3 samples: none, for the problems have 1" in said.out
     rows = read(tmp_path / "out" / "results.jsonl")
     assert {len(row["rounds"]) for row in rows} == {1, 2}
     for row, sample in zip(rows, read(tmp_path / "out" / "samples.jsonl")):
         assert row["rounds"][-1] == row["result"] and row["rounds"][:-1] != ["pass"]
         assert ("solution" in sample) == (len(row["rounds"]) > 1)
     tree = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert (tree["rounds"], tree["variant"]) == (1, "explain")
+    assert (tree["rounds"], tree["variant"], tree["feedback"]) == (1, "both", "random")
     later = sum(len(row["rounds"]) - 1 for row in rows)
-    assert tree["refinement"]["answers"] == later > 0
+    assert 0 < later <= tree["refinement"]["answers"] <= 2 * later
+    assert sum(tree["refinement"]["after"][1]["variants"].values()) == later
+    assert sum(tree["refinement"]["ends"].values()) == 6 and not tree["refine_all"]
     # the first answers are those of an evaluation without rounds
     command[-1] = str(tmp_path / "first")
     assert main(command) == 0
     first = [row["result"] for row in read(tmp_path / "first" / "results.jsonl")]
     assert [row["rounds"][0] for row in rows] == first
-    blind = ["--problems", str(run / "problems.json"), *rounds]
-    assert main([*command[:7], *blind]) == 2
-    assert "--rounds: none of the problems has visible tests" in capsys.readouterr().err
-
-
-def test_a_chain_is_what_became_of_each_answer():
-    tests = (TestCase((1,), 1),)
-    problem = Problem("p", "", "", "", "f", Mode.CALL, tests, "easy")
-    task = Task(problem, 0, 0, "")
-
-    def turn(source, verdict=Verdict.WRONG):
-        if source is None:
-            return Round(task, Answer(None, "prose", 1, True), None)
-        report = Report(verdict, (TestResult(verdict),), frozenset())
-        return Round(task, Answer(Program(problem, source, 0, ()), "", 0), report)
-
-    copied = [turn("x = 1\n"), turn("x  =  1 # so\n"), turn("x = 2", Verdict.PASS)]
-    sampled = measure.sampled_of(copied)
-    assert [link.is_unchanged for link in sampled.chain.links] == [False, True, False]
-    assert sampled.outcome.verdict is Verdict.PASS and sampled.program.source == "x = 2"
-    assert sampled.sample() == {"task_id": "p", "solution": "x = 2"}
-    assert sampled.row()["rounds"] == ["wrong", "wrong", "pass"]
-    sampled = measure.sampled_of([turn("x = 1"), turn(None)])
-    assert sampled.row()["result"] == "compile" and sampled.row()["truncated"]
-    assert [link.has_code for link in sampled.chain.links] == [True, False]
-    cut = measure.sampled_of([turn("x = 1"), Round(task, None, None)])
-    assert cut.chain.is_cut and cut.row()["rounds"] == ["wrong"]
-    assert cut.sample() == {"task_id": "p", "completion": "x = 1"}
+    for flags, words in (
+        (["--problems", str(run / "problems.json"), *rounds], "has visible tests"),
+        (["--rounds", "-1"], "--rounds: expected 0 or more, got -1"),
+        (["--refine-all"], "--refine-all: needs --rounds 1 or more"),
+    ):
+        capsys.readouterr()
+        assert main([*command[:7], *flags]) == 2
+        error = capsys.readouterr().err
+        assert words in error.splitlines()[-1] and error.count("stepcoder evaluate:") == 1
 
 
 def test_a_stopped_evaluation_keeps_its_rows(run, tmp_path, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """What a model reads of a failing program, by kind, from real reports of the judge."""
 
+import ast
 import dataclasses
 
 import pytest
@@ -197,3 +198,55 @@ def test_what_a_model_wrote_is_cut_and_drives_nothing(read):
         "def f(x):\r    raise ValueError('é\\n' + 'y' * 9999)", ((1,), 1), **CALL
     )
     assert len(attempt.feedback) < 900 and attempt.feedback.count("\n") <= 4
+
+
+def report_of(*verdicts, message="the first one's"):
+    results = tuple(TestResult(Verdict(x), got=str(i)) for i, x in enumerate(verdicts))
+    whole = next((x for x in verdicts if x not in ("pass", "not_run")), "pass")
+    return Report(Verdict(whole), results, frozenset(), message)
+
+
+def visible_of(report, tests, visible):
+    program = make_program("", *((x, x) for x in tests))
+    shown = tuple(TestCase(x, x) for x in visible)
+    problem = dataclasses.replace(program.problem, visible_tests=shown)
+    return turns.report_on_visible(dataclasses.replace(program, problem=problem), report)
+
+
+def test_what_a_report_on_all_tests_says_of_the_visible_ones():
+    seen = visible_of(report_of("pass", "wrong", "not_run"), "abc", "ba")
+    assert [x.got for x in seen.tests] == ["1", "0"] and seen.verdict is Verdict.WRONG
+    assert seen.message == "the first one's"
+    passed = visible_of(report_of("pass", "wrong", "not_run"), "abc", "a")
+    assert passed.passed and passed.message == "" and len(passed.tests) == 1
+    # all tests were run: the visible failure is not the one that the message is of
+    other = visible_of(report_of("wrong", "pass", "runtime"), "abc", "bc")
+    assert other.verdict is Verdict.RUNTIME and other.message == ""
+    # behind a failure, or among those that do not score
+    assert visible_of(report_of("pass", "wrong", "not_run"), "abc", "ac") is None
+    assert visible_of(report_of("pass", "pass", "pass"), "abc", "ad") is None
+    # a failure before the one that was not run is enough
+    assert visible_of(report_of("wrong", "not_run"), "ab", "ab").verdict is Verdict.WRONG
+    for verdict in (Verdict.COMPILE, Verdict.INFRA):
+        report = Report(verdict, (), frozenset(), "why")
+        assert visible_of(report, "abc", "ad") is report
+
+
+@pytest.mark.parametrize(
+    ("options", "visible", "expected"),
+    [
+        (CALL, [((1,), [1, 2])], ["[1, 2]"]),
+        (CALL, [((1,), 12), ((1,), -1000), ((1,), "abc")], ["-1000", "'abc'"]),
+        (CALL, [((1,), True), ((1,), None), ((1,), "ab"), ((1,), [1]), ((1,), 99)], []),
+        (CALL, [((1,), list(range(10**4)))], []),  # too long to be shown at all
+        (CODE, [("assert f(1) == [2, 'a']", None), ("assert f(1)", None)], ["[2, 'a']"]),
+        ({}, [("1\n", "100\n"), ("", "NO\n"), ("", "1 2\n")], ["'100'", "100", "'1 2'"]),
+    ],
+)
+def test_expected_values_that_say_enough(options, visible, expected):
+    scored = ((0,), 0) if options is CALL else ("", None if options is CODE else "")
+    problem = dataclasses.replace(
+        make_program("", scored, **options).problem,
+        visible_tests=tuple(TestCase(*test) for test in visible),
+    )
+    assert [ast.unparse(x) for x in turns.expected_literals(problem)] == expected
