@@ -4,14 +4,16 @@ Question   Can half a million parameters learn to write programs from supervised
            be left guessing at the words that reinforcement is to teach?
 Command    stepcoder sft experiments/warm_start.py --run.folder runs/warm_start
            stepcoder sft experiments/warm_start.py:guarded --run.folder runs/guarded
+           stepcoder sft experiments/warm_start.py:dialect --run.folder runs/dialect
 Arms       "" of the list programs (data.path builtin): rare wordings mean nothing yet;
-           guarded of the guarded tier: alien words mean an operation of their class
-Hardware   two CPU cores, under 40 minutes; guarded under 20
+           guarded of the guarded tier: alien words mean an operation of their class;
+           dialect of the dialect tier: first programs alone, nothing of feedback
+Hardware   two CPU cores, under 40 minutes; guarded under 20, dialect under 5
 Expected   "": greedy pass@1 on test about 35 % (competition under 15 %), and at least 95 %
            of sampled programs compile. guarded: at each part of K = 9, guards right at
            least .99, classes .98, alien operations .20 to .30
            (experiments/benchmarks/guarded_positions.py). experiments/LOG.md has the
-           measured numbers
+           measured numbers. dialect: pass@1 on test 1/4, 1/16 and 1/64 of K = 1, 2, 3
 """
 
 from stepcoder_jax.config import (
@@ -24,11 +26,11 @@ from stepcoder_jax.config import (
     SFTConfig,
 )
 
-ARMS = ("", "guarded")
+ARMS = ("", "guarded", "dialect")
 
 
 def get_config(arg: str = "") -> Config:
-    """The recipe of `stepcoder_jax/assets/warm_start`, or of `warm_start_guarded`."""
+    """The recipe of `stepcoder_jax/assets/warm_start`, or of `warm_start_ARM`."""
     if arg not in ARMS:
         raise ConfigError(f"EXPERIMENT: expected an arm of {ARMS}, got {arg!r}")
     config = Config(
@@ -45,9 +47,11 @@ def get_config(arg: str = "") -> Config:
             weight_decay=0.01,
         ),
     )
-    if arg == "guarded":
-        config.run.folder = "runs/guarded"
-        config.data.path = "guarded"
+    if arg:
+        config.run.folder = f"runs/{arg}"
+        config.data.path = arg
         config.model.vocab_size = 512
         config.sft.epochs, config.sft.learning_rate = 2, 4e-3
+    if arg == "dialect":
+        config.sft.epochs = 0.5
     return config

@@ -24,7 +24,7 @@ from stepcoder_jax.data.curation.screening import (
     Thresholds,
 )
 from stepcoder_jax.data.curation.solutions import run_solutions, run_twice
-from stepcoder_jax.data.formats import built_set
+from stepcoder_jax.data.formats import built_set, own
 from stepcoder_jax.data.generated import benchmark as generated
 from stepcoder_jax.data.generated import tiers
 from stepcoder_jax.data.problems import digest, read_any
@@ -40,13 +40,16 @@ TrainArg = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TRAIN")]
 
 @dataclasses.dataclass
 class GenerateOptions:
-    """Write a split of the generated benchmark as an APPS+ v1 JSON file."""
+    """Write a split of the generated benchmark: an APPS+ v1 JSON file, of tier dialect JSON
+    lines of our own."""
 
     file: FileArg
     """A new file."""
-    tier: Literal["builtin", "guarded"] = "builtin"
+    tier: Literal["builtin", "guarded", "dialect"] = "builtin"
     """builtin: list programs in rare wordings. guarded: parts that have to be right all at
-    once (K = 3, 6, 9), which no lucky guess solves."""
+    once (K = 3, 6, 9), which no lucky guess solves. dialect: words that mean something else
+    in each problem, so that feedback alone tells what (JSON lines of our own, since APPS+
+    has no visible tests)."""
     split: Literal["sft", "train", "validation", "test"] = "train"
     """Which problems."""
 
@@ -145,7 +148,10 @@ def generate(options: GenerateOptions) -> int:
     if not file.parent.is_dir():
         raise InputError(f"FILE: {file.parent} is no folder; make it first")
     problems = tiers.load(options.tier, options.split)
-    generated.write(problems, file)
+    if any(problem.visible_tests for problem in problems):
+        own.write(problems, file)
+    else:
+        generated.write(problems, file)
     print(f"wrote {len(problems)} problems to {file}")
     return _EXIT_GOOD
 

@@ -24,7 +24,7 @@ from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import PoolSettings, open_pool
-from stepcoder_jax.feedback import sft_rows
+from stepcoder_jax.feedback import prompts, sft_rows, turns
 from stepcoder_jax.feedback.sft_rows import Example
 from stepcoder_jax.progress import StepProgress, describe_update
 from stepcoder_jax.records import Problem
@@ -175,6 +175,14 @@ def require_no_tokens(config: Config) -> None:
         )
 
 
+def texts_of(problem: Problem) -> list[str]:
+    """What a tokenizer is trained on: a problem, and a message on a failed visible test."""
+    texts = [f"{problem.statement}\n```python\n{problem.solution}```"]
+    if told := turns.example_of(problem):
+        texts.append("\n".join([told, *prompts.REQUESTS.values(), ""]))
+    return texts
+
+
 def build_tokenizer(config: Config) -> Any:
     """The tokenizer of the config, or one trained on the benchmark's train split."""
     if config.model.tokenizer or config.model.checkpoint:
@@ -182,7 +190,7 @@ def build_tokenizer(config: Config) -> Any:
     problems = [
         p for split in ("sft", "train") for p in sources.load_problems(config.data, split)
     ]
-    texts = [f"{p.statement}\n```python\n{p.solution}```" for p in problems]
+    texts = [text for problem in problems for text in texts_of(problem)]
     with tempfile.TemporaryDirectory() as folder:
         bpe.train(texts, config.model.vocab_size, Path(folder))
         return sources.load_tokenizer(ModelConfig(tokenizer=folder))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class DataConfig(Section):
     """Where problems come from."""
 
-    # a tier of the generated benchmark (builtin, guarded), or a problem file to train on
+    # a tier of the generated benchmark (builtin, guarded, dialect), or a problem file
     path: str = "builtin"
     validation: str = ""  # file of the validation split, where path is a file
     test: str = ""  # file of the test split, where path is a file

@@ -10,7 +10,7 @@ from typing import Any
 from stepcoder_jax.config.ranges import Rules
 
 # What ships with the package, by names in place of paths: problems and a warm start each.
-SHIPPED = ("builtin", "guarded")
+SHIPPED = ("builtin", "guarded", "dialect")
 PATHS = (
     *("run.folder", "run.compilation_cache", "model.checkpoint", "model.tokenizer"),
     *("data.path", "data.validation", "data.test", "sft.samples", "execution.python"),

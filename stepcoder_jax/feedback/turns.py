@@ -151,6 +151,15 @@ def attempt_of(program: Program, report: Report, cpu_seconds: float) -> Attempt 
     return Attempt(program.source, report.verdict, number, "\n".join(lines))
 
 
+def example_of(problem: Problem) -> str:
+    """What is told of a wrong answer to the first visible test; "" where there is none."""
+    for test in problem.visible_tests[:1]:
+        result = TestResult(Verdict.WRONG, got=show(test.expected))
+        parts = _asked(problem, test) | _made(problem, test, result)
+        return "\n".join([_FAILED, *_named(parts)])
+    return ""
+
+
 def _describe(
     program: Program, test: TestCase, result: TestResult, message: str, cpu_seconds: float
 ) -> list[str]:

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 FILE = "config.json"
 ASSETS = Path(__file__).parents[1] / "assets"
-WARM_STARTS = {"builtin": ASSETS / "warm_start", "guarded": ASSETS / "warm_start_guarded"}
+WARM_STARTS = {
+    "builtin": ASSETS / "warm_start",
+    "guarded": ASSETS / "warm_start_guarded",
+    "dialect": ASSETS / "warm_start_dialect",
+}
 
 
 def checkpoint_folder(name: str) -> Path:

@@ -9,6 +9,7 @@ from stepcoder_jax.__main__ import USAGE, main
 from stepcoder_jax.commands import data
 from stepcoder_jax.data.curation import report as curation_report
 from stepcoder_jax.data.formats.rows import DataError
+from stepcoder_jax.data.generated import tiers
 from stepcoder_jax.data.problems import digest, read_any
 from stepcoder_jax.records import Report, Verdict
 from tests.data.test_apps_plus import STDIN_ROW
@@ -208,6 +209,13 @@ def test_generate_does_not_overwrite(capsys, tmp_path):
     path.unlink()
     assert run("generate", path, "--split", "validation") == 0
     assert len(json.loads(path.read_text())) == 300
+
+
+def test_generate_writes_visible_tests_where_the_tier_has_them(tmp_path):
+    path = tmp_path / "file.jsonl"
+    assert run("generate", path, "--tier", "dialect", "--split", "validation") == 0
+    problems, complaints = read_any(str(path), strict=True)
+    assert problems == tiers.load("dialect", "validation") and not complaints
 
 
 def test_stats_as_a_table_and_as_json(files, tmp_path, capsys):

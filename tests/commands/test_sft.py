@@ -12,7 +12,7 @@ import pytest
 from stepcoder_jax.__main__ import main
 from stepcoder_jax.commands import sft
 from stepcoder_jax.config import Config, ModelConfig
-from stepcoder_jax.data.generated import benchmark
+from stepcoder_jax.data.generated import benchmark, dialect
 from stepcoder_jax.feedback import sft_rows
 from stepcoder_jax.learning import sft as sft_step
 from stepcoder_jax.learning.batching import ONE_DEVICE
@@ -245,6 +245,20 @@ def test_what_a_resume_refuses(first, tmp_path, capsys, experiment):
     refused("sft.epochs: the run in", *again, "--sft.epochs", "7")
     experiment(benchmark.generate("validation", 4, (24, 0, 0)))
     refused("the problems or samples have changed since", *again)
+
+
+def test_a_tokenizer_is_trained_on_what_a_failed_test_says_too():
+    problem = dialect.generate("sft", 0, (1, 0, 0))[0]
+    program, message = sft.texts_of(problem)
+    assert program == f"{problem.statement}\n```python\n{problem.solution}```"
+    (test,) = problem.visible_tests
+    assert message == (
+        "The program fails this test:\n"
+        f"Call: solve(1, {test.inputs[1]})\nExpected: {test.expected}\n"
+        f"Got: {test.expected}\nMend the program.\n"
+        "Explain what is wrong with the program, then mend it.\n"
+    )
+    assert len(sft.texts_of(benchmark.generate("sft", 0, (1, 0, 0))[0])) == 1
 
 
 def test_an_sft_run_can_be_evaluated(first, tmp_path, capsys):

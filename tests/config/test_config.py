@@ -12,6 +12,7 @@ import pytest
 from stepcoder_jax import config as c
 from stepcoder_jax.__main__ import parse_config
 from stepcoder_jax.config import PATHS, Config, ConfigError
+from stepcoder_jax.config.paths import SHIPPED
 from stepcoder_jax.config.ranges import fields_of
 from tests.run_kit import HERE
 
@@ -266,7 +267,7 @@ def test_the_context_length_is_the_checkpoints(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["validation", "test"])
-@pytest.mark.parametrize("tier", ["builtin", "guarded"])
+@pytest.mark.parametrize("tier", SHIPPED)
 def test_a_tier_takes_no_files_of_other_splits(tier, name):
     config = Config()
     config.data.path = tier

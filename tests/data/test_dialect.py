@@ -10,25 +10,27 @@ import typing
 import numpy as np
 import pytest
 
+from stepcoder_jax.config import ModelConfig, PromptConfig
 from stepcoder_jax.data.formats import own
-from stepcoder_jax.data.generated import dialect, guarded, splits, teaching
+from stepcoder_jax.data.generated import dialect, guarded, splits, teaching, tiers
 from stepcoder_jax.execution import Pool
-from stepcoder_jax.feedback import turns
-from stepcoder_jax.records import InputError, Program, Verdict
+from stepcoder_jax.feedback import prompts, turns
+from stepcoder_jax.records import Attempt, InputError, Program, Task, Variant, Verdict
+from stepcoder_jax.runs.disk.sources import load_tokenizer
 from tests.execution.kit import make_settings
 
 SPLITS = typing.get_args(splits.Split)
 DIGESTS = {
-    "sft": "bc26b86a898a6d9f",
-    "train": "dabb7e44cf933445",
-    "validation": "be251b6dc259db55",
-    "test": "1f3e2120c866ed87",
+    "sft": "8fbbecf9721be4e3",
+    "train": "de7ef4f99ab82132",
+    "validation": "c2f6a89cb90d962f",
+    "test": "6a244a4946421518",
 }
 
 
 @pytest.fixture(scope="module")
 def problems():
-    return {split: dialect.load(split) for split in SPLITS}
+    return {split: tiers.load("dialect", split) for split in SPLITS}
 
 
 def value_of(source, k, x):
@@ -55,14 +57,13 @@ def test_sizes(problems):
         assert len({p.id for p in problems[split]}) == sum(dialect.SIZES[split])
         for problem in problems[split]:
             count = dialect.PARTS[problem.difficulty]
-            assert len(dialect.parts_of(problem)[0]) == count
-            assert len(set(problem.statement.split())) == 3 * count
+            assert len(dialect.meanings_of(problem)) == count
+            assert len(set(problem.statement.split())) == 2 + 3 * count
 
 
-def test_no_statement_and_no_program_occurs_twice(problems):
+def test_no_statement_occurs_twice(problems):
     everything = list(itertools.chain(*problems.values()))
     assert len({p.statement for p in everything}) == len(everything)
-    assert len({p.solution for p in everything}) == len(everything)
 
 
 def test_visible_tests_execute_one_part_each_and_hidden_tests_every_part(problems):
@@ -82,10 +83,10 @@ def test_visible_tests_execute_one_part_each_and_hidden_tests_every_part(problem
 
 def test_hidden_tests_pass_the_right_program_alone(problems):
     for problem in problems["validation"][:60]:
-        names, meanings = dialect.parts_of(problem)
+        meanings = dialect.meanings_of(problem)
         programs = {
-            combination: dialect.write_program(names, combination)
-            for combination in itertools.product(dialect.OPERATIONS, repeat=len(names))
+            combination: dialect.write_program(combination)
+            for combination in itertools.product(dialect.OPERATIONS, repeat=len(meanings))
         }
         for combination, source in programs.items():
             is_right = list(combination) == meanings
@@ -124,10 +125,10 @@ def test_feedback_of_the_judge_settles_the_part_that_it_tells(problems):
             assert program.source == program.problem.solution
             continue
         number, fits = read_feedback(attempt.feedback)
-        _, meanings = dialect.parts_of(program.problem)
+        meanings = dialect.meanings_of(program.problem)
         right.append(fits == [meanings[number.bit_length() - 1]])
         words = teaching.explain(program.problem, program.source).split()
-        assert words[0] == str(number) and " ".join(words[5:7]) == f"{fits[0]},"
+        assert words[1] == str(number) and " ".join(words[4:6]) == f"{fits[0]},"
     assert len(right) == 60 and np.mean(right) >= 0.99
 
 
@@ -137,9 +138,10 @@ def test_a_reader_of_the_statement_alone_is_at_chance(problems):
 
     def cases(split):
         for problem in problems[split]:
-            names, meanings = dialect.parts_of(problem)
-            for name, meaning in zip(names, meanings):
-                said = [name.words, *name.words.split(), name.number, len(names), ""]
+            meanings = dialect.meanings_of(problem)
+            lines = problem.statement.split("\n")
+            for line, meaning in zip(lines, meanings, strict=True):
+                said = [line, *line.split(), len(lines), ""]
                 yield said, dialect.OPERATIONS.index(meaning)
 
     for split in ("sft", "train"):
@@ -157,11 +159,13 @@ def test_the_teacher_mends_what_the_first_failing_test_tells(problems):
     rng = np.random.default_rng(1)
     rounds = collections.defaultdict(set)
     for problem in problems["train"][:150]:
-        names, meanings = dialect.parts_of(problem)
+        meanings = dialect.meanings_of(problem)
         for source in dialect.wrong_programs(rng, problem, 3):
             wrong = sum(
                 said != meaning
-                for said, meaning in zip(dialect.operations_of(names, source), meanings)
+                for said, meaning in zip(
+                    dialect.operations_of(source, len(meanings)), meanings
+                )
             )
             for left in range(wrong, 0, -1):
                 said = teaching.explain(problem, source)
@@ -172,7 +176,7 @@ def test_the_teacher_mends_what_the_first_failing_test_tells(problems):
                     for i, test in enumerate(problem.visible_tests)
                     if value_of(source, *test.inputs) != test.expected
                 )
-                assert said.startswith(f"{names[number].number} {names[number].words} is ")
+                assert said.startswith(f"Part {1 << number} is ")
                 mended = teaching.mend(problem, source)
                 changed = [
                     (a, b)
@@ -186,21 +190,22 @@ def test_the_teacher_mends_what_the_first_failing_test_tells(problems):
             assert source == problem.solution
             assert teaching.explain(problem, source) is None
             assert teaching.mend(problem, source) is None
-            rounds[len(names)].add(wrong)
+            rounds[len(meanings)].add(wrong)
     assert rounds == {1: {1}, 2: {1, 2}, 3: {1, 2, 3}}
 
 
 def test_what_is_true_of_a_program(problems):
-    problem = next(p for p in problems["test"] if p.difficulty == "interview")
-    names, meanings = dialect.parts_of(problem)
+    of_two = [p for p in problems["test"] if p.difficulty == "interview"]
+    problem = next(p for p in of_two if len(set(dialect.meanings_of(p))) == 2)
+    meanings = dialect.meanings_of(problem)
     others = [next(x for x in dialect.OPERATIONS if x != said) for said in meanings]
-    source = dialect.write_program(names, others)
+    source = dialect.write_program(others)
     first, second = teaching.true_explanations(problem, source)
     assert teaching.is_true(problem, source, first)
     assert teaching.is_true(problem, source, second)  # true, if not what was told
-    one = dialect.write_program(names, [meanings[0], others[1]])
+    one = dialect.write_program([meanings[0], others[1]])
     assert not teaching.is_true(problem, one, first)
-    swapped = f"1 {names[0].words} is x {others[0]}, not x {meanings[0]}."
+    swapped = f"Part 1 is x {others[0]}, not x {meanings[0]}."
     another = next(x for x in dialect.OPERATIONS if x not in (meanings[0], others[0]))
     guessed = first.replace(f"is x {meanings[0]}", f"is x {another}")
     for wrong in ("", swapped, guessed, first + second, first.replace("1", "2", 1)):
@@ -222,8 +227,7 @@ def test_what_is_true_of_a_program(problems):
 )
 def test_a_program_of_another_shape_has_no_teacher(problems, change):
     problem = next(p for p in problems["test"] if p.difficulty == "interview")
-    names, _ = dialect.parts_of(problem)
-    source = change(dialect.write_program(names, ["+= 5", "-= 1"]))
+    source = change(dialect.write_program(["+= 5", "-= 1"]))
     assert teaching.explain(problem, source) is None
     assert teaching.mend(problem, source) is None
     assert not teaching.is_true(problem, source, "1")
@@ -234,6 +238,35 @@ def test_blank_lines_at_the_end_of_a_program_do_not_matter(problems):
     source = dialect.wrong_programs(np.random.default_rng(0), problem, 1)[0]
     assert teaching.mend(problem, source.rstrip("\n")) == teaching.mend(problem, source)
     assert teaching.mend(problem, source + "\n\n") == teaching.mend(problem, source)
+
+
+def test_a_round_fits_in_512_tokens_and_an_explanation_in_20(problems):
+    tokenizer = load_tokenizer(ModelConfig(tokenizer="dialect"))
+    rng, most = np.random.default_rng(0), []
+    for problem in [p for p in problems["test"] if p.difficulty == "competition"][:40]:
+        source = dialect.wrong_programs(rng, problem, 1)[0]
+        feedback = turns.example_of(problem)
+        attempt = Attempt(source, Verdict.WRONG, 0, feedback)
+        task = Task(problem, 0, 0, "", (attempt,), Variant.EXPLAIN)
+        said = teaching.explain(problem, source)
+        answer = f"{said}\n```python\n{teaching.mend(problem, source)}```"
+        sizes = [
+            len(tokenizer.encode(text, add_special_tokens=False)) for text in (said, answer)
+        ]
+        asked = prompts.prompt_ids(task, tokenizer, PromptConfig(template="plain"))
+        most.append((sizes[0], len(asked) + sizes[1] + 1))
+    explanation, whole = np.max(most, axis=0)
+    assert explanation <= 20 and whole <= 200  # so three attempts fit in 512 as well
+
+
+def test_the_tokenizer_knows_each_word_of_the_tier():
+    tokenizer = load_tokenizer(ModelConfig(tokenizer="dialect"))
+    texts = [
+        *(f" {word}" for word in dialect.WORDS),
+        *(f" {digit}" for digit in range(10)),
+        " is",
+    ]
+    assert all(len(tokenizer.encode(x, add_special_tokens=False)) == 1 for x in texts)
 
 
 def test_a_problem_of_another_tier_is_refused_by_name():

@@ -1,37 +1,38 @@
 """The dialect tier of the embedded benchmark: what only feedback can tell.
 
-A problem is K = 1 to 3 parts. The statement gives each a number and a name of two alien
-words. The program does something to x in each part whose number k holds:
+A problem is K = 1 to 3 parts. The statement calls each by two alien words. The program does
+something to x in each part whose number k holds:
 
-    1 blorv snezz            def solve(k, x):
-    2 griph drulz                if k & 1:  # blorv snezz
+    Part 1 is blorv snezz    def solve(k, x):
+    Part 2 is griph drulz        if k & 1:
                                      x += 5
-                                 if k & 2:  # griph drulz
+                                 if k & 2:
                                      x ^= 4
                                  return x
 
-What a name means is drawn anew for each problem, among the four `OPERATIONS`. So nothing
-that was learnt elsewhere says what it means: a first program has each part right by chance
-once in four, whoever writes it. No statement is in two splits, since a second one would
-mean something else, and who remembers the first guesses better than by chance.
+What words mean is drawn anew for each problem, among the four `OPERATIONS`. So nothing that
+was learnt elsewhere says what they mean: a first program has each part right by chance once
+in four, whoever writes it. There are no more than 4^K programs, so splits are disjoint by
+statements: none occurs twice, since a second one would mean something else, and who
+remembers the first guesses better than by chance.
 
 Visible tests are one for each part, in order, and execute that part alone: `solve(2, 3)`.
 There the four operations give four values, so a failing test settles what its part means
 from input and expected value, and what came tells what the program took it for. Hidden
 tests score: one for each part, and two that execute all parts, on other numbers.
 
-A model of half a million parameters is to read this. So x is one of `XS` in visible tests,
-and all four values are one digit, which is one token: what the model has to know is a table
-of 16 pairs of digits, and both stand at the same places of every message. What remains is
-copying: the part's number from the call to its name in the statement, the name to its line
-in the program, and all other lines as they are.
+A model of half a million parameters is to read this after minutes on two cores. So x is one
+of `XS` in visible tests, and all four values are one digit, which is one token: what the
+model has to know is a table of 16 pairs of digits, and both stand at the same places of
+every message. The call says the part's number, and the rest is copying lines that are
+known by three numbers. Names stand in the statement alone: a small model learns to copy one
+of 64 words later than all else, and nothing would be learnt from that.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -68,13 +69,6 @@ WORDS = tuple(
 Tests = tuple[TestCase, ...]
 
 
-class Name(NamedTuple):
-    """What the statement says of one part."""
-
-    number: int  # a power of two: its bit of k
-    words: str
-
-
 def apply(operation: str, x: int) -> int:
     """x after an operation."""
     sign, constant = operation.split()
@@ -107,7 +101,7 @@ def _problems_of(split: Split, difficulty: str, seed: int, size: int) -> list[Pr
                 id=f"dialect/{split}/{difficulty}/{len(problems)}",
                 statement=statement,
                 starter_code=HEAD,
-                solution=write_program(names, meanings),
+                solution=write_program(meanings),
                 entry_point="solve",
                 mode=Mode.CALL,
                 tests=_hidden_tests(rng, meanings),
@@ -119,23 +113,22 @@ def _problems_of(split: Split, difficulty: str, seed: int, size: int) -> list[Pr
     return problems
 
 
-def draw_names(rng: np.random.Generator, count: int) -> list[Name]:
-    """Names of which no two share a word."""
+def draw_names(rng: np.random.Generator, count: int) -> list[str]:
+    """Names of two words; no word occurs twice."""
     words = [WORDS[i] for i in rng.permutation(len(WORDS))[: 2 * count]]
-    pairs = zip(words[::2], words[1::2], strict=True)
-    return [Name(1 << i, " ".join(pair)) for i, pair in enumerate(pairs)]
+    return [" ".join(pair) for pair in zip(words[::2], words[1::2], strict=True)]
 
 
-def write_statement(names: Sequence[Name]) -> str:
+def write_statement(names: Sequence[str]) -> str:
     """One line a part."""
-    return "\n".join(f"{name.number} {name.words}" for name in names)
+    return "\n".join(f"Part {1 << i} is {name}" for i, name in enumerate(names))
 
 
-def write_program(names: Sequence[Name], operations: Sequence[str]) -> str:
+def write_program(operations: Sequence[str]) -> str:
     """The program in which each part does its operation: two lines a part."""
     lines = [
-        f"    if k & {name.number}:  # {name.words}\n        x {operation}\n"
-        for name, operation in zip(names, operations, strict=True)
+        f"    if k & {1 << i}:\n        x {operation}\n"
+        for i, operation in enumerate(operations)
     ]
     return "".join([HEAD, *lines, END])
 
@@ -173,22 +166,22 @@ def home(statement: str) -> Split:
     return next((split for end, split in shares if digest < end), "sft")
 
 
-def parts_of(problem: Problem) -> tuple[list[Name], list[str]]:
-    """The parts that the statement names, and what each means, by its visible test.
+def meanings_of(problem: Problem) -> list[str]:
+    """What each part means, by its visible test.
 
     InputError for what is no problem of this tier.
     """
     lines = problem.statement.split("\n", len(PARTS))
-    names = [Name(1 << i, line.partition(" ")[2]) for i, line in enumerate(lines)]
+    named = write_statement([line.partition(" is ")[2] for line in lines])
     pairs = [_pair_of(test) for test in problem.visible_tests]
-    is_ours = write_statement(names) == problem.statement and set(pairs) <= set(_SETTLED)
-    if not is_ours or not len(names) == len(pairs) <= len(PARTS):
+    is_ours = named == problem.statement and set(pairs) <= set(_SETTLED)
+    if not is_ours or not len(lines) == len(pairs) <= len(PARTS):
         raise InputError(
             f"problem {problem.id}: expected a problem of tier dialect, of 1 to 3 lines "
-            "such as '1 blorv snezz' with a visible test each; `stepcoder data generate "
-            "FILE --tier dialect` writes such"
+            "such as 'Part 1 is blorv snezz' with a visible test each; `stepcoder data "
+            "generate FILE --tier dialect` writes such"
         )
-    return names, [_SETTLED[pair] for pair in pairs]
+    return [_SETTLED[pair] for pair in pairs]
 
 
 def _pair_of(test: TestCase) -> tuple[str, str]:
@@ -201,24 +194,22 @@ _SETTLED = {
 }
 
 
-def operations_of(names: Sequence[Name], source: str) -> list[str] | None:
-    """What a program does in each part; None for one that is not written part by part."""
-    lines = source.rstrip("\n").split("\n", 2 * len(names) + 2)
-    found = [line.removeprefix("        x ") for line in lines[2:-1:2]]
-    fits = len(found) == len(names) and set(found) <= set(OPERATIONS)
-    return (
-        found
-        if fits and write_program(names, found) == source.rstrip("\n") + "\n"
-        else None
-    )
+def operations_of(source: str, count: int) -> list[str] | None:
+    """What a program does in each of so many parts; None for one of another shape."""
+    whole = source.rstrip("\n") + "\n"
+    lines = whole.split("\n", 2 * count + 2)
+    found = [line.removeprefix("        x ") for line in lines[2 : 2 * count + 1 : 2]]
+    is_ours = set(found) <= set(OPERATIONS) and write_program(found) == whole
+    return found if is_ours and len(found) == count else None
 
 
 def wrong_programs(rng: np.random.Generator, problem: Problem, count: int) -> list[str]:
     """Programs, each as a writer makes it who knows no meaning, but for the right one."""
-    names, meanings = parts_of(problem)
+    meanings = meanings_of(problem)
     found: list[str] = []
     while len(found) < count:
-        guess = [OPERATIONS[i] for i in rng.integers(len(OPERATIONS), size=len(names))]
+        rows = rng.integers(len(OPERATIONS), size=len(meanings))
+        guess = [OPERATIONS[row] for row in rows]
         if guess != meanings:
-            found.append(write_program(names, guess))
+            found.append(write_program(guess))
     return found

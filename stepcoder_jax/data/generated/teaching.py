@@ -13,7 +13,6 @@ None.
 from __future__ import annotations
 
 from stepcoder_jax.data.generated import dialect
-from stepcoder_jax.data.generated.dialect import Name
 from stepcoder_jax.records import Problem
 
 
@@ -27,13 +26,13 @@ def explain(problem: Problem, source: str) -> str | None:
 
 def mend(problem: Problem, source: str) -> str | None:
     """The program with that part put right and all else kept; None and errors as above."""
-    names, meanings = dialect.parts_of(problem)
-    written = dialect.operations_of(names, source)
+    meanings = dialect.meanings_of(problem)
+    written = dialect.operations_of(source, len(meanings))
     if written is None or written == meanings:
         return None
     told = next(i for i, said in enumerate(written) if said != meanings[i])
     written[told] = meanings[told]
-    return dialect.write_program(names, written)
+    return dialect.write_program(written)
 
 
 def is_true(problem: Problem, source: str, explanation: str) -> bool:
@@ -46,14 +45,10 @@ def is_true(problem: Problem, source: str, explanation: str) -> bool:
 
 def true_explanations(problem: Problem, source: str) -> list[str]:
     """One for each wrong part, in order."""
-    names, meanings = dialect.parts_of(problem)
-    written = dialect.operations_of(names, source) or meanings
+    meanings = dialect.meanings_of(problem)
+    written = dialect.operations_of(source, len(meanings)) or meanings
     return [
-        _write(name, meaning, said)
-        for name, meaning, said in zip(names, meanings, written, strict=True)
+        f"Part {1 << i} is x {meaning}, not x {said}."
+        for i, (meaning, said) in enumerate(zip(meanings, written, strict=True))
         if meaning != said
     ]
-
-
-def _write(name: Name, meaning: str, said: str) -> str:
-    return f"{name.number} {name.words} is x {meaning}, not x {said}."

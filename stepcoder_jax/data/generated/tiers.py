@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from stepcoder_jax.data.generated import benchmark, guarded
+from stepcoder_jax.data.generated import benchmark, dialect, guarded
 from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.records import Problem
 
-TIERS = {"builtin": benchmark.load, "guarded": guarded.load}
+TIERS = {"builtin": benchmark.load, "guarded": guarded.load, "dialect": dialect.load}
 
 
 def load(tier: str, split: Split) -> list[Problem]:
