@@ -33,7 +33,8 @@ from stepcoder_jax.results.estimates import (
     paired_difference,
 )
 from stepcoder_jax.results.judged import read_graded, read_outcome
-from stepcoder_jax.results.outcomes import Outcome, Table, finite, interval_text
+from stepcoder_jax.results.outcomes import Outcome, Table, finite
+from stepcoder_jax.results.refinement import Pair, pair, pair_table
 
 RESULTS_FILE, RUN_FILE = "results.jsonl", "after.json"
 SUMMARY_FILE, RUN_FILES = "results.json", ("after.json", "before.json")
@@ -53,7 +54,8 @@ ResultsArg = Annotated[
 class CompareOptions:
     """Compare judged samples of the same problems, each with the first: the paired
     differences of pass@k in points, their 95 % intervals and p-values (bootstrap over
-    problems), and McNemar's exact p-value where each problem has one sample.
+    problems), and McNemar's exact p-value where each problem has one sample. Of results
+    with --rounds also each round, and what was mended of what both failed first.
 
     stepcoder compare eval/before eval/after
     stepcoder compare runs/a/before.json runs/a runs/b
@@ -74,6 +76,13 @@ class CompareOptions:
     """Also write OUT.md and OUT.json."""
     force: bool = False
     """Overwrite them."""
+
+
+class Compared(NamedTuple):
+    """One side against the first."""
+
+    rows: list[Row]
+    rounds: list[Pair]  # empty where there are none
 
 
 class Row(NamedTuple):
@@ -105,7 +114,11 @@ def compare(options: CompareOptions) -> int:
     ks = outcomes.choose_ks(fewest_samples(sides.values()), options.k)
     first, *others = sides
     compared = {
-        path: compare_sides(sides[first], sides[path], ks, options.seed) for path in others
+        path: Compared(
+            compare_sides(sides[first], sides[path], ks, options.seed),
+            pair(sides[first], sides[path], options.seed),
+        )
+        for path in others
     }
     text = describe(names_of(list(sides)), compared)
     print(text)
@@ -166,8 +179,9 @@ def read_decoding(path: Path) -> dict[str, Any]:
     folder = path if path.is_dir() else path.parent
     if find_file(path).name == RESULTS_FILE:
         tree = _load(folder / SUMMARY_FILE)
-        names = (*LENGTHS, "problems_sha256")
+        names = (*LENGTHS, "problems_sha256", "variant", "refine_all")
         found = {name: tree[name] for name in names if name in tree}
+        found |= {"rounds": tree.get("rounds", 0)} if tree else {}
         return found | {
             f"sampling.{name}": value for name, value in tree.get("sampling", {}).items()
         }
@@ -179,7 +193,9 @@ def read_decoding(path: Path) -> dict[str, Any]:
         name: sections.get(section, {}).get(name)
         for name, section in zip(LENGTHS, ("prompt", "sampling"))
     }
-    return {"sampling.temperature": 0.0} | {k: v for k, v in lengths.items() if v}
+    return {"sampling.temperature": 0.0, "rounds": 0} | {
+        k: v for k, v in lengths.items() if v
+    }
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -297,14 +313,21 @@ def names_of(paths: Sequence[str]) -> dict[str, str]:
     return {path: path for path in paths}
 
 
-def describe(names: Mapping[str, str], compared: Mapping[str, Sequence[Row]]) -> str:
+def describe(names: Mapping[str, str], compared: Mapping[str, Compared]) -> str:
     """The tables, as Markdown; `names` has the first side first."""
     first = next(iter(names))
-    parts = [
-        f"{path} compared with {first}:\n\n"
-        + outcomes.markdown(table(rows, names[first], names[path]))
-        for path, rows in compared.items()
-    ]
+    parts = []
+    for path, found in compared.items():
+        rows = outcomes.markdown(table(found.rows, names[first], names[path]))
+        parts.append(f"{path} compared with {first}:\n\n{rows}")
+        if found.rounds:
+            pairs = pair_table(found.rounds, names[first], names[path])
+            parts.append(outcomes.markdown(pairs))
+    if any(found.rounds for found in compared.values()):
+        parts.append(
+            "mended: of samples that both failed first, paired in their order; p exact of "
+            "rounds by a sign test over problems, McNemar's where each has one sample."
+        )
     closing = (
         "Intervals of 95 % and p by bootstrap over problems, p exact by McNemar; each row "
         "stands alone, with no correction for their number."
@@ -314,36 +337,37 @@ def describe(names: Mapping[str, str], compared: Mapping[str, Sequence[Row]]) ->
 
 def table(rows: Sequence[Row], before: str, after: str) -> Table:
     """Shares in percent, changes in points; "-" where something cannot be told."""
-    head = ["", "problems", before, after, "change, points [95 %]", "p", "p exact"]
+    head = ["", "problems", before, after, *outcomes.CHANGE]
     return [head] + [
         [
             f"pass@{row.k}, {row.difficulty}",
             str(row.problems),
             f"{100 * row.before:.1f}",
             f"{100 * row.after:.1f}",
-            f"{100 * row.difference.change:+.1f} "
-            + interval_text(row.difference.low, row.difference.high, "+"),
-            outcomes.p_text(row.difference.p),
-            outcomes.p_text(row.mcnemar),
+            *outcomes.change_cells(row.difference, row.mcnemar),
         ]
         for row in rows
     ]
 
 
-def as_json(first: str, compared: Mapping[str, Sequence[Row]], seed: int) -> dict[str, Any]:
+def as_json(first: str, compared: Mapping[str, Compared], seed: int) -> dict[str, Any]:
     """The same as numbers, shares in 0..1; null where something cannot be told."""
     return {
         "baseline": first,
         "seed": seed,
         "resamples": RESAMPLES,
         "comparisons": [
-            {"results": path, "rows": [row_json(row) for row in rows]}
-            for path, rows in compared.items()
+            {
+                "results": path,
+                "rows": [row_json(row) for row in found.rows],
+                "rounds": [row_json(row) for row in found.rounds],
+            }
+            for path, found in compared.items()
         ],
     }
 
 
-def row_json(row: Row) -> dict[str, Any]:
+def row_json(row: Row | Pair) -> dict[str, Any]:
     fields = row._asdict() | row.difference._asdict()
     del fields["difference"]
     return {

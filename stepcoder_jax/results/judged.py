@@ -84,4 +84,16 @@ def read_outcome(fields: Mapping[str, Any]) -> Outcome:
         verdict=Verdict(result) if result in VERDICTS else ended,
         weak=bool(row.get("weak", False)),
         unfaithful=bool(row.get("unfaithful", False)),
+        rounds=_read_rounds(row.get("rounds", []), result),
     )
+
+
+def _read_rounds(rounds: Any, result: Any) -> tuple[Verdict, ...]:
+    """The verdicts of a chain's answers, of which the last is the row's own."""
+    is_known = isinstance(rounds, list) and all(each in VERDICTS for each in rounds)
+    if not is_known or (rounds and rounds[-1] != result):
+        raise DataError(
+            "field rounds: expected verdicts of which the last is the field result, got "
+            f"{say(rounds)}"
+        )
+    return tuple(Verdict(each) for each in rounds)

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from stepcoder_jax.records import InputError, Verdict, order_difficulties
-from stepcoder_jax.results.estimates import Estimate, estimate, pass_at_k
+from stepcoder_jax.results.estimates import Difference, Estimate, estimate, pass_at_k
 from stepcoder_jax.results.taxonomy import Bug, Share, share_of
 
 USUAL_KS = (1, 5, 10, 100)
 ALL = "all"
+CHANGE = ("change, points [95 %]", "p", "p exact")  # heads of three columns
 Table = list[list[str]]
 
 
@@ -27,6 +28,7 @@ class Outcome(NamedTuple):
     weak: bool = False  # graded within reach of the program: in no pass@k
     unfaithful: bool = False  # failed for what the judge cannot carry to the test code
     metadata: Mapping[str, Any] = {}  # the problem's
+    rounds: tuple[Verdict, ...] = ()  # of a chain of answers, from the first to this one
 
 
 class Scores(NamedTuple):
@@ -147,6 +149,16 @@ def p_text(p: float) -> str:
     if math.isnan(p):
         return "-"
     return f"{p:.4f}" if p >= 0.0001 else "<0.0001"
+
+
+def change_cells(change: Difference, exact: float) -> list[str]:
+    """What stands below CHANGE."""
+    interval = interval_text(change.low, change.high, "+")
+    return [
+        f"{100 * change.change:+.1f} {interval}",
+        p_text(change.p),
+        p_text(exact),
+    ]
 
 
 def pass_table(scores: Scores) -> Table:

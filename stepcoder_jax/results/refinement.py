@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from stepcoder_jax.records import Verdict
 from stepcoder_jax.results import budget
 from stepcoder_jax.results.budget import Budget
 from stepcoder_jax.results.chains import Chain, End, Link
-from stepcoder_jax.results.estimates import Estimate, estimate_ratio
+from stepcoder_jax.results.estimates import (
+    Difference,
+    Estimate,
+    estimate_ratio,
+    mcnemar,
+    paired_difference,
+)
 from stepcoder_jax.results.outcomes import (
     ALL,
+    CHANGE,
+    Outcome,
     Scores,
     Table,
+    change_cells,
     finite,
     markdown,
     percent,
@@ -22,6 +32,7 @@ from stepcoder_jax.results.outcomes import (
 )
 
 _NOTHING = Estimate(math.nan, math.nan, math.nan)
+_UNKNOWN = Difference(math.nan, math.nan, math.nan, math.nan)
 
 
 class After(NamedTuple):
@@ -225,3 +236,88 @@ def as_json(refined: Refined) -> dict[str, Any]:
         "ends": {str(end): count for end, count in refined.ends.items()},
         "equal_budget": budget.as_json(refined.budget),
     }
+
+
+class Pair(NamedTuple):
+    """One share of two sets of chains over the same problems, shares in 0..1."""
+
+    name: str
+    problems: int
+    samples: int  # of each side
+    before: float
+    after: float
+    difference: Difference
+    exact: float  # sign test over problems: McNemar's where each has one sample
+
+
+def pair(before: Sequence[Outcome], after: Sequence[Outcome], seed: int) -> list[Pair]:
+    """Two sets of chains after each round, and what they mended of what both failed first.
+
+    Samples of a problem are paired in their order, as far as both sides have some; a
+    problem counts once, by their mean. Empty unless all samples of both are chains.
+    """
+    if not all(row.rounds for row in (*before, *after)):
+        return []
+    ours, theirs = _by_task(before), _by_task(after)
+    both = {task: list(zip(ours[task], theirs[task])) for task in ours}
+    wrong = {
+        task: [(a, b) for a, b in pairs if Verdict.PASS not in (a[0], b[0])]
+        for task, pairs in both.items()
+    }
+    most = max(len(row.rounds) for row in (*before, *after))
+    rows = [_pair(f"{_name(place)}, right", both, place, seed) for place in range(most)]
+    for place in range(1, most):
+        rows += [_pair(f"{_name(place)}, mended", wrong, place, seed)]
+    return [row for row in rows if row.problems]
+
+
+def pair_table(pairs: Sequence[Pair], before: str, after: str) -> Table:
+    """Shares in percent, changes in points; the sides by these names."""
+    head = ["rounds", "problems", "samples", before, after, *CHANGE]
+    return [head] + [
+        [
+            *(found.name, str(found.problems), str(found.samples)),
+            f"{100 * found.before:.1f}",
+            f"{100 * found.after:.1f}",
+            *change_cells(found.difference, found.exact),
+        ]
+        for found in pairs
+    ]
+
+
+Verdicts = tuple[Verdict, ...]
+
+
+def _by_task(outcomes: Sequence[Outcome]) -> dict[str, list[Verdicts]]:
+    found: dict[str, list[Verdicts]] = {}
+    for row in outcomes:
+        found.setdefault(row.task, []).append(row.rounds)
+    return found
+
+
+def _pair(
+    name: str,
+    pairs: Mapping[str, Sequence[tuple[Verdicts, Verdicts]]],
+    place: int,
+    seed: int,
+) -> Pair:
+    """What passes after so many rounds, of these pairs of each problem."""
+    some = [each for each in pairs.values() if each]
+    sides = [
+        [
+            sum(x[side][: place + 1][-1] is Verdict.PASS for x in each) / len(each)
+            for each in some
+        ]
+        for side in (0, 1)
+    ]
+    old, new = sides
+    signs = [(b > a) - (b < a) for a, b in zip(old, new)]
+    return Pair(
+        name=name,
+        problems=len(some),
+        samples=sum(map(len, some)),
+        before=sum(old) / len(some) if some else math.nan,
+        after=sum(new) / len(some) if some else math.nan,
+        difference=paired_difference(old, new, seed) if some else _UNKNOWN,
+        exact=mcnemar(signs.count(1), signs.count(-1)),
+    )

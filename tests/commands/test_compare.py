@@ -263,3 +263,91 @@ def test_a_run_is_greedy_and_has_lengths_of_its_own(folder, tmp_path, capsys):
     sampled = folder("sampled", A, sampling={"temperature": 0.8}, max_completion_length=64)
     assert "sampling.temperature is 0.0" in refuse(capsys, str(run), sampled)
     assert main(["compare", str(run), folder("same", A, max_completion_length=64)]) == 0
+
+
+def chains_of(scripts):
+    """Task -> the rounds of each of its samples, a letter each: p passes, w does not."""
+    words = {"p": "pass", "w": "wrong", "c": "compile"}
+    return [
+        {
+            "task_id": task,
+            "passed": letters[-1] == "p",
+            "result": words[letters[-1]],
+            "difficulty": "easy",
+            "rounds": [words[x] for x in letters],
+        }
+        for task, samples in scripts.items()
+        for letters in samples
+    ]
+
+
+def round_cells(text):
+    lines = [line for line in text.splitlines() if line.startswith(("| first", "| after"))]
+    return {
+        cells[0]: cells[1:]
+        for line in lines
+        for cells in [[cell.strip() for cell in line.split("|")[1:-1]]]
+    }
+
+
+def test_rounds_are_paired_on_what_both_failed_first(compare, tmp_path):
+    """Of a to h both failed c to h: one mends c, d and e, the other c alone, and f."""
+    one = {x: ["ww"] for x in "defgh"} | {"a": ["p"], "b": ["wp"], "c": ["wwp"]}
+    two = {x: ["wwp"] for x in "cde"} | {x: ["www"] for x in "fgh"}
+    two |= {"a": ["wp"], "b": ["p"], "f": ["wc"]}
+    first, second = (chains_of(dict(sorted(x.items()))) for x in (one, two))
+    code, text, _ = compare(first, second, flags=["--out", tmp_path / "t"])
+    assert code == 0 and "sign test over problems" in text
+    found = round_cells(text)
+    assert list(found) == [
+        *("first answer, right", "after round 1, right", "after round 2, right"),
+        *("after round 1, mended", "after round 2, mended"),
+    ]
+    assert found["first answer, right"][:4] == ["8", "8", "12.5", "12.5"]
+    assert found["first answer, right"][-1] == "1.0000"  # one gained, one lost
+    assert found["after round 1, mended"][:4] == ["6", "6", "0.0", "0.0"]
+    row = found["after round 2, mended"]
+    change = paired_difference([1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0])
+    assert row[:4] == ["6", "6", "16.7", "50.0"]
+    assert row[4].startswith(f"+33.3 [{100 * change.low:+.1f}")
+    assert row[-2:] == [f"{change.p:.4f}", f"{mcnemar(2, 0):.4f}"]
+    tree = json.loads((tmp_path / "t.json").read_text())
+    last = tree["comparisons"][0]["rounds"][-1]
+    assert last["change"] == pytest.approx(1 / 3) and last["exact"] == 0.5
+
+
+def test_samples_of_a_problem_are_paired_in_order(compare):
+    one = chains_of({"a": ["ww", "p", "ww", "wp"], "b": ["ww", "ww"], "c": ["p", "p"]})
+    two = chains_of({"a": ["wp", "wp", "p", "ww"], "b": ["wp", "ww"], "c": ["w", "w"]})
+    row = round_cells(compare(one, two)[1])["after round 1, mended"]
+    # a: the first and last pairs, mended 1/2 and 1/2; b: 0 and 1/2
+    assert row[:4] == ["2", "4", "25.0", "50.0"] and row[-1] == f"{mcnemar(1, 0):.4f}"
+
+
+def test_results_without_rounds_have_no_table_of_them(compare):
+    rows = chains_of({"a": ["wp"], "b": ["w"]})
+    for other in (rows_of({"a": [1], "b": [0]}), [rows[0], *rows_of({"b": [0]})]):
+        assert round_cells(compare(rows, other)[1]) == {}
+    wrong = [rows[0] | {"rounds": ["pass", "wrong"]}]
+    for bad in (wrong, [rows[0] | {"rounds": "pass"}], [rows[0] | {"rounds": ["well"]}]):
+        code, _, error = compare(rows, bad)
+        assert code == 2 and error.count("\n") == 1
+        assert "line 1: field rounds: expected verdicts of which the last is" in error
+
+
+@pytest.mark.parametrize(
+    ("about", "words"),
+    [
+        ({"rounds": 1}, "rounds is 3 in"),
+        ({}, "rounds is 3 in"),
+        ({"rounds": 3, "variant": "both"}, "variant is direct in"),
+        ({"rounds": 3, "variant": "direct", "refine_all": True}, "refine_all is False in"),
+    ],
+)
+def test_other_rounds_are_refused_unless_told(folder, capsys, about, words):
+    known = {"rounds": 3, "variant": "direct", "refine_all": False, "feedback": "test"}
+    one, two = folder("one", A, **known), folder("two", B, **about)
+    assert words in refuse(capsys, one, two)
+    assert main(["compare", one, two, "--unlike"]) == 0
+    # feedback is what controls differ in
+    assert main(["compare", one, folder("three", B, **known | {"feedback": "none"})]) == 0
