@@ -41,7 +41,9 @@ ROOMS = {
     "records": Room((), ()),
     "pytrees": Room((), ()),
     "syntax": Room(("records",), ()),
-    "similarity": Room(("syntax",), ("numpy",)),
+    "similarity": Room(
+        ("records", "syntax"), ("numpy", "scipy", "safetensors", "tokenizers")
+    ),
     "progress": Room((), ("tqdm",)),
     # the one file that stands for itself: the judge is whole without the trainer's knobs,
     # and the config, a leaf but for this import, takes its defaults from there
