@@ -38,9 +38,12 @@ class Rollout(NamedTuple):
 class Feedback(NamedTuple):
     """What running the programs said about each token."""
 
-    rewards: Array  # f32[B, T], outcome reward on the last True of mask
+    rewards: Array  # f32[B, T], outcome rewards on the last token of what they judge
     executed: Array  # bool[B, T], False on code that no test executed; subset of mask
     valid: Array  # bool[B], False where our own machinery failed
+    # i32[B], tokens of the explanation that opens the answer, 0: it has none. None: no
+    # answer of the run may have one
+    explained: Array = None
 
 
 class Experience(NamedTuple):
@@ -55,6 +58,7 @@ class Experience(NamedTuple):
     length: Array  # i32[B]
     mask: Array  # bool[B, T]: mask & valid, for values, returns, KL
     loss_mask: Array  # bool[B, T]: mask & executed & valid, for policy loss and entropy
+    explained: Array = None  # i32[B], as in Feedback
     old_logprobs: Array = None  # f32[B, T]
     ref_logprobs: Array = None  # f32[B, T]
     old_values: Array = None  # f32[B, T]

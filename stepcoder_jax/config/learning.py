@@ -62,6 +62,12 @@ class PPOConfig(Section):
     kl_coef: float = 0.05
     gamma: float = 1.0
     gae_lambda: float = 0.95
+    # of an explanation and the program behind it, which are rewarded apart: whether the
+    # program's reward reaches the explanation (the paper's, discounted), or stops before it
+    coupling: Literal["printed", "hard_split"] = "printed"
+    # what one value and one advantage are of: a token, or all of an answer (a part of it
+    # with hard_split)
+    value_unit: Literal["token", "answer"] = "token"
     whiten_advantages: bool = False
     scale_rewards: bool = True  # divide outcome rewards by their running standard deviation
     normaliser: Literal["kept", "completion"] = "kept"
@@ -111,6 +117,16 @@ def reference_rules(config: Config) -> Rules:
         "ppo.offload_reference",
         not (config.ppo.offload_reference and config.model.lora_rank),
         "False, since with model.lora_rank the reference is the base itself",
+    )
+
+
+def value_rules(config: Config) -> Rules:
+    """Of values of whole answers, which have nothing behind them to discount."""
+    ppo = config.ppo
+    yield (
+        "ppo.gamma",
+        ppo.value_unit == "token" or ppo.gamma == 1,
+        "1 with ppo.value_unit=answer, which discounts nothing",
     )
 
 

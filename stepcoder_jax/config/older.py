@@ -38,6 +38,8 @@ ADDED: dict[str, Any] = {
     "cccs.demote": 0.0,  # and no problem went back
     "data.difficulties": (),  # all were learnt from
     "prompt.show_visible": False,  # no prompt had tests of its own
+    "ppo.coupling": "printed",  # no answer had an explanation
+    "ppo.value_unit": "token",  # each token had a value
     # generated tokens were not counted
     **dict.fromkeys(("run.total_tokens", "evaluation.every_tokens"), 0),
 }

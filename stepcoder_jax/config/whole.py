@@ -97,6 +97,6 @@ class Config(Section):
 # In the order in which they are asked, after each field by itself.
 RULES: tuple[Callable[[Config], Rules], ...] = (
     *(paths.rules, model.rules, learning.reference_rules, sampling.group_rules),
-    *(learning.batch_rules, execution.rules, data.rules, sft.rules),
+    *(learning.value_rules, learning.batch_rules, execution.rules, data.rules, sft.rules),
     *(sampling.length_rules, feedback.curriculum_rules),
 )

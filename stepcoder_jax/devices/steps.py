@@ -244,7 +244,7 @@ class Steps:
         return slots.stream(sampler, actor, batch, jax.random.key(seed), find_stop)
 
     def _on_devices(self, tree: Any) -> Any:
-        if all(isinstance(leaf, jax.Array) for leaf in tree):
+        if all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(tree)):
             return tree
         return sharding.to_devices(sharding.to_host(tree), self.batch_sharding)
 

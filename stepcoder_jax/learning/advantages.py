@@ -1,4 +1,8 @@
-"""From outcome rewards to advantages: KL penalty, GAE, whitening, running reward scale."""
+"""From outcome rewards to advantages: KL penalty, GAE, whitening, running reward scale.
+
+An answer may be an explanation of |e| tokens and then a program, each with a reward of its
+own (arXiv:2405.18649): `explained` i32[B] has |e| of each row, 0 where there is none.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import jax.numpy as jnp
 from stepcoder_jax.pytrees import RewardScale
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Bool, Float
+    from jaxtyping import Array, Bool, Float, Int
 
 # a running standard deviation below this is rounding, not spread: rewards stay as they are
 SMALLEST_SPREAD = 1e-6
@@ -62,22 +66,23 @@ def gae(
     rewards: Float[Array, "B T"],
     values: Float[Array, "B T"],
     mask: Bool[Array, "B T"],
-    gamma: float,
+    discount: float | Float[Array, "B T"],
     gae_lambda: float,
 ) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
     """Generalized advantage estimates and returns, 0 outside the mask.
 
-    delta_t = r_t + gamma V_{t+1} - V_t; A_t = delta_t + gamma lambda A_{t+1};
-    return_t = A_t + V_t; V and A after the last masked token are 0.
-    Source: arXiv:1707.06347, eqs. 11-12. Differs: positions outside the mask are skipped;
-    t + 1 is the next position inside it.
+    delta_t = r_t + g_t V_{t+1} - V_t; A_t = delta_t + g_t lambda A_{t+1};
+    return_t = A_t + V_t; V and A after the last masked token are 0. `discount` is g: one
+    gamma, or one for each token, where a 0 ends what the tokens before it are worth.
+    Source: arXiv:1707.06347, eqs. 11-12; g as in rlax. Differs: positions outside the mask
+    are skipped; t + 1 is the next position inside it.
     """
 
     def step(carry, column):
         next_value, next_advantage = carry
-        reward, value, keep = column
+        reward, value, keep, gamma, decay = column
         delta = reward + gamma * next_value - value
-        advantage = delta + gamma * gae_lambda * next_advantage
+        advantage = delta + decay * next_advantage
         carry = (
             jnp.where(keep, value, next_value),
             jnp.where(keep, advantage, next_advantage),
@@ -85,9 +90,61 @@ def gae(
         return carry, jnp.where(keep, advantage, 0.0)
 
     zeros = jnp.zeros(rewards.shape[0], jnp.float32)
-    columns = (rewards.T, values.T, mask.T)
+    factors = (discount, discount * gae_lambda)
+    over = [jnp.broadcast_to(jnp.float32(x), rewards.shape).T for x in factors]
+    columns = (rewards.T, values.T, mask.T, *over)
     _, advantages = jax.lax.scan(step, (zeros, zeros), columns, reverse=True)
     return advantages.T, jnp.where(mask, advantages.T + values, 0.0)
+
+
+def in_explanation(
+    explained: Int[Array, " B"], mask: Bool[Array, "B T"]
+) -> Bool[Array, "B T"]:
+    """The tokens of the mask that are an explanation's."""
+    return mask & (jnp.arange(mask.shape[1])[None] < explained[:, None])
+
+
+def split_discounts(
+    gamma: float, explained: Int[Array, " B"], num_columns: int
+) -> Float[Array, "B T"]:
+    """gamma at each token, but 0 at the last one of an explanation: g of `gae`.
+
+    So no reward and no value of the program reaches the explanation before it.
+    """
+    column = jnp.arange(num_columns)[None]
+    return jnp.where(column == explained[:, None] - 1, 0.0, jnp.float32(gamma))
+
+
+def first_tokens(
+    explained: Int[Array, " B"], mask: Bool[Array, "B T"]
+) -> Bool[Array, "B T"]:
+    """The first token of each part of an answer: of the explanation, of the program."""
+    column = jnp.arange(mask.shape[1])[None]
+    return mask & ((column == 0) | (column == explained[:, None]))
+
+
+def part_advantages(
+    rewards: Float[Array, "B T"],
+    values: Float[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    explained: Int[Array, " B"],
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """Advantages and returns of parts of an answer, each taken as one action.
+
+    Of a part, A = R - V for all its tokens: R is the sum of its rewards, V the value where
+    its first token is predicted. Of an answer that is not parted (`explained` 0) V is read
+    at the last prompt token. Source: arXiv:2410.02089, appendix B.6. Differs: the KL
+    penalty in R is the sum over tokens, not of a geometric mean.
+    """
+    opens = in_explanation(explained, mask)
+    of_first, of_second = (
+        masked_sum(rewards, part, 1, keepdims=True) for part in (opens, mask & ~opens)
+    )
+    returns = jnp.where(opens, of_first, of_second)
+    first = jnp.minimum(explained[:, None], mask.shape[1] - 1)  # all may be explanation
+    later = jnp.take_along_axis(values, first, axis=1)
+    baseline = jnp.where(opens, values[:, :1], later)
+    return jnp.where(mask, returns - baseline, 0.0), jnp.where(mask, returns, 0.0)
 
 
 def whiten(x: Float[Array, "B T"], mask: Bool[Array, "B T"]) -> Float[Array, "B T"]:

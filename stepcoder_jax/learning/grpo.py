@@ -65,18 +65,31 @@ def begin(
     """Advantages and metrics of the groups; each token of a row has the row's advantage.
 
     The KL penalty is in the loss, so outcome rewards are taken as they are, and the running
-    reward moments are handed back unchanged.
+    reward moments are handed back unchanged. Where answers may open with an explanation,
+    its tokens have the advantage of its own rewards among the group's explanations, and
+    the others that of theirs among those that go on behind one.
     """
     rows = begin_rows(rollout, feedback)
-    outcome = jnp.where(rows.mask, feedback.rewards, 0.0).sum(axis=1)
-    advantages, metrics = group_advantages(
-        outcome,
-        feedback.valid,
-        config.sampling.rollouts_per_problem,
-        config.grpo.scale_by_std,
-    )
-    rows = rows._replace(advantages=jnp.where(rows.mask, advantages[:, None], 0.0))
-    return Begun(rows, None, scale, metrics)
+
+    def judge(part: jax.Array) -> tuple[jax.Array, Metrics]:
+        """Advantages f32[B, T] on the tokens of a part, of the rows that have some."""
+        advantages, metrics = group_advantages(
+            jnp.where(part, feedback.rewards, 0.0).sum(axis=1),
+            feedback.valid & jnp.any(part, axis=1),
+            config.sampling.rollouts_per_problem,
+            config.grpo.scale_by_std,
+        )
+        return jnp.where(part, advantages[:, None], 0.0), metrics
+
+    if rows.explained is None:
+        advantages, metrics = judge(rows.mask)
+    else:
+        opens = adv.in_explanation(rows.explained, rows.mask)
+        advantages, metrics = judge(rows.mask & ~opens)
+        others, more = judge(opens)
+        advantages += others
+        metrics |= {f"{name}_explained": number for name, number in more.items()}
+    return Begun(rows._replace(advantages=advantages), None, scale, metrics)
 
 
 def complete(
@@ -150,4 +163,4 @@ def loss(
     return adv.masked_sum(weighted, mask) / number, logged
 
 
-GRPO = Algorithm(False, begin, complete, whitens, divisors, loss)
+GRPO = Algorithm(begin, complete, whitens, divisors, loss)

@@ -68,9 +68,9 @@ def policy_metrics(experience: Experience, rollout: Rollout, kl: jax.Array) -> M
     }
 
 
-def critic_metrics(experience: Experience) -> Metrics:
-    """What there is to tell of values and returns; "rows" is a `ValueMoments` of f32[B]."""
-    mask = experience.mask
+def critic_metrics(experience: Experience, mask: jax.Array) -> Metrics:
+    """What there is to tell of values and returns over the mask of those that are learnt;
+    "rows" is a `ValueMoments` of f32[B]."""
     rows = value_moments(experience.old_values, experience.returns, mask)
     return {
         "value": mean_or_nan(experience.old_values, mask),

@@ -41,10 +41,10 @@ def complete(
     config: Config, rows: Experience, outcome: jax.Array, scores: RolloutScores
 ) -> Experience:
     """The experience of rows whose scores are known, each row by itself."""
-    ppo = config.ppo
     logprobs, ref_logprobs, _, values = scores
-    rewards = adv.token_rewards(outcome, logprobs, ref_logprobs, rows.mask, ppo.kl_coef)
-    advantages, returns = adv.gae(rewards, values, rows.mask, ppo.gamma, ppo.gae_lambda)
+    kl_coef = config.ppo.kl_coef
+    rewards = adv.token_rewards(outcome, logprobs, ref_logprobs, rows.mask, kl_coef)
+    advantages, returns = estimate(config, rows, rewards, values)
     return rows._replace(
         old_logprobs=logprobs,
         ref_logprobs=ref_logprobs,
@@ -52,6 +52,41 @@ def complete(
         advantages=advantages,
         returns=returns,
     )
+
+
+def parted(config: Config, rows: Experience) -> jax.Array:
+    """Tokens of the explanation that are apart from the program behind them, i32[B].
+
+    All of them with `ppo.coupling` hard_split; else 0, as arXiv:2405.18649 prints it
+    (appendix A.3).
+    """
+    if config.ppo.coupling == "hard_split" and rows.explained is not None:
+        return rows.explained
+    return jnp.zeros(rows.mask.shape[0], jnp.int32)
+
+
+def estimate(
+    config: Config, rows: Experience, rewards: jax.Array, values: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Advantages and returns, f32[B, T]: per token by GAE, or with `ppo.value_unit` answer
+    per part, where neither gamma nor lambda has two actions to stand between.
+    """
+    ppo, mask = config.ppo, rows.mask
+    if ppo.value_unit == "answer":
+        return adv.part_advantages(rewards, values, mask, parted(config, rows))
+    discount: float | jax.Array = ppo.gamma
+    if ppo.coupling == "hard_split":
+        apart = parted(config, rows)
+        discount = adv.split_discounts(ppo.gamma, apart, mask.shape[1])
+    return adv.gae(rewards, values, mask, discount, ppo.gae_lambda)
+
+
+def value_mask(config: Config, rows: Experience) -> jax.Array:
+    """bool[B, T]: the tokens whose value is learnt; the first ones, where a value is that
+    of a whole part."""
+    if config.ppo.value_unit == "token":
+        return rows.mask
+    return adv.first_tokens(parted(config, rows), rows.mask)
 
 
 def whitens(config: Config) -> bool:
@@ -63,9 +98,9 @@ def divisors(config: Config, batch: Experience) -> tuple[jax.Array, jax.Array]:
     """What the sums of policy and value loss of one optimizer step are divided by, f32[].
 
     `ppo.normaliser` kept counts loss_mask, completion counts mask; the value loss counts
-    mask. Over the whole minibatch: all micro-batches, all devices.
+    `value_mask`. Over the whole minibatch: all micro-batches, all devices.
     """
-    masks = losses.counted_mask(config, batch), batch.mask
+    masks = losses.counted_mask(config, batch), value_mask(config, batch)
     counts = (jnp.sum(m, dtype=jnp.float32) for m in masks)
     actor, critic = (jnp.maximum(1.0, count) for count in counts)
     return actor, critic
@@ -93,8 +128,9 @@ def loss(
         ppo.clip_eps,
     )
     logged = update_metrics(current, batch, surrogate, held)
+    valued = value_mask(config, batch)
     error = losses.value_loss(
-        current.values, batch.old_values, batch.returns, batch.mask, ppo.value_clip_eps
+        current.values, batch.old_values, batch.returns, valued, ppo.value_clip_eps
     )
     policy, entropy = logged.sums["policy_loss"], logged.sums["entropy"]
     actor_loss = (policy.total - ppo.entropy_coef * entropy.total) / divisors[0]
@@ -103,4 +139,4 @@ def loss(
     return actor_loss + value_coef * error.total / divisors[1], logged
 
 
-PPO = Algorithm(True, begin, complete, whitens, divisors, loss)
+PPO = Algorithm(begin, complete, whitens, divisors, loss, value_mask)

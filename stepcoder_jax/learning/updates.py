@@ -64,10 +64,9 @@ class Begun(NamedTuple):
 class Algorithm(NamedTuple):
     """Where algorithms differ: what a rollout is worth, and the loss that follows.
 
-    All but `has_critic` are pure functions. `loss` takes what `divisors` gives.
+    All are pure functions. `loss` takes what `divisors` gives.
     """
 
-    has_critic: bool  # then `complete` fills old_values and returns
     begin: Callable[[Config, RewardScale, Rollout, Feedback], Begun]
     # (config, experience, outcome, scores), each row by itself
     complete: Callable[[Config, Experience, Any, RolloutScores], Experience]
@@ -76,6 +75,13 @@ class Algorithm(NamedTuple):
     divisors: Callable[[Config, Experience], Any]
     # of one micro-batch, divided by its minibatch's `divisors`; and sums to log
     loss: Callable[[Config, Current, Experience, Any], tuple[jax.Array, Logged]]
+    # bool[B, T], the tokens whose value a critic learns: then `complete` fills old_values
+    # and returns; None: there is no critic
+    value_mask: Callable[[Config, Experience], jax.Array] | None = None
+
+    @property
+    def has_critic(self) -> bool:
+        return self.value_mask is not None
 
 
 class Updated(NamedTuple):
@@ -135,6 +141,7 @@ def begin_rows(rollout: Rollout, feedback: Feedback) -> Experience:
         length=rollout.length,
         mask=mask,
         loss_mask=mask & feedback.executed,
+        explained=feedback.explained,
     )
 
 
@@ -165,16 +172,23 @@ def make_experience(
         differ = adv.have_spread(begun.outcome.sum(axis=1), counted)
         white = jnp.where(differ, white, experience.advantages)
         experience = experience._replace(advantages=white)
-    metrics = experience_metrics(algorithm, experience, rollout, scores.kl)
+    metrics = experience_metrics(algorithm, config, experience, rollout, scores.kl)
     return experience, begun.reward_scale, metrics | begun.metrics
 
 
 def experience_metrics(
-    algorithm: Algorithm, experience: Experience, rollout: Rollout, kl: jax.Array
+    algorithm: Algorithm,
+    config: Config,
+    experience: Experience,
+    rollout: Rollout,
+    kl: jax.Array,
 ) -> Metrics:
     """What there is to tell of policy and critic before any update."""
     metrics = policy_metrics(experience, rollout, kl)
-    return metrics | critic_metrics(experience) if algorithm.has_critic else metrics
+    if algorithm.value_mask is not None:
+        valued = algorithm.value_mask(config, experience)
+        metrics |= critic_metrics(experience, valued)
+    return metrics
 
 
 def minibatch_gradients(
@@ -361,6 +375,7 @@ def one_pass(
     current, frozen, warm = split_state(config, state)
     current, more = update_networks(config, current, gradients, begun.experience, warm)
     experience = algorithm.complete(config, begun.experience, begun.outcome, scores)
-    looked = experience_metrics(algorithm, experience, rollout, scores.kl) | begun.metrics
+    looked = experience_metrics(algorithm, config, experience, rollout, scores.kl)
+    looked |= begun.metrics
     state = join_state(state._replace(reward_scale=begun.reward_scale), current, frozen)
     return state, experience, looked, step_metrics(stack_one(metrics | more))

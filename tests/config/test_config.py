@@ -112,6 +112,15 @@ def test_only_the_papers_stages_have_a_way_back(prefix):
     config.validate()
 
 
+def test_a_value_of_a_whole_answer_discounts_nothing():
+    config = working()
+    config.ppo.value_unit = "answer"
+    config.validate()
+    config.ppo.gamma = 0.99
+    with pytest.raises(ConfigError, match=r"^ppo.gamma: expected 1 .*answer.*got 0.99"):
+        config.validate()
+
+
 def test_configs_survive_json():
     config = working()
     config.ppo.widths = (64, 128)

@@ -23,6 +23,8 @@ E2BE149 = {
     "cccs.demote": 0.0,
     "data.difficulties": [],
     "prompt.show_visible": False,
+    "ppo.coupling": "printed",
+    "ppo.value_unit": "token",
     "run.total_tokens": 0,
     "evaluation.every_tokens": 0,
 }

@@ -21,6 +21,7 @@ def random_batch(kind="tail"):
 
 
 def gae_by_loop(rewards, values, mask, gamma, lam):
+    gamma = np.broadcast_to(gamma, rewards.shape)
     advantages = np.zeros_like(rewards)
     for row in range(len(rewards)):
         places = np.flatnonzero(mask[row])
@@ -29,17 +30,20 @@ def gae_by_loop(rewards, values, mask, gamma, lam):
             for j in range(i, len(places)):
                 after = values[row, places[j + 1]] if j + 1 < len(places) else 0.0
                 here = places[j]
-                delta = rewards[row, here] + gamma * after - values[row, here]
-                total, weight = total + weight * delta, weight * gamma * lam
+                g = gamma[row, here]
+                delta = rewards[row, here] + g * after - values[row, here]
+                total, weight = total + weight * delta, weight * g * lam
             advantages[row, t] = total
     return advantages
 
 
+@pytest.mark.parametrize("each", [False, True])
 @pytest.mark.parametrize("kind", ["tail", "none", "holes"])
-def test_gae_equals_the_loop(kind):
+def test_gae_equals_the_loop(kind, each):
     rewards, values, mask = random_batch(kind)
-    advantages, returns = adv.gae(rewards, values, mask, 0.9, 0.7)
-    expected = gae_by_loop(rewards, values, mask, 0.9, 0.7)
+    discount = np.random.default_rng(1).random(mask.shape, np.float32) if each else 0.9
+    advantages, returns = adv.gae(rewards, values, mask, discount, 0.7)
+    expected = gae_by_loop(rewards, values, mask, discount, 0.7)
     np.testing.assert_allclose(advantages, expected, atol=1e-5)
     np.testing.assert_allclose(returns, np.where(mask, expected + values, 0), atol=1e-5)
 
@@ -52,6 +56,80 @@ def test_gae_by_hand():
     advantages, returns = adv.gae(rewards, values, jnp.ones((1, 2), bool), 0.5, 0.5)
     np.testing.assert_allclose(advantages, [[-0.2, 0.8]], atol=1e-6)
     np.testing.assert_allclose(returns, [[0.3, 1.0]], atol=1e-6)
+
+
+def gae_of_one_gamma(rewards, values, mask, gamma, lam):
+    """GAE as it was written before discounts were arrays."""
+
+    def step(carry, column):
+        (next_value, next_advantage), (reward, value, keep) = carry, column
+        delta = reward + gamma * next_value - value
+        advantage = delta + gamma * lam * next_advantage
+        new = zip((value, advantage), carry)
+        return tuple(jnp.where(keep, *x) for x in new), jnp.where(keep, advantage, 0.0)
+
+    zeros = jnp.zeros(len(rewards), jnp.float32)
+    columns = (rewards.T, values.T, mask.T)
+    return jax.lax.scan(step, (zeros, zeros), columns, reverse=True)[1].T
+
+
+@pytest.mark.parametrize(("gamma", "lam"), [(1.0, 0.95), (0.98, 0.9), (0.123, 0.77)])
+def test_one_gamma_gives_the_bits_of_before(gamma, lam):
+    rng = np.random.default_rng(0)
+    rewards, values = rng.normal(size=(2, 16, 64)).astype(np.float32)
+    given = rewards, values, rng.random(rewards.shape) < 0.8
+    now = jax.jit(lambda *x: adv.gae(*x, gamma, lam))(*given)
+    then = jax.jit(lambda *x: gae_of_one_gamma(*x, gamma, lam))(*given)
+    np.testing.assert_array_equal(now[0], then)
+
+
+# An explanation of three tokens with R(e) = 2, and two of a program with R(r) = -5.
+PARTS = jnp.array([[0.0, 0.0, 2.0, 0.0, -5.0]])
+EXPLAINED = jnp.array([3])
+
+
+@pytest.mark.parametrize(
+    ("apart", "expected"), [([0], [-3, -3, -3, -5, -5]), ([3], [2, 2, 2, -5, -5])]
+)
+def test_two_rewards_by_hand(apart, expected):
+    """As the paper prints it, the explanation pays for the program; split, it does not."""
+    zeros, mask, apart = jnp.zeros((1, 5)), jnp.ones((1, 5), bool), jnp.array(apart)
+    discount = adv.split_discounts(1.0, apart, 5)
+    advantages, _ = adv.gae(PARTS, zeros, mask, discount, 1.0)
+    np.testing.assert_array_equal(advantages, [expected])
+    advantages, _ = adv.part_advantages(PARTS, zeros, mask, apart)
+    one = expected if apart[0] else [-3] * 5  # of all that is not parted
+    np.testing.assert_array_equal(advantages, [one])
+
+
+def test_a_discount_of_0_makes_two_answers_of_one():
+    """Neither a reward nor a value from behind the boundary reaches what is before it."""
+    rewards, values, mask = random_batch("tail")
+    explained = jnp.array([5, 4, 0, 0, 2])  # within, all of it, none, none, within
+    discount = adv.split_discounts(0.9, explained, COLUMNS)
+    opens = np.asarray(adv.in_explanation(explained, mask))
+    assert opens.sum(axis=1).tolist() == [5, 4, 0, 0, 2]
+    whole = adv.gae(rewards, values, mask, discount, 0.7)
+    parts = [adv.gae(rewards, values, part, 0.9, 0.7) for part in (opens, mask & ~opens)]
+    for got, *both in zip(whole, *parts):
+        np.testing.assert_allclose(got, sum(both), atol=1e-6)
+
+
+def test_parts_of_an_answer_by_a_loop():
+    rewards, values, mask = random_batch("tail")
+    explained = np.array([5, 4, 0, 0, 2])
+    advantages, returns = adv.part_advantages(rewards, values, mask, explained)
+    expected, paid = np.zeros_like(rewards), np.zeros_like(rewards)
+    firsts = np.zeros_like(mask)
+    for row, (cut, end) in enumerate(zip(explained, mask.sum(axis=1))):
+        for part in (slice(0, cut), slice(cut, end)):
+            if part.start < part.stop:
+                paid[row, part] = rewards[row, part].sum()
+                expected[row, part] = paid[row, part] - values[row, part.start]
+                firsts[row, part.start] = True
+    np.testing.assert_allclose(advantages, expected, atol=1e-6)
+    np.testing.assert_allclose(returns, paid, atol=1e-6)
+    np.testing.assert_array_equal(adv.first_tokens(explained, mask), firsts)
 
 
 def test_lambda_0_gives_the_td_error_and_lambda_1_returns_minus_values():

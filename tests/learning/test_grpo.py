@@ -84,6 +84,57 @@ def test_an_invalid_row_is_in_no_group():
     np.testing.assert_array_equal(np.asarray(got).reshape(-1, 4), advantages_of(True)[0])
 
 
+# One group: |e| = 2 of 4, none, 1, all 3 (cut in its explanation), 2 that are not valid.
+SPAN_MASK = np.arange(4)[None] < np.array([[4], [3], [2], [3], [4]])
+SPAN_REWARDS = np.array(
+    [
+        [0, 3.0, 0, 5.0],
+        [0, 0, -5.0, 0],
+        [1.0, -4.0, 0, 0],
+        [0, 0, -1.0, 0],
+        [9, 9, 9, 9],
+    ],
+    np.float32,
+)
+# R(e) of the first, third and fourth: 3, 1, -1; R(r) of the first three: 5, -5, -4
+SPAN_PLAIN = [
+    [2.0, 2.0, 19 / 3, 19 / 3],
+    [-11 / 3, -11 / 3, -11 / 3, 0],
+    [0, -8 / 3, 0, 0],
+    [-2.0, -2.0, -2.0, 0],
+    [0, 0, 0, 0],
+]
+SPAN_STD = 2.0, 5.507571  # of 3, 1, -1, and sqrt((361 + 121 + 64) / 9 / 2)
+
+
+@pytest.mark.parametrize("scale_by_std", [True, False])
+def test_each_part_of_an_answer_is_judged_among_its_own(scale_by_std):
+    config = make_config(scale_by_std=scale_by_std)
+    config.sampling.rollouts_per_problem = 5
+    rows = np.zeros((5, 9), np.int32)
+    ends = SPAN_MASK.sum(axis=1).astype(np.int32)
+    start = np.full(5, 5, np.int32)
+    zeros = np.zeros(SPAN_MASK.shape, np.float32)
+    rollout = Rollout(rows, start, start + ends, SPAN_MASK, zeros, zeros, ends < 0)
+    explained = np.array([2, 0, 1, 3, 2], np.int32)
+    feedback = Feedback(SPAN_REWARDS, SPAN_MASK, np.arange(5) < 4, explained)
+    begun = grpo.begin(config, updates.adv.init_reward_scale(), rollout, feedback)
+    expected = np.array(SPAN_PLAIN)
+    if scale_by_std:
+        opens = np.arange(4)[None] < explained[:, None]
+        expected /= np.where(opens, *SPAN_STD)
+    np.testing.assert_allclose(begun.experience.advantages, expected, atol=1e-5)
+    assert begun.metrics["grpo/equal_groups_explained"] == 0
+    stds = [begun.metrics[f"grpo/group_std{x}"] for x in ("_explained", "")]
+    np.testing.assert_allclose(stds, SPAN_STD, rtol=1e-6)
+    # without an explanation anywhere, what a run of whole programs has
+    silent = grpo.begin(
+        config, None, rollout, feedback._replace(explained=np.zeros(5, np.int32))
+    )
+    plain = grpo.begin(config, None, rollout, feedback._replace(explained=None))
+    np.testing.assert_array_equal(silent.experience.advantages, plain.experience.advantages)
+
+
 # A minibatch of two rows by hand. Kept: 3 of 4 tokens, and 2 of 2.
 MASK = np.array([[1, 1, 1, 1], [1, 1, 0, 0]], bool)
 KEPT = np.array([[1, 0, 1, 1], [1, 1, 0, 0]], bool)

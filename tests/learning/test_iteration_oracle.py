@@ -50,7 +50,7 @@ def make_model(family, seed):
     return model
 
 
-def make_config(shape, algorithm):
+def make_config(shape, algorithm, coupling):
     """Two minibatches of 8 rows; clips that hold tokens back; decay, and a small clip."""
     config = c.Config(algorithm=algorithm, model=c.ModelConfig(**shape))
     config.prompt.max_prompt_length = PROMPT
@@ -65,6 +65,7 @@ def make_config(shape, algorithm):
         kl_coef=0.1,
         gamma=0.98,
         gae_lambda=0.9,
+        coupling=coupling,
         actor=c.OptimizerConfig(**optimizer, max_grad_norm=0.5),
         critic=c.OptimizerConfig(**optimizer, max_grad_norm=1e3),
     )
@@ -72,8 +73,9 @@ def make_config(shape, algorithm):
     return config
 
 
-def make_batch():
-    """Rows of all lengths, a row that is not valid, code that never ran."""
+def make_batch(is_parted):
+    """Rows of all lengths, a row that is not valid, code that never ran; where they are
+    parted, explanations of all lengths with rewards of their own."""
     rng = np.random.default_rng(3)
     before = rng.integers(2, PROMPT + 1, ROWS).astype(np.int32)
     count = rng.integers(1, COLUMNS + 1, ROWS).astype(np.int32)
@@ -86,7 +88,13 @@ def make_batch():
     tokens = tokens.astype(np.int32)
     rollout = Rollout(tokens, before, before + count, mask, zeros, zeros, count < 0)
     executed = mask & (rng.random(mask.shape) < 0.7)
-    return rollout, Feedback(rewards, executed, np.arange(ROWS) != 5)
+    feedback = Feedback(rewards, executed, np.arange(ROWS) != 5)
+    if not is_parted:
+        return rollout, feedback
+    explained = np.minimum(rng.integers(0, COLUMNS, ROWS), count).astype(np.int32)
+    has = np.flatnonzero(explained)
+    rewards[has, explained[has] - 1] += rng.normal(size=len(has)).astype(np.float32)
+    return rollout, feedback._replace(explained=explained)
 
 
 class Row:
@@ -96,7 +104,9 @@ class Row:
         start, end = int(rollout.prompt_length[i]), int(rollout.length[i])
         self.tokens = torch.tensor(rollout.tokens[i, :end].astype(np.int64))
         self.start, self.count = start, end - start
-        self.reward = float(feedback.rewards[i].sum())
+        self.rewards = torch.tensor(feedback.rewards[i, : end - start]).double()
+        parted = feedback.explained is not None
+        self.explained = int(feedback.explained[i]) if parted else 0
         self.kept = torch.tensor(feedback.executed[i, : end - start])
         self.valid = bool(feedback.valid[i])
 
@@ -160,36 +170,46 @@ class Oracle:
                 row.ref = row.chosen(row.policy(self.reference, self.temperature))
                 row.old_values = row.values(self.critic)
         if self.config.algorithm == "ppo":
-            outcomes = np.array([row.reward for row in self.rows if row.valid])
+            outcomes = np.array(
+                [float(row.rewards.sum()) for row in self.rows if row.valid]
+            )
             divisor = outcomes.std(ddof=1)
             for row in self.rows:
-                self.estimate(row, row.reward / divisor)
+                self.estimate(row, row.rewards / divisor)
         else:
             for start in range(0, ROWS, GROUP):
                 group = [row for row in self.rows[start : start + GROUP] if row.valid]
-                rewards = np.array([row.reward for row in group])
                 for row in group:
-                    spread = rewards.std(ddof=1) if np.ptp(rewards) > 0 else math.inf
-                    row.advantages = torch.full(
-                        (row.count,), (row.reward - rewards.mean()) / spread
-                    ).double()
+                    row.advantages = torch.zeros(row.count).double()
+                self.compare(group, lambda row: slice(0, row.explained))
+                self.compare(group, lambda row: slice(row.explained, row.count))
+
+    def compare(self, group, part_of):
+        """Advantages of one part of the answers, of those that have it."""
+        group = [row for row in group if len(row.rewards[part_of(row)])]
+        sums = np.array([float(row.rewards[part_of(row)].sum()) for row in group])
+        if len(group) > 1 and np.ptp(sums) > 0:
+            for row, worth in zip(group, (sums - sums.mean()) / sums.std(ddof=1)):
+                row.advantages[part_of(row)] = worth
 
     def estimate(self, row, outcome):
-        """GAE by its definition: sums of discounted temporal differences."""
+        """GAE by its definition: sums of discounted temporal differences, which with
+        hard_split end with the part of the answer that a token stands in."""
         ppo = self.config.ppo
-        rewards = -ppo.kl_coef * (row.old - row.ref)
-        rewards[-1] += outcome
-        later = torch.cat([row.old_values[1:], torch.zeros(1)])
-        deltas = rewards + ppo.gamma * later - row.old_values
-        row.advantages = torch.stack(
-            [
-                sum(
-                    (ppo.gamma * ppo.gae_lambda) ** (k - t) * deltas[k]
-                    for k in range(t, row.count)
-                )
-                for t in range(row.count)
-            ]
-        )
+        rewards = outcome - ppo.kl_coef * (row.old - row.ref)
+        parts = [(0, row.count)]
+        if ppo.coupling == "hard_split":
+            parts = [(0, row.explained), (row.explained, row.count)]
+        found = []
+        for start, end in parts:
+            for t in range(start, end):
+                total = 0.0
+                for k in range(t, end):
+                    later = row.old_values[k + 1] if k + 1 < end else 0.0
+                    delta = rewards[k] + ppo.gamma * later - row.old_values[k]
+                    total = total + (ppo.gamma * ppo.gae_lambda) ** (k - t) * delta
+                found.append(total)
+        row.advantages = torch.stack(found)
         row.returns = row.advantages + row.old_values
 
     def loss(self, rows):
@@ -285,13 +305,19 @@ def close(ours, theirs, atol):
         np.testing.assert_allclose(ours[name], expected, rtol=0, atol=atol, err_msg=name)
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_an_iteration_is_that_of_a_plain_torch_loop(family, algorithm, tmp_path):
+CASES = [(family, algorithm, "") for family in FAMILIES for algorithm in ("ppo", "grpo")]
+# answers of two parts, each with a reward
+CASES += [("llama", "ppo", "printed"), ("llama", "ppo", "hard_split")]
+CASES += [("llama", "grpo", "printed")]
+
+
+@pytest.mark.parametrize(("family", "algorithm", "coupling"), CASES)
+def test_an_iteration_is_that_of_a_plain_torch_loop(family, algorithm, coupling, tmp_path):
     model, reference = make_model(family, 1), make_model(family, 2)
     shape, params = load(tmp_path / "actor", model)
     _, frozen = load(tmp_path / "reference", reference)
-    config, (rollout, feedback) = make_config(shape, algorithm), make_batch()
+    config = make_config(shape, algorithm, coupling or "printed")
+    rollout, feedback = make_batch(bool(coupling))
     head = torch.nn.Linear(32, 1).double()
     oracle = Oracle(config, model, reference, head, (rollout, feedback))
     learner = ALGORITHMS[algorithm]

@@ -42,7 +42,7 @@ def loss(config, current, batch, number):
 
 
 # Williams 1992, without a baseline
-REINFORCE = updates.Algorithm(False, begin, complete, lambda config: False, divisors, loss)
+REINFORCE = updates.Algorithm(begin, complete, lambda config: False, divisors, loss)
 
 
 def test_a_third_algorithm_learns_an_iteration():
