@@ -21,6 +21,10 @@ SPREAD = rf"{NUMBER} \({NUMBER} to {NUMBER}\)"
     [
         ("coverage_overhead.py --rounds 2", rf"\| recursion \| {NUMBER} \| {SPREAD} \|"),
         ("judge_speed.py --rounds 2", rf"one test, coverage statement .*\| {SPREAD} \|"),
+        (
+            "explanation_rewards.py --problems 20",
+            rf"\| TF-IDF, reworded \| -?{NUMBER} \(-?{NUMBER} to -?{NUMBER}\)",
+        ),
         ("peer_speed.py --config A --work step --runs 1", rf"ours +parts 4 +{NUMBER} s"),
     ],
     ids=lambda text: text.split()[0],

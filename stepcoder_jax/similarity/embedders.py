@@ -19,7 +19,7 @@ from stepcoder_jax.syntax import MAX_BYTES
 Embedder = Callable[[Sequence[str]], np.ndarray]
 
 NUM_BUCKETS = 4096
-_WORD = re.compile(r"\w+")
+_WORD = re.compile(r"\w+|[^\w\s]+")  # a run of signs is a word: explanations quote code
 
 
 def fit_tfidf(texts: Iterable[str]) -> Embedder:

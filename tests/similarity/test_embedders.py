@@ -26,16 +26,18 @@ def test_tfidf_by_hand():
         expected[place(term)] += weight
     for term, weight in {"the the": new, "the loop": once, "loop off": new}.items():
         expected[place(term)] += weight
-    (found,) = embed(["the THE loop, off"])
+    (found,) = embed(["the THE loop off"])
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected / np.linalg.norm(expected), rtol=1e-6)
 
 
 def test_rows_are_of_length_one_or_empty():
     embed = fit_tfidf([])
-    rows = embed(["a b", "", " .,;", "é ß 漢字", "a" * 10**6, "\ud800 b"])
+    rows = embed(["a b", "", " \n", "é ß 漢字", "a" * 10**6, "\ud800 b"])
     norms = np.linalg.norm(rows, axis=1)
     np.testing.assert_allclose(norms, [1, 0, 0, 1, 1, 1], rtol=1e-6)
+    plus, minus = embed(["x += y", "x -= y"])  # signs are words
+    assert plus @ minus < 0.9
     assert embed([]).shape == (0, NUM_BUCKETS)
     assert not to_unit(np.zeros((2, 3))).any()
 
