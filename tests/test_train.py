@@ -346,6 +346,12 @@ def check_rollout(row):
     tokens = len(row["executed"])
     assert tokens == len(row["advantages"]) == len(row["values"]) == len(row["spans"])
     source = (row["head"] + row["completion"]).encode()
+    assert tokens == len(row["logprobs"]) and max(row["logprobs"]) <= 0
+    assert row["rewards"] == [[tokens - 1, pytest.approx(row["reward"])]]
+    assert row["difficulty"] in row["problem"] and "turns" not in row
+    for shown in row["shown"]:
+        assert shown["verdict"] == row["tests"][shown["test"]]
+        assert "Got" in shown or shown["verdict"] != "wrong"
     spans = [span for span in row["spans"] if span is not None]
     pieces = b"".join(source[start:stop] for start, stop in spans)
     assert pieces.decode() == row["completion"]

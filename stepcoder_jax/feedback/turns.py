@@ -11,7 +11,7 @@ import ast
 import bisect
 import dataclasses
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from stepcoder_jax import syntax
 from stepcoder_jax.execution.crossing.showing import MOST, show, show_call
@@ -31,6 +31,7 @@ from stepcoder_jax.records import (
 
 _CUT = " ... "  # in the place of the middle of a long text
 _MOST_LINE = 200  # characters of a line of the program
+_MOST_SHOWN, _MOST_VALUE = 3, 240  # tests in a log of failed and of passed, characters
 _LEAST_NUMBER, _LEAST_TEXT = 3, 5  # characters of an expected value that says enough
 _STDIN_MODES = (Mode.STDIN_MAIN, Mode.STDIN_FN)
 _KINDS = {
@@ -158,6 +159,37 @@ def example_of(problem: Problem) -> str:
         parts = _asked(problem, test) | _made(problem, test, result)
         return "\n".join([_FAILED, *_named(parts)])
     return ""
+
+
+def describe_results(program: Program, report: Report) -> list[dict[str, Any]]:
+    """What some tests asked, expected and got, for a log that people read.
+
+    The first few that failed and the first few that passed, in their order: `test` is the
+    number from 0, beside it what `_asked` and `_made` name, cut; of a test that neither
+    passed nor was answered wrongly the error and the line, 1-based.
+    """
+    left = {True: _MOST_SHOWN, False: _MOST_SHOWN}
+    found = []
+    for number, (test, result) in enumerate(zip(program.problem.tests, report.tests)):
+        passed = result.verdict is Verdict.PASS
+        if result.verdict in (Verdict.NOT_RUN, Verdict.COMPILE) or not left[passed]:
+            continue
+        left[passed] -= 1
+        parts = _asked(program.problem, test) | _came(program.problem, test, result)
+        texts = {name: clip(text, _MOST_VALUE) for name, text in parts.items()}
+        line = {} if result.line is None else {"line": result.line}
+        found.append({"test": number, "verdict": str(result.verdict), **texts, **line})
+    return found
+
+
+def _came(problem: Problem, test: TestCase, result: TestResult) -> dict[str, str]:
+    """What was expected, and what came where that is something else."""
+    if result.verdict is Verdict.WRONG:
+        return _made(problem, test, result)
+    if result.verdict is not Verdict.PASS:
+        return {"Error": ": ".join(filter(None, (result.error, result.message)))}
+    made = _made(problem, test, result)
+    return {name: text for name, text in made.items() if name == "Expected"}
 
 
 def _describe(

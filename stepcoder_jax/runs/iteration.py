@@ -7,8 +7,11 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from stepcoder_jax.feedback.turns import describe_results
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout
-from stepcoder_jax.records import Program, Report, Task
+from stepcoder_jax.records import Attempt, Program, Report, Task
 
 
 class Iteration(NamedTuple):
@@ -38,27 +41,53 @@ class Stopwatch:
 
 
 def rollout_rows(done: Iteration) -> Iterator[dict[str, Any]]:
-    """The rows of rollouts/STEP.jsonl; token arrays end with the row's completion."""
+    """The rows of rollouts/STEP.jsonl; token arrays end with the row's completion.
+
+    Numbers of tokens have five digits. `rewards` are those above or below 0, each behind
+    the token that carries it; `shown` is what some tests asked, expected and got; `turns`,
+    where there are any, are the programs and the feedback that the prompt held.
+    """
     for i, (task, program, judged) in enumerate(
         zip(done.tasks, done.programs, done.reports, strict=True)
     ):
         count = int(done.rollout.mask[i].sum())
         source = program.source.encode()
+        rewards = np.asarray(done.feedback.rewards[i, :count])
         row = {
             "problem": task.problem.id,
+            "difficulty": task.problem.difficulty,
             "stage": task.stage,
             "head": task.head,
             "completion": source[program.generated_from :].decode(),
             "verdict": judged.verdict,
             "tests": [test.verdict for test in judged.tests],
+            "shown": describe_results(program, judged),
             "message": judged.message,
-            "reward": float(done.feedback.rewards[i].sum()),
+            "reward": float(rewards.sum()),
+            "rewards": [[int(t), _short(rewards[t])] for t in np.flatnonzero(rewards)],
             "valid": bool(done.feedback.valid[i]),
             "truncated": bool(done.rollout.truncated[i]),
             "spans": program.token_spans,
             "executed": done.feedback.executed[i, :count].astype(int).tolist(),
-            "advantages": done.experience.advantages[i, :count].tolist(),
+            "logprobs": [_short(x) for x in done.rollout.logprobs[i, :count]],
+            "advantages": [_short(x) for x in done.experience.advantages[i, :count]],
         }
         if done.experience.old_values is not None:
-            row["values"] = done.experience.old_values[i, :count].tolist()
+            row["values"] = [_short(x) for x in done.experience.old_values[i, :count]]
+        if task.before:
+            row["turns"] = [_turn(attempt) for attempt in task.before]
         yield row
+
+
+def _short(value: Any) -> float:
+    """A number of a token with the digits that a reader looks at."""
+    return float(f"{value:.5g}")
+
+
+def _turn(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "source": attempt.source,
+        "verdict": attempt.verdict,
+        "test": attempt.test,
+        "feedback": attempt.feedback,
+    }

@@ -250,3 +250,30 @@ def test_expected_values_that_say_enough(options, visible, expected):
         visible_tests=tuple(TestCase(*test) for test in visible),
     )
     assert [ast.unparse(x) for x in turns.expected_literals(problem)] == expected
+
+
+def test_what_a_log_shows_of_tests():
+    source = "def f(x):\n    if x == 8: raise KeyError('no')\n    return x % 3\n"
+    cases = [((x,), x) for x in (0, 3, 8, 1, 2, 1, 5, 7, 9)]
+    program = make_program(source, *cases, **CALL)
+    with Pool(make_settings(workers=1, tests="run_all")) as pool:
+        (report,) = pool.run([program])
+    shown = turns.describe_results(program, report)
+    # three of those that passed and of those that did not, in the order of the tests
+    assert [row["test"] for row in shown] == [0, 1, 2, 3, 4, 6]
+    assert shown[0] == {"test": 0, "verdict": "pass", "Call": "f(0)", "Expected": "0"}
+    assert shown[1] == {
+        **{"test": 1, "verdict": "wrong"},
+        **{"Call": "f(3)", "Expected": "3", "Got": "0"},
+    }
+    assert shown[2]["Error"] == "KeyError: 'no'" and shown[2]["line"] == 2
+    assert turns.describe_results(program, report_of("infra", "not_run"))[0]["test"] == 0
+    assert turns.describe_results(program, report_of("compile", "not_run")) == []
+
+
+def test_what_a_log_shows_is_cut(pool):
+    program = make_program("print('a\x1b\u202e' + 'b' * 10**5)", ("1" * 10**5, "2"))
+    (report,) = pool.run([program])
+    (shown,) = turns.describe_results(program, report)
+    assert all(len(shown[name]) <= 240 for name in ("Input", "Expected", "Got"))
+    assert shown["Got"].startswith("a\ufffd\ufffdbb")
