@@ -212,7 +212,9 @@ def evaluate_run(wanted: Wanted) -> int:
         text, about = f"{text}\n\n{told}", about | numbers
     print(text)
     write_summary(wanted.out, text, about, scores)
-    return _EXIT_INFRA if scores.infra else _EXIT_GOOD
+    chains = [each.chain for each in found if each.chain]
+    failed = scores.infra or not all(chain.is_judged for chain in chains)
+    return _EXIT_INFRA if failed else _EXIT_GOOD
 
 
 def tell_rounds(

@@ -12,6 +12,7 @@ from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated import benchmark
 from stepcoder_jax.data.problems import read_any
 from stepcoder_jax.execution import Pool
+from stepcoder_jax.feedback.answers import Answer
 from stepcoder_jax.feedback.prompts import prompt_ids
 from stepcoder_jax.records import (
     InputError,
@@ -19,12 +20,14 @@ from stepcoder_jax.records import (
     Problem,
     Program,
     Report,
+    TestResult,
     Verdict,
 )
 from stepcoder_jax.results import outcomes
 from stepcoder_jax.runs import restore
 from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.sampling.drawing import Truncation
+from stepcoder_jax.strategies.rounds import Round
 from tests import run_kit
 from tests.run_kit import get_config
 
@@ -189,7 +192,9 @@ def test_windows_and_the_seed(run, evaluated, tmp_path, monkeypatch):
     assert first == same and first != other
 
 
-def test_while_our_own_failures_remain_there_is_no_pass_rate(run, tmp_path, monkeypatch):
+def test_while_our_own_failures_remain_there_is_no_pass_rate(
+    run, evaluated, tmp_path, monkeypatch
+):
     def stream(pool, programs, window=0):
         for place, _ in enumerate(programs):
             verdict = Verdict.PASS if place else Verdict.INFRA
@@ -246,6 +251,31 @@ def test_rounds_mend_what_fails_a_visible_test(run, tmp_path, capsys):
         assert main([*command[:7], *flags]) == 2
         error = capsys.readouterr().err
         assert words in error.splitlines()[-1] and error.count("stepcoder evaluate:") == 1
+
+
+def test_chains_that_our_own_failure_ended_are_reported(run, tmp_path, monkeypatch, capsys):
+    """The answers were judged, but not what was to be read of them."""
+    problems, _ = read_any(str(run / "problems.json"), strict=True)
+    shown = [dataclasses.replace(x, visible_tests=x.tests[:2]) for x in problems[:2]]
+    own.write(shown, tmp_path / "shown.jsonl")
+
+    def fail(player, tasks, asked):
+        wrong, failed = (
+            Report(x, (TestResult(x),), frozenset()) for x in (Verdict.WRONG, Verdict.INFRA)
+        )
+        programs = [Program(task.problem, "", 0, ()) for task in tasks]
+        return [
+            [Round(task, Answer(program, "", 0), wrong, failed)]
+            for task, program in zip(tasks, programs)
+        ]
+
+    monkeypatch.setattr(measure, "refine_all", fail)
+    room = ["--max-prompt-length", "500", "--max-completion-length", "100"]
+    command = ["evaluate", str(run / "run"), "--before", *room, "--rounds", "1"]
+    assert main([*command, "--problems", str(tmp_path / "shown.jsonl")]) == 2
+    said = capsys.readouterr().out
+    assert "Why chains ended: not judged (infra) 2." in said
+    assert "Equal budget: none, for 2 chains were not judged (infra)." in said
 
 
 def test_a_stopped_evaluation_keeps_its_rows(run, tmp_path, monkeypatch, capsys):

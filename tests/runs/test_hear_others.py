@@ -1,10 +1,14 @@
 """What is told of other problems, by a scripted player."""
 
 import dataclasses
+import pickle
 from types import SimpleNamespace
 
+import jax
+import numpy as np
 import pytest
 
+from stepcoder_jax.devices import sharding
 from stepcoder_jax.feedback.answers import Answer
 from stepcoder_jax.feedback.turns import Others
 from stepcoder_jax.records import (
@@ -19,6 +23,7 @@ from stepcoder_jax.records import (
     Told,
     Verdict,
 )
+from stepcoder_jax.runs import generate
 from stepcoder_jax.runs.generate import Player, hear_others, refine_all
 from stepcoder_jax.sampling.drawing import Truncation
 from stepcoder_jax.strategies.rounds import Refinement
@@ -77,6 +82,21 @@ def test_nothing_is_asked_for_other_controls(player):
 def test_one_alone_cannot_be_told_of_another(player):
     with pytest.raises(InputError, match=r"first answer fails a visible test, got 1 of 2"):
         hear_others(player, tasks_of("a", "B"), RANDOM)
+
+
+def test_all_hosts_read_the_reports_of_the_first(player, monkeypatch):
+    """One saw a timeout more, and has a longer report; it goes on as the first does."""
+    programs = [Program(task.problem, "", 0, ()) for task in tasks_of("a", "B", "c")]
+    first = player.run(programs)
+    slow = TestResult(Verdict.TIMEOUT, "CPU time", stderr="x" * 999)
+    ours = [Report(Verdict.TIMEOUT, (slow,), frozenset()), *first[1:]]
+    assert generate.share(ours) == ours
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    for here, there in ((ours, first), (first, ours)):
+        sent = pickle.dumps(there)
+        told = iter([np.asarray(len(sent)), np.frombuffer(sent, np.uint8)])
+        monkeypatch.setattr(sharding, "from_first", lambda tree, told=told: next(told))
+        assert generate.share(here) == there
 
 
 def test_a_first_answer_that_happens_to_fail_here_alone_is_told_of_another(player):
