@@ -25,6 +25,7 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
   stepcoder evaluate RUN [...] --rounds 3 [--variant both]       and after mending failures
   stepcoder sample RUN [--problems FILE] [--count 4]             programs in colour
   stepcoder sample RUN [...] --rounds 1 [--variant explain]      what it reads of a failure
+  stepcoder refine RUN --problems FILE ... --out DIR [...]       records of self-debugging
   stepcoder export RUN [--step N] --out DIR                      a folder for transformers
   stepcoder judge FILE --solutions canonical                     run canonical solutions
   stepcoder judge FILE --write-limits                            measure CPU limits
@@ -278,6 +279,13 @@ def run_sample(argv: list[str]) -> int:
     return sample.sample_run(sample.Wanted(**take_asked(given)))
 
 
+def run_refine(argv: list[str]) -> int:
+    from stepcoder_jax.commands import refine
+
+    options = parse_flags(refine.RefineOptions, argv, "stepcoder refine", None)
+    return refine.refine(options)
+
+
 def run_export(argv: list[str]) -> int:
     parser = Parser(prog="stepcoder export")
     parser.add_argument("run", help="a run folder of `stepcoder train`")
@@ -344,6 +352,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sft": run_sft,
     "evaluate": run_evaluate,
     "sample": run_sample,
+    "refine": run_refine,
     "export": run_export,
     "judge": run_judge,
     "compare": run_compare,

@@ -56,7 +56,7 @@ ROOMS = {
     "sampling": Room(("models", "pytrees"), ARRAYS),
     "execution/crossing": Room((), ()),
     "feedback": Room((*LEAVES, "execution/crossing", "similarity", "syntax"), ("numpy",)),
-    "strategies": Room(("feedback", "records"), ()),
+    "strategies": Room(("feedback", "records", "syntax"), ()),
     "execution/sandbox": Room((), ()),
     "execution/worker": Room(JUDGE[:2], ()),
     "execution/judging": Room((*JUDGE[1:3], "execution/settings", "records"), ()),
@@ -112,6 +112,14 @@ ROOMS = {
         (*ARRAYS, "orbax", "transformers", "tqdm"),
     ),
 }
+ROOMS["runs/refining"] = Room(
+    (
+        *("runs", "runs/disk", "data", "data/formats", "data/generated", "execution"),
+        *("devices", "feedback", "similarity", "strategies", "sampling", "progress"),
+        *("config", "records"),
+    ),
+    ("jax", "numpy"),
+)
 # These join the sides: all rooms of the table are open to them, and the later to none.
 ROOMS["train"] = Room(tuple(ROOMS), None)
 ROOMS["commands"] = Room(tuple(room for room in ROOMS if room != "train"), None)

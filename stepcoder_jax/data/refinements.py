@@ -74,14 +74,8 @@ class RefinementRecord:
 
     def to_row(self) -> dict[str, Any]:
         """The JSON object of its line."""
-        row = dataclasses.asdict(self)
-        told = self.feedback
-        row["feedback"] = {
-            "kind": _NAMES[told.verdict],
-            "test": told.test,
-            "text": told.feedback,
-        }
-        return row | {"passed": self.passed}
+        told = {"feedback": describe_feedback(self.feedback), "passed": self.passed}
+        return dataclasses.asdict(self) | told
 
 
 class Wrong(NamedTuple):
@@ -98,6 +92,25 @@ class Yield(NamedTuple):
     problems: int  # with a wrong program
     wrong: int  # unique wrong programs
     mended: int  # those with a right refinement
+
+
+def describe_feedback(attempt: Attempt) -> dict[str, Any]:
+    """What a model reads of a program, but for the program."""
+    kind = _NAMES[attempt.verdict]
+    return {"kind": kind, "test": attempt.test, "text": attempt.feedback}
+
+
+def read_feedback(row: dict[str, Any], wrong: str) -> Attempt:
+    """What `describe_feedback` wrote; DataError names the field that is wrong."""
+    try:
+        verdict = KINDS[_choose(row, "kind", list(KINDS))]
+        if verdict is Verdict.COMPILE and row.get("test", 0) is None:
+            number = None  # it has met no test
+        else:
+            number = _count(row, "test")
+        return Attempt(wrong, verdict, number, _text(row, "text"))
+    except DataError as error:
+        raise DataError(str(error).replace("field ", "field feedback.", 1)) from None
 
 
 def number_wrong(programs: Iterable[tuple[str, str]]) -> list[Wrong]:
@@ -215,7 +228,7 @@ def _read(row: dict[str, Any]) -> RefinementRecord:
         wrong_id=require_text(row, "wrong_id"),
         wrong=wrong,
         source=_text(row, "source"),
-        feedback=_read_feedback(require(row, "feedback", dict), wrong),
+        feedback=read_feedback(require(row, "feedback", dict), wrong),
         explanation=_text(row, "explanation"),
         refinement=_text(row, "refinement"),
         variant=Variant(_choose(row, "variant", list(map(str, Variant)))),
@@ -227,18 +240,6 @@ def _read(row: dict[str, Any]) -> RefinementRecord:
         similar=float(similar),
         weak=require(row, "weak", bool),
     )
-
-
-def _read_feedback(row: dict[str, Any], wrong: str) -> Attempt:
-    try:
-        verdict = KINDS[_choose(row, "kind", list(KINDS))]
-        if verdict is Verdict.COMPILE and row.get("test", 0) is None:
-            number = None  # it has met no test
-        else:
-            number = _count(row, "test")
-        return Attempt(wrong, verdict, number, _text(row, "text"))
-    except DataError as error:
-        raise DataError(str(error).replace("field ", "field feedback.", 1)) from None
 
 
 def _choose(row: dict[str, Any], field: str, known: Sequence[str]) -> str:

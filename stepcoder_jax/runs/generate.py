@@ -21,7 +21,15 @@ from stepcoder_jax.feedback.answers import Answer
 from stepcoder_jax.feedback.turns import Others
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.pytrees import PromptBatch, Rollout
-from stepcoder_jax.records import Program, Report, Task, Told, Verdict
+from stepcoder_jax.records import (
+    Attempt,
+    Problem,
+    Program,
+    Report,
+    Task,
+    Told,
+    Verdict,
+)
 from stepcoder_jax.runs.disk.interrupt import breakable
 from stepcoder_jax.sampling import slots
 from stepcoder_jax.sampling.drawing import Truncation
@@ -73,6 +81,12 @@ class Coder(NamedTuple):
                 file=sys.stderr,
             )
         return [row for row, size in enumerate(sizes) if size <= most]
+
+    def require_turns(self, problem: Problem) -> None:
+        """Refuse a chat template that does not take several turns; ConfigError says so."""
+        attempt = Attempt("pass\n", Verdict.WRONG, 0, "The program fails a test.")
+        task = Task(problem, 0, stage=0, head="", before=(attempt,))
+        prompts.render(task, self.tokenizer, self.prompt)
 
     def encode(self, tasks: Sequence[Task], first: int) -> PromptBatch:
         """The prompts of tasks whose global rollout indices begin at `first`."""
@@ -185,6 +199,7 @@ class Player(NamedTuple):
     seed: int
     first: int = 0  # place of the first of those that are moved on together
     label: str = ""  # verdicts are counted aloud where there is one
+    group: int = 1  # about so many strategies in a row have the same prompt
 
     def ask(self, wanted: Sequence[tuple[int, Ask]]) -> list[Answer | None]:
         """The answer to each task; None where its prompt is too long."""
@@ -204,7 +219,7 @@ class Player(NamedTuple):
         # a first answer ends with its fence; another one opens and closes some
         find_stop = self.coder.find_stop if is_first else None
         stream = self.coder.steps.sample_many(
-            self.actor, batch, self.truncation, 1, self.seed, find_stop
+            self.actor, batch, self.truncation, self.group, self.seed, find_stop
         )
         found = {
             completion.row: self.coder.read(tasks[completion.row], completion)
@@ -215,14 +230,18 @@ class Player(NamedTuple):
 
     def run(self, programs: Sequence[Program]) -> list[Report]:
         """The judge's reports."""
-        reports: dict[int, Report] = {}
-        quiet = not self.label
-        progress = CountProgress(len(programs), "program", self.label, is_quiet=quiet)
-        with breakable(), progress as bar:
-            for place, report in self.coder.pool.stream(programs):
-                reports[place] = report
-                bar.update()
-        return share([reports[place] for place in range(len(programs))])
+        return run_all(self.coder.pool, programs, self.label)
+
+
+def run_all(pool: Pool, programs: Sequence[Program], label: str) -> list[Report]:
+    """The reports of programs, counted aloud where there is a `label`."""
+    reports: dict[int, Report] = {}
+    progress = CountProgress(len(programs), "program", label, is_quiet=not label)
+    with breakable(), progress as bar:
+        for place, report in pool.stream(programs):
+            reports[place] = report
+            bar.update()
+    return share([reports[place] for place in range(len(programs))])
 
 
 def refine_all(

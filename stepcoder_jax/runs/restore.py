@@ -239,6 +239,23 @@ def check_problems(name: str, file: str) -> None:
         )
 
 
+def load_file(config: Config, file: str, split: Split, strict: bool) -> list[Problem]:
+    """All problems of a file, or of a split of a tier, with CPU limits.
+
+    Visible tests that are wrong are left out. `strict` refuses bad rows.
+    """
+    config = _over(config, file)
+    config.data.strict = config.data.strict or strict
+    problems = sources.load_problems(config.data, split, config.execution, visible=True)
+    return sources.limit_cpu(problems, config, split, None)
+
+
+def _over(config: Config, file: str) -> Config:
+    """The config with a file as each of its splits."""
+    data = dataclasses.replace(config.data, path=file, validation=file, test=file)
+    return dataclasses.replace(config, data=data)
+
+
 def pick(
     name: str,
     config: Config,
@@ -255,8 +272,7 @@ def pick(
     tests are used: those that are wrong are left out.
     """
     if file:
-        data = dataclasses.replace(config.data, path=file, validation=file, test=file)
-        config = dataclasses.replace(config, data=data)
+        config = _over(config, file)
     shown = visible or config.prompt.show_visible
     found = sources.load_problems(config.data, split, config.execution, shown)
     problems = found[:count]
