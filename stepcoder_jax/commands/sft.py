@@ -1,8 +1,9 @@
 """Supervised fine-tuning: `stepcoder sft EXPERIMENT` makes the policy that RL starts from.
 
 It learns canonical solutions, or with sft.samples what a model wrote and the judge passed
-(`raft`). The update is that of `learning.sft`; `sft_rows` makes the batches, `sft_run`
-holds the state, `sft_folder` the files.
+(`raft`), and with sft.records how programs that failed are mended (`lessons`). The update
+is that of `learning.sft`; `sft_rows` makes the batches, `sft_run` holds the state,
+`sft_folder` the files.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from stepcoder_jax.runs.disk.run_folder import room
 from stepcoder_jax.runs.disk.sft_folder import SFTFolder
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.greedy import scores, whole_tasks
+from stepcoder_jax.runs.refining import lessons
 from stepcoder_jax.runs.sft_run import Judging, Run
 
 
@@ -117,7 +119,10 @@ def load_examples(config: Config, tokenizer: Any) -> tuple[list[Example], int]:
     settings = config.sft
     shown = config.prompt.show_visible
     problems = sources.load_pool(config.data, settings.split, config.execution, shown)
-    if settings.samples:
+    mixed: list[Example] = []
+    if settings.records:
+        examples, mixed, told = lessons.select(problems, tokenizer, config)
+    elif settings.samples:
         examples, told = raft.select(problems, tokenizer, config)
     else:
         examples, dropped = sft_rows.canonical(problems, tokenizer, config)
@@ -131,7 +136,8 @@ def load_examples(config: Config, tokenizer: Any) -> tuple[list[Example], int]:
                 "prompt.max_prompt_length or sampling.max_completion_length, or give "
                 "another file"
             )
-    num_steps = sft_rows.plan(examples, settings, config.run.seed)
+    # a control has the updates of what it is the control of
+    num_steps = sft_rows.plan(mixed or examples, settings, config.run.seed)
     print(told, file=sys.stderr)
     print(describe_batches(examples, config), file=sys.stderr)
     return examples, num_steps

@@ -40,6 +40,11 @@ ADDED: dict[str, Any] = {
     "prompt.show_visible": False,  # no prompt had tests of its own
     "ppo.coupling": "printed",  # no answer had an explanation
     "ppo.value_unit": "token",  # each token had a value
+    # no records were learnt
+    "sft.records": (),
+    "sft.per_wrong": 1,
+    "sft.blank_wrong": 0.0,
+    "sft.control": "none",
     # generated tokens were not counted
     **dict.fromkeys(("run.total_tokens", "evaluation.every_tokens"), 0),
 }

@@ -13,7 +13,8 @@ from stepcoder_jax.config.ranges import Rules
 SHIPPED = ("builtin", "guarded", "dialect")
 PATHS = (
     *("run.folder", "run.compilation_cache", "model.checkpoint", "model.tokenizer"),
-    *("data.path", "data.validation", "data.test", "sft.samples", "execution.python"),
+    *("data.path", "data.validation", "data.test", "sft.samples", "sft.records"),
+    "execution.python",
 )
 
 

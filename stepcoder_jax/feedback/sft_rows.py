@@ -35,20 +35,24 @@ class Group(NamedTuple):
         return sum(len(example.ids) for row in self.rows for example in row)
 
 
-Encode = Callable[[Task, str], Example | None]
+Encode = Callable[..., Example | None]  # task, code, explanation = ""
 
 
 def encoder(tokenizer: Any, config: Config) -> Encode:
-    """A function: a task and the code behind its head -> an example.
+    """A function: a task, the code behind its head, an explanation -> an example.
 
-    The completion is the code, its closing fence and EOS. None for an example over
-    prompt.max_prompt_length or sampling.max_completion_length.
+    The completion is the code, its closing fence and EOS; of a task with attempts before it
+    the explanation, where there is one, and the code between both its fences. None for an
+    example over prompt.max_prompt_length or sampling.max_completion_length.
     """
     prompt, table = config.prompt, prompts.token_bytes(tokenizer)
 
-    def encode(task: Task, code: str) -> Example | None:
+    def encode(task: Task, code: str, explanation: str = "") -> Example | None:
         start = prompts.prompt_ids(task, tokenizer, prompt)
         text = (code if code.endswith("\n") else code + "\n") + prompt.fence
+        if task.before:
+            told = explanation.strip()
+            text = f"{told}{told and chr(10)}{prompt.fence}python\n{text}"
         end = [*prompts.completion_ids(text, tokenizer, table), tokenizer.eos_token_id]
         fits = len(end) <= config.sampling.max_completion_length
         if not fits or len(start) > prompt.max_prompt_length:

@@ -54,7 +54,18 @@ def select(
 ) -> tuple[list[Example], str]:
     """The examples in the files of sft.samples, and in words what became of all rows.
 
-    Problem by problem. Raises DataError, one line that names file, row and field, for the
+    Problem by problem; errors as of `collect`.
+    """
+    found, told = collect(problems, tokenizer, config)
+    return [example for place in sorted(found) for example in found[place]], told
+
+
+def collect(
+    problems: Sequence[Problem], tokenizer: Any, config: Config
+) -> tuple[dict[int, Sequence[Example]], str]:
+    """As `select`, by the row of the problem.
+
+    Raises DataError, one line that names file, row and field, for the
     first row that is bad, that was not judged, or whose problem is not among `problems`;
     and where nothing is left to learn from.
     """
@@ -69,15 +80,15 @@ def select(
         else:
             found.setdefault(sample.problem, []).append(example)
     counts[DUPLICATE] = len(samples) - len(set(samples))
-    kept: list[Example] = []
-    for problem in sorted(found):
-        chosen = draw(found[problem], settings.per_problem, config.run.seed, problem)
-        counts[CAPPED] += len(found[problem]) - len(chosen)
-        kept += chosen
-    told = f"{len(kept)} examples of {len(found)} of {len(problems)} problems"
+    kept: dict[int, Sequence[Example]] = {}
+    for problem, examples in found.items():
+        kept[problem] = draw(examples, settings.per_problem, config.run.seed, problem)
+        counts[CAPPED] += len(examples) - len(kept[problem])
+    total = sum(map(len, kept.values()))
+    told = f"{total} examples of {len(found)} of {len(problems)} problems"
     left_out = ", ".join(f"{counts[name]} {name}" for name in LEFT_OUT if counts[name])
     told += f" out of {counts[ROWS]} rows; left out: {left_out or 'none'}"
-    if not kept:
+    if not total:
         raise DataError(
             f"sft.samples: {', '.join(settings.samples)}: no row to learn from: {told}; "
             "draw more samples, or learn canonical solutions first"

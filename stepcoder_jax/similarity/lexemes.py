@@ -38,8 +38,13 @@ _LEXEME = re.compile(
 
 def tokens(text: str) -> list[str]:
     """The tokens of a text, of its first MAX_BYTES characters."""
+    return [text[start:end] for start, end in spans(text)]
+
+
+def spans(text: str) -> list[tuple[int, int]]:
+    """Where they stand."""
     found = _LEXEME.finditer(text[:MAX_BYTES])
-    return [token for match in found if (token := match["token"])]
+    return [match.span("token") for match in found if match["token"]]
 
 
 def share(one: Counter, other: Counter) -> float:

@@ -76,6 +76,9 @@ BAD = {
     "sft.epochs": 0.0,
     "sft.packing": -1,
     "sft.per_problem": -1,
+    "sft.per_wrong": -1,
+    "sft.blank_wrong": 0.1,  # without records
+    "sft.control": "first",
     "prompt.max_prompt_length": 10**6,
 }
 

@@ -25,6 +25,10 @@ E2BE149 = {
     "prompt.show_visible": False,
     "ppo.coupling": "printed",
     "ppo.value_unit": "token",
+    "sft.records": [],
+    "sft.per_wrong": 1,
+    "sft.blank_wrong": 0.0,
+    "sft.control": "none",
     "run.total_tokens": 0,
     "evaluation.every_tokens": 0,
 }

@@ -41,8 +41,9 @@ def check_config(config: Config) -> None:
     if data.path not in SHIPPED:
         for name in ("path", "validation", "test"):
             require_problems(f"data.{name}", getattr(data, name))
-    for file in config.sft.samples:
-        require_file("sft.samples", file)
+    for name in ("samples", "records"):
+        for file in getattr(config.sft, name):
+            require_file(f"sft.{name}", file)
     if model.checkpoint not in ("", *SHIPPED):
         folder = require_folder("model.checkpoint", model.checkpoint)
         hf_config.read_shape(folder)
