@@ -39,10 +39,10 @@ def name_of(number):
     return f"case {number}"
 
 
-@pytest.mark.parametrize("number", range(20), ids=name_of)
+@pytest.mark.parametrize("number", range(21), ids=name_of)
 def test_time_grows_with_the_length(benchmark, number):
     """CPU time of this thread; once for each text, and the best of three where in doubt."""
-    assert len(benchmark.CASES) == 20
+    assert len(benchmark.CASES) == 21
     case, wants_programs = list(benchmark.CASES.values())[number]
     shapes = list(benchmark.texts())[number % 9 :: 9]  # the benchmark has them all
     shapes += list(benchmark.programs())[number % 3 :: 3] if wants_programs else []

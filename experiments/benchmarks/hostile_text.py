@@ -41,6 +41,7 @@ from stepcoder_jax.records import (
 from stepcoder_jax.results import report, taxonomy
 from stepcoder_jax.runs.disk.sources import load_tokenizer
 from stepcoder_jax.similarity.codebleu import _count, codebleu
+from stepcoder_jax.similarity.embedders import fit_tfidf
 from stepcoder_jax.similarity.lexemes import overlap
 
 SMALL = 10_000  # bytes
@@ -232,6 +233,10 @@ def find_literals(text: str) -> Callable[[], object]:
     return lambda: syntax.holds_one_of(text, wanted)
 
 
+def embed_text(text: str) -> Callable[[], object]:
+    return lambda: fit_tfidf([text])([text])
+
+
 CASES: dict[str, tuple[Case, bool]] = {  # with: does it want programs too
     "grading, what is expected is short": (grade, False),
     "grading, what is expected is alike": (grade_alike, False),
@@ -252,6 +257,7 @@ CASES: dict[str, tuple[Case, bool]] = {  # with: does it want programs too
     "syntax.is_same": (compare_programs, True),
     "codebleu": (score_programs, True),
     "lexemes.overlap": (compare_tokens, False),
+    "embedders.fit_tfidf": (embed_text, False),
     "syntax.holds_one_of": (find_literals, True),
 }
 TOKENIZER = load_tokenizer(ModelConfig(tokenizer="builtin"))

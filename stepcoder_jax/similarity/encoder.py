@@ -3,11 +3,13 @@
 The folder holds config.json, tokenizer.json and model.safetensors, as sentence-transformers
 leaves them. A text's vector is the mean of the last layer over all its tokens, brought to
 length 1. Beyond `max_seq_length` of sentence_bert_config.json (256 where there is none) a
-text is cut.
+text is cut. Each text is computed alone: its vector depends on no neighbour, by whose
+padding sums would be rounded otherwise, nor on what was asked before.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,8 +24,7 @@ from stepcoder_jax.syntax import MAX_BYTES
 
 _FILES = ("config.json", "tokenizer.json", "model.safetensors")
 _MOST_TOKENS = 256
-_ROWS = 32  # texts at a time
-_HIDDEN = -1e9  # a score that a padded token gets
+_MOST_KEPT = 4096  # texts whose vectors are kept, for siblings are met again and again
 # What a config may say of how the model computes, and what is computed here.
 _KNOWN = {
     "model_type": "bert",
@@ -72,16 +73,17 @@ def load_encoder(folder: str) -> Embedder:
             f"{len(table)}; expected those of one encoder"
         )
 
+    @functools.lru_cache(_MOST_KEPT)
+    def embed_one(text: str) -> np.ndarray:
+        if not text.strip():
+            return np.zeros(table.shape[1], np.float32)
+        clean = text[:MAX_BYTES].encode("utf-8", "replace").decode()
+        return _mean_state(bert, tokenizer.encode(clean).ids)
+
     def embed(texts: Sequence[str]) -> np.ndarray:
-        found = np.zeros((len(texts), table.shape[1]), np.float32)
-        whole = [(row, text[:MAX_BYTES]) for row, text in enumerate(texts) if text.strip()]
-        clean = [text.encode("utf-8", "replace").decode() for _, text in whole]
-        ids = [encoding.ids for encoding in tokenizer.encode_batch(clean)]
-        order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-        for begin in range(0, len(order), _ROWS):
-            part = order[begin : begin + _ROWS]
-            found[[whole[i][0] for i in part]] = _mean_state(bert, [ids[i] for i in part])
-        return to_unit(found)
+        return to_unit(
+            np.reshape([embed_one(each) for each in texts], (-1, table.shape[1]))
+        )
 
     return embed
 
@@ -200,29 +202,24 @@ def _tensors_of(shape: _Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield f"{name}.bias", (rows,)
 
 
-def _mean_state(bert: _Bert, ids: Sequence[Sequence[int]]) -> np.ndarray:
-    """f32[n, d]: the mean over each text's tokens of the last layer."""
-    lengths = np.array([len(each) for each in ids])
-    real = np.arange(lengths.max()) < lengths[:, None]  # bool[n, L]
-    padded = np.zeros(real.shape, np.intp)
-    padded[real] = [token for each in ids for token in each]
-    tensors = bert.tensors
-    x = tensors["embeddings.word_embeddings.weight"][padded]
-    x = x + tensors["embeddings.position_embeddings.weight"][: real.shape[1]]
-    x = x + tensors["embeddings.token_type_embeddings.weight"][0]
+def _mean_state(bert: _Bert, ids: Sequence[int]) -> np.ndarray:
+    """f32[d]: the mean over a text's tokens of the last layer."""
+    x = bert.tensors["embeddings.word_embeddings.weight"][np.array(ids, np.intp)]
+    x = x + bert.tensors["embeddings.position_embeddings.weight"][: len(ids)]
+    x = x + bert.tensors["embeddings.token_type_embeddings.weight"][0]
     x = _normalise(bert, "embeddings.LayerNorm", x)
     for number in range(bert.shape.num_hidden_layers):
-        x = _layer(bert, f"encoder.layer.{number}", x, real)
-    return (x * real[..., None]).sum(axis=1) / lengths[:, None]
+        x = _layer(bert, f"encoder.layer.{number}", x)
+    mean: np.ndarray = x.mean(axis=0)
+    return mean
 
 
-def _layer(bert: _Bert, name: str, x: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """One block of f32[n, L, d]: attention, then GELU between two linear maps."""
+def _layer(bert: _Bert, name: str, x: np.ndarray) -> np.ndarray:
+    """One block of f32[L, d]: attention, then GELU between two linear maps."""
     from scipy.special import erf
 
     attention = f"{name}.attention"
-    found = _attend(bert, f"{attention}.self", x, real)
-    found = _apply(bert, f"{attention}.output.dense", found)
+    found = _apply(bert, f"{attention}.output.dense", _attend(bert, f"{attention}.self", x))
     x = _normalise(bert, f"{attention}.output.LayerNorm", x + found)
     inner = _apply(bert, f"{name}.intermediate.dense", x)
     inner = inner * (1 + erf(inner / np.float32(math.sqrt(2)))) / 2
@@ -230,20 +227,17 @@ def _layer(bert: _Bert, name: str, x: np.ndarray, real: np.ndarray) -> np.ndarra
     return _normalise(bert, f"{name}.output.LayerNorm", x + found)
 
 
-def _attend(bert: _Bert, name: str, x: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """Softmax attention of each head over the real tokens."""
-    rows, length, width = x.shape
+def _attend(bert: _Bert, name: str, x: np.ndarray) -> np.ndarray:
+    """Softmax attention of each head."""
     heads = bert.shape.num_attention_heads
-    split = (rows, length, heads, width // heads)
     query, key, value = (
-        _apply(bert, f"{name}.{part}", x).reshape(split).transpose(0, 2, 1, 3)
+        _apply(bert, f"{name}.{part}", x).reshape(len(x), heads, -1).swapaxes(0, 1)
         for part in ("query", "key", "value")
     )
-    scores = query @ key.transpose(0, 1, 3, 2) / np.float32(math.sqrt(split[-1]))
-    scores = np.where(real[:, None, None], scores, np.float32(_HIDDEN))
+    scores = query @ key.swapaxes(1, 2) / np.float32(math.sqrt(query.shape[-1]))
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
-    return (weights @ value).transpose(0, 2, 1, 3).reshape(x.shape)
+    return (weights @ value).swapaxes(0, 1).reshape(x.shape)
 
 
 def _apply(bert: _Bert, name: str, x: np.ndarray) -> np.ndarray:
