@@ -2,12 +2,13 @@
 
 The walk of a rollout, which `iterate` follows; B rollouts, T completion tokens:
 
-1. feedback   `cccs.choose_tasks`: a problem, and how much of its solution is given
+1. feedback   `cccs.choose_tasks`: a problem, and how much of its solution is given; or
+              with data.contexts a wrong program that is to be mended
 2. runs       `generate.roll_out`: the prompt in tokens, sampled (sampling), cut into a
               program while others decode, and run in the sandbox (execution)
               -> Rollout [B, T], programs, reports
 3. feedback   `rewards.feedback`: verdicts to rewards, executed code to tokens
-              -> Feedback [B, T]
+              -> Feedback [B, T]; in contexts `Contexts.judge` has the rewards
 4. learning   `Steps.learn`: logprobs, values, advantages, then the updates
               -> TrainState, Experience [B, T]
 5. feedback   `cccs.advance`: the curriculum of the next iteration
@@ -31,6 +32,7 @@ from stepcoder_jax.devices import sharding
 from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.feedback import cccs, rewards
 from stepcoder_jax.feedback.cccs import CurriculumState
+from stepcoder_jax.feedback.contexts import Contexts
 from stepcoder_jax.progress import StepProgress, describe_iteration, describe_tokens
 from stepcoder_jax.pytrees import Feedback, TrainState
 from stepcoder_jax.records import Problem
@@ -59,6 +61,7 @@ def iterate(
     reference: Any,
     state: TrainState,
     curriculum: CurriculumState,
+    contexts: Contexts | None = None,
 ) -> tuple[TrainState, CurriculumState, Iteration]:
     """One iteration: choose, sample, run, score, learn, move on."""
     watch, step, seed = Stopwatch(), int(state.step), config.run.seed
@@ -70,6 +73,8 @@ def iterate(
         sampling=config.sampling,
         config=config.cccs,
     )
+    if contexts is not None:
+        tasks = contexts.pose(tasks)
     rollout, judged = generate.roll_out(coder, state.actor, tasks, step)
     programs, reports = judged.programs, judged.reports
     with watch.part("feedback"):
@@ -82,6 +87,11 @@ def iterate(
             seed=seed,
             step=step,
         )
+        if contexts is not None:
+            feedback, more = contexts.judge(
+                tasks, judged.answers, reports, rollout.mask, feedback
+            )
+            labelling |= more
         # clocks differ: a program may time out, and leave less coverage, on one host alone
         feedback = Feedback(*sharding.from_first(feedback))
     with watch.part("update"):
@@ -100,7 +110,8 @@ def iterate(
         "seconds/judge": judged.seconds_waited,  # what decoding did not hide
     }
     curriculum = cccs.advance(curriculum, tasks, reports, config.cccs)
-    done = Iteration(step, tasks, programs, reports, rollout, feedback, kept, metrics)
+    parts = (judged.answers, programs, reports)
+    done = Iteration(step, tasks, *parts, rollout, feedback, kept, metrics)
     return state, curriculum, done
 
 
@@ -121,7 +132,13 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
             interrupt.check()
             start = time.perf_counter()
             run.state, run.curriculum, done = iterate(
-                config, run.coder, run.problems, run.reference, run.state, run.curriculum
+                config,
+                run.coder,
+                run.problems,
+                run.reference,
+                run.state,
+                run.curriculum,
+                run.contexts,
             )
             run.is_kept = False
             run.verdicts.update(str(judged.verdict) for judged in done.reports)

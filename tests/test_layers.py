@@ -98,7 +98,7 @@ ROOMS = {
     "runs/disk": Room(
         (
             *("devices", "results", "data", "data/generated", "execution"),
-            *("feedback", "models", "progress", *LEAVES),
+            *("feedback", "models", "progress", "similarity", *LEAVES),
         ),
         (*ARRAYS, "orbax", "transformers", "tqdm"),
     ),

@@ -23,6 +23,9 @@ class DataConfig(Section):
     test: str = ""  # file of the test split, where path is a file
     difficulties: tuple[str, ...] = ()  # that RL and SFT learn from; (): all
     pool_size: int = 0  # problems that RL draws from; 0: all of the train split
+    # records of `stepcoder refine`: then RL answers their wrong programs, each a context of
+    # its own, and poses no problem as such
+    contexts: tuple[str, ...] = ()
     # stop at a bad row, or a prompt that is too long, instead of leaving it out
     strict: bool = False
 

@@ -53,6 +53,39 @@ def curriculum_rules(config: Config) -> Rules:
     )
 
 
+def context_rules(config: Config) -> Rules:
+    """Of contexts, in which nothing of a solution is given, and of an explanation."""
+    has_contexts, reward = bool(config.data.contexts), config.reward
+    why = "since data.contexts are answered"
+    yield "cccs.enabled", not (has_contexts and config.cccs.enabled), f"False, {why} whole"
+    yield (
+        "execution.tests",
+        not has_contexts or config.execution.tests == "run_all",
+        f"run_all, {why}, whose reward counts the tests that pass",
+    )
+    explains = has_contexts and config.prompt.variant == "explain"
+    none = "since no data.contexts ask for an explanation (prompt.variant)"
+    asked = config.prompt.variant == "direct" or has_contexts
+    yield "prompt.variant", asked, "direct, since there are no data.contexts"
+    for name, is_default, default in (
+        ("reward.encoder", not reward.encoder, '""'),
+        ("reward.one_scalar", not reward.one_scalar, "False"),
+        ("ppo.coupling", config.ppo.coupling == "printed", "printed"),
+    ):
+        yield name, explains or is_default, f"{default}, {none}"
+    has_two = explains and reward.explanation != "none" and not reward.one_scalar
+    yield (
+        "ppo.coupling",
+        config.ppo.coupling == "printed" or not reward.one_scalar,
+        "printed with reward.one_scalar, which parts no answer",
+    )
+    yield (
+        "ppo.scale_rewards",
+        not (has_two and config.ppo.scale_rewards and config.algorithm == "ppo"),
+        "False, since an answer's two rewards have a spread each, and one scale already",
+    )
+
+
 @dataclasses.dataclass
 class FGOConfig(Section):
     """Fine-grained optimisation: which completion tokens the policy loss keeps."""
@@ -64,12 +97,19 @@ class FGOConfig(Section):
 
 @dataclasses.dataclass
 class RewardConfig(Section):
-    """Outcome rewards by verdict class (eq. 3)."""
+    """Outcome rewards by verdict class (eq. 3); in a context those of split_rewards.py."""
 
     passed: float = 1.0
     wrong: float = -0.3
     runtime: float = -0.6  # runtime, timeout, memory, output
     compile: float = -1.0
+    # with data.contexts, of the program: tests and likeness to right ones, or one of these
+    program: Literal["paper", "tests", "tests_then_codebleu", "gain"] = "paper"
+    # and of the explanation: by the paper's map, by it within [-5, 5], by one that is
+    # fitted to the records, or not at all
+    explanation: Literal["paper", "clipped", "fitted", "none"] = "paper"
+    encoder: str = ""  # a sentence encoder's folder; "": TF-IDF over the records
+    one_scalar: bool = False  # both rewards on the last token, for all of the answer
 
     ranges: ClassVar[Ranges] = dict.fromkeys(
         ("passed", "wrong", "runtime", "compile"), FINITE

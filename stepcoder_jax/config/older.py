@@ -38,6 +38,11 @@ ADDED: dict[str, Any] = {
     "cccs.demote": 0.0,  # and no problem went back
     "data.difficulties": (),  # all were learnt from
     "prompt.show_visible": False,  # no prompt had tests of its own
+    "data.contexts": (),  # problems were posed, and nothing else
+    "prompt.variant": "direct",
+    # of the rewards in a context there were none
+    **{"reward.program": "paper", "reward.explanation": "paper"},
+    **{"reward.encoder": "", "reward.one_scalar": False},
     "ppo.coupling": "printed",  # no answer had an explanation
     "ppo.value_unit": "token",  # each token had a value
     # no records were learnt

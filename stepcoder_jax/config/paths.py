@@ -14,7 +14,7 @@ SHIPPED = ("builtin", "guarded", "dialect")
 PATHS = (
     *("run.folder", "run.compilation_cache", "model.checkpoint", "model.tokenizer"),
     *("data.path", "data.validation", "data.test", "sft.samples", "sft.records"),
-    "execution.python",
+    *("execution.python", "data.contexts", "reward.encoder"),
 )
 
 

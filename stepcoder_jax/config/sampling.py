@@ -29,6 +29,8 @@ class PromptConfig(Section):
     max_prompt_length: int = 1024
     fence: str = "```"
     show_visible: bool = False  # tests that may be shown, where the statement does not
+    # what RL asks for in a context: a better program, or first what is wrong
+    variant: Literal["direct", "explain"] = "direct"
 
     ranges: ClassVar[Ranges] = {"max_prompt_length": COUNT}
 

@@ -98,5 +98,5 @@ class Config(Section):
 RULES: tuple[Callable[[Config], Rules], ...] = (
     *(paths.rules, model.rules, learning.reference_rules, sampling.group_rules),
     *(learning.value_rules, learning.batch_rules, execution.rules, data.rules, sft.rules),
-    *(sampling.length_rules, feedback.curriculum_rules),
+    *(sampling.length_rules, feedback.curriculum_rules, feedback.context_rules),
 )

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stepcoder_jax.feedback import prompts
-from stepcoder_jax.records import Program, Task
+from stepcoder_jax.records import Mode, Program, Report, Task, Verdict
 
 _LANGUAGES = (b"", b"python", b"python3", b"py")
 
@@ -24,6 +24,18 @@ class Answer(NamedTuple):
     explanation: str
     explanation_tokens: int  # those that end before the opening fence; of blanks alone 0
     truncated: bool = False  # ended by the length limit
+
+
+def stand_in(task: Task, number: int) -> Program:
+    """The program of an answer that holds none, of so many tokens: all are outside."""
+    return Program(task.problem, "", 0, (None,) * number)
+
+
+def without_code(task: Task) -> Report:
+    """The report on it, which no judge was asked for: it does not compile."""
+    weak = task.problem.mode is Mode.ASSERT_INPROC
+    said = "the answer holds no whole block of code"
+    return Report(Verdict.COMPILE, (), frozenset(), said, weak)
 
 
 class _Block(NamedTuple):

@@ -98,7 +98,8 @@ class Judged(NamedTuple):
     """Rollouts with what the judge said, all in the order of their tasks."""
 
     completions: list[Completion]
-    programs: list[Program]
+    answers: list[Answer]
+    programs: list[Program]  # of an answer without code `answers.stand_in`
     reports: list[Report]
     seconds_sampled: float  # from the start to the last token
     seconds_waited: float  # from the last token to the last verdict
@@ -138,12 +139,14 @@ def roll_out(
 ) -> tuple[Rollout, Judged]:
     """Completions of the tasks of iteration `step`, drawn and judged; row i is task i's.
 
-    `prompts.encode` -> `Steps.sample` -> `prompts.decode` -> `Pool.stream`, the last three
-    at the same time.
+    `prompts.encode` -> `Steps.sample` -> `answers.read` -> `Pool.stream`, the last three
+    at the same time. A first answer ends with its fence; one to a context opens and closes
+    some.
     """
     batch = coder.encode(tasks, first=step * len(tasks))
     coder.pool.reset_metrics()
-    stream = coder.steps.sample(actor, batch, step, coder.find_stop)
+    find_stop = None if tasks[0].before else coder.find_stop
+    stream = coder.steps.sample(actor, batch, step, find_stop)
     judged = judge_stream(coder, tasks, stream, label="")
     columns = coder.steps.config.sampling.max_completion_length
     return slots.collect(batch, columns, judged.completions), judged
@@ -155,10 +158,13 @@ def judge_stream(
     """Judge completions as they end, one for each task; row i of them continues task i.
 
     The pool takes programs without limit, so that decoding never waits for it. Verdicts
-    are counted aloud where there is a `label`.
+    are counted aloud where there is a `label`. An answer without code is not judged.
     """
     completions: list[Completion] = []
+    found: list[Answer] = []
     programs: list[Program] = []
+    reports: dict[int, Report] = {}
+    asked: list[int] = []  # places of the programs that are run
     started = time.perf_counter()
     last_token = started
 
@@ -166,22 +172,30 @@ def judge_stream(
         nonlocal last_token
         for done in stream:
             for completion in done:
-                task, ids = tasks[completion.row], completion.tokens.tolist()
+                task, place = tasks[completion.row], len(completions)
                 completions.append(completion)
-                programs.append(prompts.decode(task, ids, coder.table, coder.prompt.fence))
-                yield programs[-1]
+                found.append(coder.read(task, completion))
+                program = found[-1].program
+                if program is None:
+                    reports[place] = answers.without_code(task)
+                    programs.append(answers.stand_in(task, len(completion.tokens)))
+                    bar.update()
+                else:
+                    programs.append(program)
+                    asked.append(place)
+                    yield program
         last_token = time.perf_counter()
 
-    reports: dict[int, Report] = {}
     progress = CountProgress(len(tasks), "program", label, is_quiet=not label)
     with breakable(), progress as bar:
         for place, report in coder.pool.stream(as_they_end(), window=len(tasks)):
-            reports[place] = report
+            reports[asked[place]] = report
             bar.update()
     ended = time.perf_counter()
     order = sorted(range(len(tasks)), key=lambda place: completions[place].row)
     return Judged(
         completions=[completions[place] for place in order],
+        answers=[found[place] for place in order],
         programs=[programs[place] for place in order],
         reports=agree([reports[place] for place in order]),
         seconds_sampled=last_token - started,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stepcoder_jax.feedback.answers import Answer
 from stepcoder_jax.feedback.turns import describe_results
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout
 from stepcoder_jax.records import Attempt, Program, Report, Task
@@ -19,6 +20,7 @@ class Iteration(NamedTuple):
 
     step: int
     tasks: list[Task]
+    answers: list[Answer]
     programs: list[Program]
     reports: list[Report]
     rollout: Rollout
@@ -45,10 +47,11 @@ def rollout_rows(done: Iteration) -> Iterator[dict[str, Any]]:
 
     Numbers of tokens have five digits. `rewards` are those above or below 0, each behind
     the token that carries it; `shown` is what some tests asked, expected and got; `turns`,
-    where there are any, are the programs and the feedback that the prompt held.
+    where there are any, are the programs and the feedback that the prompt held, and of a
+    run in contexts `explained` is how many tokens the explanation has.
     """
-    for i, (task, program, judged) in enumerate(
-        zip(done.tasks, done.programs, done.reports, strict=True)
+    for i, (task, answer, program, judged) in enumerate(
+        zip(done.tasks, done.answers, done.programs, done.reports, strict=True)
     ):
         count = int(done.rollout.mask[i].sum())
         source = program.source.encode()
@@ -76,6 +79,9 @@ def rollout_rows(done: Iteration) -> Iterator[dict[str, Any]]:
             row["values"] = [_short(x) for x in done.experience.old_values[i, :count]]
         if task.before:
             row["turns"] = [_turn(attempt) for attempt in task.before]
+        if done.feedback.explained is not None:
+            row["explanation"] = answer.explanation
+            row["explained"] = int(done.feedback.explained[i])
         yield row
 
 

@@ -52,16 +52,21 @@ def _digest(problem: Problem, visible: bool) -> str:
 
 
 def check(
-    record: dict[str, Any], problems: Sequence[Problem], rows: int, visible: bool = False
+    record: dict[str, Any],
+    problems: Sequence[Problem],
+    rows: int,
+    visible: bool = False,
+    field: str = "data.path",
 ) -> None:
     """Raise ConfigError unless a checkpoint's problems are these, naming the first other.
 
-    `rows` is the length of its curriculum, all that older checkpoints know.
+    `rows` is the length of its curriculum, all that older checkpoints know. `field` is
+    where they come from.
     """
     known = record.get("problems")
     if len(problems) != rows:
         raise ConfigError(
-            f"data.path: the run learns from {rows} problems, got {len(problems)}; {SAME}"
+            f"{field}: the run learns from {rows} problems, got {len(problems)}; {SAME}"
         )
     if known is None:
         return
@@ -69,11 +74,11 @@ def check(
     for place, (then, now) in enumerate(zip(known["ids"], found["ids"], strict=True)):
         if then != now:
             raise ConfigError(
-                f"data.path: problem {place} of the run is {then!r}, got {now!r}; {SAME}"
+                f"{field}: problem {place} of the run is {then!r}, got {now!r}; {SAME}"
             )
     for name, then, now in zip(known["ids"], known["digests"], found["digests"]):
         if then != now:
             raise ConfigError(
-                f"data.path: the text or the tests of problem {name!r} have changed since "
+                f"{field}: the text or the tests of problem {name!r} have changed since "
                 f"the run was begun; {SAME}"
             )

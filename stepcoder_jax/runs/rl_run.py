@@ -19,7 +19,7 @@ from stepcoder_jax.feedback import cccs
 from stepcoder_jax.records import Problem
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs import problem_set, schedule
-from stepcoder_jax.runs.disk import checkpoint, sources
+from stepcoder_jax.runs.disk import checkpoint, contexts, sources
 from stepcoder_jax.runs.disk.run_folder import RunFolder, versions
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.greedy import grade, pass_rate, scores, unmeasured, whole_tasks
@@ -44,9 +44,14 @@ class Run:
         self.steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
         shown = config.prompt.show_visible
         problems = sources.load_pool(config.data, "train", config.execution, shown)
-        self.problems = self.fitting(problems, tokenizer)
+        self.contexts = None
+        if config.data.contexts:
+            self.contexts = contexts.load(config, problems, tokenizer, LENGTH_FLAG)
+            self.problems = [task.problem for task in self.contexts.tasks]
+        else:
+            self.problems = self.fitting(problems, tokenizer)
         self.curriculum = cccs.initial(self.problems, config.cccs)
-        self.known_problems = problem_set.describe(self.problems, visible=shown)
+        self.known_problems = problem_set.describe(self.drawn, visible=shown)
         self.coder = Coder.make(config, self.steps, pool, tokenizer)
         sharding.on_first(lambda: self.folder.open(config))
         with self.folder.starting():
@@ -70,6 +75,11 @@ class Run:
         if not self.is_kept:
             self.state = self.steps.init_state(self.reference)
         self.reference = self.steps.place_reference(self.reference)
+
+    @property
+    def drawn(self) -> list[Problem]:
+        """What the rows of the curriculum are, each with its own id."""
+        return self.contexts.as_problems() if self.contexts else self.problems
 
     def fitting(self, problems: list[Problem], tokenizer: Any) -> list[Problem]:
         """The problems whose prompts fit, at each stage that they may come to."""
@@ -99,7 +109,8 @@ class Run:
                 f"checkpoint {record['step']} was trained against; restore the folder's own"
             )
         rows, shown = len(self.curriculum.stage), self.config.prompt.show_visible
-        problem_set.check(record, self.problems, rows, visible=shown)
+        field = "data.contexts" if self.contexts else "data.path"
+        problem_set.check(record, self.drawn, rows, visible=shown, field=field)
         self.best = record["best"]
         self.spent = schedule.read(record, self.config.run)
         self.verdicts.update(record["verdicts"])

@@ -115,6 +115,67 @@ def test_only_the_papers_stages_have_a_way_back(prefix):
     config.validate()
 
 
+def answering() -> Config:
+    """A working config of a run that answers wrong programs."""
+    config = working()
+    config.data.contexts, config.prompt.variant = ("records.jsonl",), "explain"
+    config.cccs.enabled, config.execution.tests = False, "run_all"
+    config.ppo.scale_rewards = False
+    config.validate()
+    return config
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("cccs.enabled", True, "expected False, since data.contexts are answered whole"),
+        ("execution.tests", "early_exit", "expected run_all.* counts the tests that pass"),
+        ("ppo.scale_rewards", True, "expected False, since an answer's two rewards"),
+    ],
+)
+def test_a_context_needs_what_its_rewards_need(name, value, why):
+    config, (section, field) = answering(), name.split(".")
+    setattr(getattr(config, section), field, value)
+    with pytest.raises(ConfigError, match=f"^{name}: {why}"):
+        config.validate()
+
+
+def test_one_reward_may_be_scaled_and_grpo_scales_none():
+    for section, field, value in (
+        ("prompt", "variant", "direct"),
+        ("reward", "explanation", "none"),
+        ("reward", "one_scalar", True),
+    ):
+        config = answering()
+        config.ppo.scale_rewards = True
+        setattr(getattr(config, section), field, value)
+        config.validate()
+    config = answering()
+    config.ppo.scale_rewards, config.algorithm = True, "grpo"
+    config.validate()
+    config.ppo.coupling, config.reward.one_scalar = "hard_split", True
+    with pytest.raises(
+        ConfigError, match=r"^ppo.coupling: expected printed with reward.one"
+    ):
+        config.validate()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("prompt.variant", "explain"),
+        ("reward.encoder", "folder"),
+        ("reward.one_scalar", True),
+        ("ppo.coupling", "hard_split"),
+    ],
+)
+def test_what_nobody_would_read_is_refused(name, value):
+    config, (section, field) = working(), name.split(".")
+    setattr(getattr(config, section), field, value)
+    with pytest.raises(ConfigError, match=rf"^{name}: expected .* since .* data.contexts"):
+        config.validate()
+
+
 def test_a_value_of_a_whole_answer_discounts_nothing():
     config = working()
     config.ppo.value_unit = "answer"

@@ -44,6 +44,10 @@ def check_config(config: Config) -> None:
     for name in ("samples", "records"):
         for file in getattr(config.sft, name):
             require_file(f"sft.{name}", file)
+    for file in data.contexts:
+        require_file("data.contexts", file)
+    if config.reward.encoder:
+        require_folder("reward.encoder", config.reward.encoder)
     if model.checkpoint not in ("", *SHIPPED):
         folder = require_folder("model.checkpoint", model.checkpoint)
         hf_config.read_shape(folder)

@@ -243,7 +243,8 @@ def limit_cpu(
 
     def find() -> None:
         file, settings = split_file(config.data, split), vars(config.execution)
-        known = _known_limits(problems, file, PoolSettings(**settings), kept)
+        each = list({problem.id: problem for problem in problems}.values())
+        known = _known_limits(each, file, PoolSettings(**settings), kept)
         seconds[:] = [known.get(problem.id) or 0 for problem in problems]
 
     sharding.on_first(find)
