@@ -21,10 +21,10 @@ from tests.execution.kit import make_settings
 
 SPLITS = typing.get_args(splits.Split)
 DIGESTS = {
-    "sft": "8fbbecf9721be4e3",
-    "train": "de7ef4f99ab82132",
-    "validation": "c2f6a89cb90d962f",
-    "test": "6a244a4946421518",
+    "sft": "3236896606237bb8",
+    "train": "253ef508cebe9134",
+    "validation": "972008408feba779",
+    "test": "0474ecaf0f1a0e6b",
 }
 
 
@@ -105,6 +105,12 @@ def read_feedback(text):
         if value_of(f"def solve(k, x):\n    x {operation}\n    return x", k, x) == expected
     ]
     return k, fits
+
+
+def test_an_expected_digit_has_one_meaning():
+    pairs = itertools.product(dialect.XS, dialect.OPERATIONS)
+    values = [dialect.apply(operation, x) for x, operation in pairs]
+    assert len(set(values)) == 8 and set(values) <= set(range(10))
 
 
 def test_feedback_of_the_judge_settles_the_part_that_it_tells(problems):

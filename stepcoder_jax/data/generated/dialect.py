@@ -22,11 +22,12 @@ from input and expected value, and what came tells what the program took it for.
 tests score: one for each part, and two that execute all parts, on other numbers.
 
 A model of half a million parameters is to read this after minutes on two cores. So x is one
-of `XS` in visible tests, and all four values are one digit, which is one token: what the
-model has to know is a table of 16 pairs of digits, and both stand at the same places of
-every message. The call says the part's number, and the rest is copying lines that are
-known by three numbers. Names stand in the statement alone: a small model learns to copy one
-of 64 words later than all else, and nothing would be learnt from that.
+of `XS` in visible tests, and the eight values that operations take these to are eight
+digits, each one token: an expected digit has one meaning. (With x from 1 to 4 sixteen pairs
+of digits have to be known, which such a model reads long after it copies lines.) The call
+says the part's number, and the rest is copying lines that are known by three numbers.
+Names stand in the statement alone: a small model learns to copy one of 64 words later than
+all else, and nothing would be learnt from that.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ OPERATORS: dict[str, Callable[[int, int], int]] = {
     "^=": lambda x, c: x ^ c,
 }
 OPERATIONS = ("+= 5", "-= 1", "*= 2", "^= 4")
-XS = (1, 2, 3, 4)  # of visible tests
+XS = (2, 4)  # of visible tests; their values are eight different digits
 LOW, HIGH = 11, 60  # x of hidden tests; there all four values differ as well
 WHOLE_TESTS = 2  # hidden tests that execute all parts
 HEAD, END = "def solve(k, x):\n", "    return x\n"
