@@ -58,12 +58,12 @@ class Experience(NamedTuple):
     length: Array  # i32[B]
     mask: Array  # bool[B, T]: mask & valid, for values, returns, KL
     loss_mask: Array  # bool[B, T]: mask & executed & valid, for policy loss and entropy
-    explained: Array = None  # i32[B], as in Feedback
     old_logprobs: Array = None  # f32[B, T]
     ref_logprobs: Array = None  # f32[B, T]
     old_values: Array = None  # f32[B, T]
     advantages: Array = None  # f32[B, T]
     returns: Array = None  # f32[B, T]
+    explained: Array = None  # i32[B], as in Feedback
 
 
 class RewardScale(NamedTuple):

@@ -59,6 +59,7 @@ def test_two_hosts_hold_halves_and_agree():
     gathered = {"split": [0, 1, 2, 3], "total": 6, "own": [0, 1, 2, 3]}
     assert [x["gathered"] for x in seen] == [gathered, gathered]
     first = [["float32", [[0.5] * 3] * 2], ["bool", [True] * 2], ["bool", [False] * 2]]
+    first.append(["int32", [0, 0]])
     assert [x["agreed"] for x in seen] == [first, first]
     assert [x["acted"] for x in seen] == [[0], []]
 

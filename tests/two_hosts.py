@@ -20,7 +20,11 @@ def main() -> None:
     own = Feedback(
         np.full((2, 3), index + 0.5, np.float32), np.ones(2, bool), np.zeros(2, bool)
     )
-    agreed = Feedback(*sharding.from_first(own))
+    # without explanations and with them
+    plain = Feedback(*sharding.from_first(own))
+    assert plain.explained is None
+    parted = own._replace(explained=np.full(2, index, np.int32))
+    agreed = Feedback(*sharding.from_first(parted))
     acted: list[int] = []
     sharding.on_first(lambda: acted.append(index))
     seen = {

@@ -77,7 +77,7 @@ def random_experience(batch: int, columns: int, vocabulary: int) -> Any:
         length=jnp.full(batch, columns + 8),
         mask=jnp.ones((batch, columns), bool),
         loss_mask=jnp.asarray(rng.random((batch, columns)) < 0.8),
-        **dict(zip(Experience._fields[5:], noise, strict=True)),
+        **dict(zip(Experience._fields[5:10], noise, strict=True)),
     )
 
 

@@ -30,7 +30,8 @@ def main() -> None:
         dtype = bool if name in FLAGS else "int32" if name in NUMBERS else "float32"
         return jax.ShapeDtypeStruct(shape, dtype, sharding=steps.batch_sharding)
 
-    experience = Experience(*map(abstract, Experience._fields))
+    names = (name for name in Experience._fields if name != "explained")
+    experience = Experience(**{name: abstract(name) for name in names})
     traced = steps.update_program.trace(steps.abstract_state, experience)
     text = traced.lower(lowering_platforms=("tpu",)).compile().as_text()
     print("\n".join(sorted(set(re.findall(r"splash_mha_\w+", text)))))
