@@ -15,7 +15,7 @@ from tests.execution.kit import find_interpreter, judge, judge_code, make_settin
 ROOT = Path(__file__).parents[2]
 PLACE = 248
 HOLDER = """
-import mmap, os, resource, sys
+import mmap, os, resource, signal, sys
 sys.path.insert(0, sys.argv[1])
 from stepcoder_jax.execution.worker import hot_pages
 from stepcoder_jax.execution.worker.hot_pages import pin_hot_pages
@@ -58,12 +58,39 @@ sandbox.prepare()
 set_dumpable(True)
 runs = [trial(range(200)), trial(range(100, 300))]
 set_dumpable(False)
+
+def serve():
+    write(range(50))
+
+def faults_after_fork():
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    serve()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return after - before
 """
 COUNT = """
-before = in_child(lambda: write(range(100, 200))), in_child(lambda: write(range(100)))
-pinned = pin_hot_pages(sandbox, runs, PLACE)
-after = in_child(lambda: write(range(100, 200))), in_child(lambda: write(range(100)))
-print(pinned, *before, *after)
+cold = range(50, 100)
+before = in_child(lambda: write(range(100, 200))), in_child(lambda: write(cold))
+own = faults_after_fork()
+pinned = pin_hot_pages(sandbox, runs, serve, PLACE)
+after = in_child(lambda: write(range(100, 200))), in_child(lambda: write(cold))
+print(pinned, *before, *after, own, faults_after_fork())
+"""
+SLEPT = """
+from pathlib import Path
+children = Path(f"/proc/self/task/{os.getpid()}/children")
+hot_pages._written_here(serve)
+print(children.read_text().split())
+try:
+    hot_pages._written_here(lambda: 1 / 0)
+except ZeroDivisionError as error:
+    assert not children.read_text()
+    print(type(error).__name__)
 """
 REFUSED = """
 def refuse(number, *arguments):
@@ -71,20 +98,20 @@ def refuse(number, *arguments):
 hot_pages._call = refuse
 set_dumpable(True)
 before = open_descriptors()
-print(pin_hot_pages(sandbox, runs, PLACE), open_descriptors() == before)
+print(pin_hot_pages(sandbox, runs, serve, PLACE), open_descriptors() == before)
 """
 NO_MEMORY = """
 hot_pages._register = lambda ring, spans: False
 set_dumpable(True)
 before = open_descriptors()
-print(pin_hot_pages(sandbox, runs, PLACE), open_descriptors() == before)
+print(pin_hot_pages(sandbox, runs, serve, PLACE), open_descriptors() == before)
 """
 NO_PLACE = """
 set_dumpable(True)
 before = open_descriptors()
-print(pin_hot_pages(sandbox, runs, 1 << 30), open_descriptors() == before)
+print(pin_hot_pages(sandbox, runs, serve, 1 << 30), open_descriptors() == before)
 hot_pages._KEPT = 1 << 30
-print(pin_hot_pages(sandbox, runs, PLACE), open_descriptors() == before)
+print(pin_hot_pages(sandbox, runs, serve, PLACE), open_descriptors() == before)
 """
 NO_FILES = """
 files = [set(range(start, end)) for start, end, is_file in hot_pages._writable_regions()
@@ -95,7 +122,8 @@ def refuse(ring, spans):
     asked.append(pages)
     return not any(pages & file for file in files) and register(ring, spans)
 hot_pages._register = refuse
-print(pin_hot_pages(sandbox, runs, PLACE), len(asked[1]), len(asked[0]) > len(asked[1]))
+pinned = pin_hot_pages(sandbox, runs, serve, PLACE)
+print(pinned, len(asked[1]), len(asked[0]) > len(asked[1]))
 """
 
 
@@ -118,12 +146,18 @@ needs_ring = pytest.mark.skipif(not can_pin(), reason="no io_uring here: nothing
 
 
 @needs_ring
-def test_what_both_trials_write_to_is_copied_at_the_fork():
-    pinned, hot, cold, hot_after, cold_after = map(int, run_holder(COUNT))
-    assert pinned >= 100
-    assert hot >= 100 and cold >= 100
+def test_what_both_trials_or_the_worker_itself_write_to_is_copied_at_the_fork():
+    pinned, hot, cold, hot_after, cold_after, own, own_after = map(int, run_holder(COUNT))
+    assert pinned >= 150
+    assert hot >= 100 and cold >= 50
     assert hot_after <= hot - 100
-    assert cold_after >= 100
+    assert cold_after >= 50
+    assert own >= 50 and own_after < 15
+
+
+@needs_ring
+def test_nobody_is_left_of_those_who_slept():
+    assert run_holder(SLEPT) == ["[]", "ZeroDivisionError"]
 
 
 @pytest.mark.parametrize("what", [REFUSED, NO_MEMORY])

@@ -27,6 +27,12 @@ done = immortal.make_immortal()
 assert bool(done) == immortal.supported()
 assert pages() < size + 100, (size, pages())
 print(all(now == 0xFFFFFFFF for now in counts()), before == counts())
+# what is freed in the midst of the heap goes back to the kernel, when all is kept
+blocks = [bytes(2000) for _ in range(4000)]
+last, size = blocks.pop(), pages()
+del blocks
+immortal.keep_all()
+assert pages() < size - 1500, (size, pages())
 names = [str(n) for n in range(1000)]  # objects made later live and die as ever
 assert sys.getrefcount(names) == 2
 gc.unfreeze()

@@ -1,7 +1,6 @@
 """The filters run by an interpreter of classic BPF, for both architectures."""
 
 import errno
-import platform
 import struct
 
 import pytest
@@ -39,7 +38,7 @@ def execute(program: bytes, audit: int, number: int, arguments=()) -> tuple[int,
 
 @pytest.fixture(params=AUDIT)
 def machine(request, monkeypatch):
-    monkeypatch.setattr(platform, "machine", lambda: request.param)
+    monkeypatch.setattr(seccomp, "machine", lambda: request.param)
     return request.param
 
 

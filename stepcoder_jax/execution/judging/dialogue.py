@@ -56,11 +56,11 @@ class AnyWorker(abc.ABC):
             executed |= result.executed
             for position, ran in result.expressions.items():
                 expressions[position] = ran or expressions.get(position, False)
-            message = message or verdicts.printable(why)
+            if why and not message:
+                message = verdicts.printable(why)
             if self._settled(result.verdict):
                 break
-        rest = len(tests) - len(results)
-        results += [TestResult(Verdict.NOT_RUN)] * rest
+        results += [verdicts.NOT_RUN] * (len(tests) - len(results))
         verdict = verdicts.program_verdict(results)
         weak = program.problem.mode is Mode.ASSERT_INPROC
         return Report(

@@ -29,6 +29,7 @@ _GRACE_SECONDS = 30.0  # beyond a test's wall limit before the worker counts as 
 _SIGXCPU, _SIGXFSZ, _SIGKILL = 24, 25, 9
 _WORDS_CAP = 400  # characters of an error's name, or of a message
 _CLASS_NAME = re.compile(r"\w{1,80}")
+NOT_RUN = TestResult(Verdict.NOT_RUN)  # one for all: it says nothing else
 
 
 class InfraError(Exception):
@@ -174,7 +175,10 @@ def _result(seen: Seen, judgement: Judgement) -> TestResult:
 
 def printable(text: str, most: int = _WORDS_CAP) -> str:
     """A program's words for a terminal: one line, with U+FFFD for what drives it."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text[:most])
+    text = text[:most]
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
 def _broken(seen: Seen) -> Judgement | None:
@@ -272,5 +276,4 @@ def program_verdict(results: Iterable[TestResult]) -> Verdict:
 
 def infra_report(tests: int, message: str) -> Report:
     """The report of a program that our machinery failed to run."""
-    not_run = (TestResult(Verdict.NOT_RUN),) * tests
-    return Report(Verdict.INFRA, not_run, frozenset(), " ".join(message.split()))
+    return Report(Verdict.INFRA, (NOT_RUN,) * tests, frozenset(), " ".join(message.split()))

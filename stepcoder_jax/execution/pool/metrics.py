@@ -36,6 +36,8 @@ class PoolMetrics:
         """A program got its report, be it from a worker or from the cache."""
         with self._lock:
             self._verdicts[report.verdict] += 1
+            if report.verdict is Verdict.PASS:  # then no test is either of these
+                return
             self._counts["unfaithful"] += report.unfaithful
             self._counts["over_value_limit"] += report.over_value_limit
 

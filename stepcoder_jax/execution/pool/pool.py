@@ -158,16 +158,19 @@ class Pool:
         if self._closing:
             raise RuntimeError("the pool is closed")
         if isinstance(programs, Sequence):
-            for program in programs:
-                self._keys.of_problem(program.problem)
+            for problem in {id(each.problem): each.problem for each in programs}.values():
+                self._keys.of_problem(problem)
 
     def _submit(self, ticket: Ticket, index: int, program: Program) -> None:
-        key = self._keys.of(program)
+        key: bytes | None = None
+        if self._cache.size:
+            key = self._keys.of(program)
+        else:
+            self._keys.of_problem(program.problem)
         with self._lock:  # what is put before the pool closes is answered by `close`
             if self._closing:
                 raise RuntimeError("the pool is closed")
-            kept_under = key if self._cache.size else None
-            self._jobs.put(Job(index, program, ticket, kept_under))
+            self._jobs.put(Job(index, program, ticket, key))
 
     def metrics(self) -> dict[str, float]:
         """The state now (queue: programs that no worker has yet; busy: workers at work),

@@ -48,7 +48,7 @@ class WorkerProcess(dialogue.AnyWorker):
         self.requests = self.process.stdin.fileno()
         self.answers = frames.Reader(self.process.stdout.fileno())
         self.checked = frames.Reader(self.check_answers)
-        self._program = b""  # its frame, which goes out with that of its first test
+        self._program: dict[str, Any] = {}  # which goes out with its first test
         self.hello = self._greet()
         self.level = canaries.level(self.hello["canaries"])
 
@@ -97,23 +97,23 @@ class WorkerProcess(dialogue.AnyWorker):
     def judge(self, program: Program) -> Report:
         """Run the program's tests in order; FrameError or OSError when the worker died."""
         problem = program.problem
-        header = {
-            "kind": "program",
+        self._program = {
             "mode": str(problem.mode),
             "entry_point": problem.entry_point,
             "tests": len(problem.tests),
         }
-        source = program.source.encode("utf-8", "surrogatepass")
-        self._program = frames.pack(header, source)
         return super().judge(program)
 
     def _run_test(self, program: Program, test: TestCase) -> tuple[TestResult, str]:
         problem = program.problem
         limits = self._limits(problem.cpu_seconds)
-        header = {"kind": "test", "limits": limits}
-        inputs = dialogue.encode_inputs(test, problem.mode)
-        frames.send(self.requests, self._program + frames.pack(header, inputs))
-        self._program = b""
+        header: dict[str, Any] = {"kind": "test", "limits": limits}
+        body = dialogue.encode_inputs(test, problem.mode)
+        if self._program:
+            source = dialogue.encode_text(program.source)
+            header["program"] = {**self._program, "size": len(source)}
+            body, self._program = source + body, {}
+        frames.send(self.requests, frames.pack(header, body))
         if problem.mode is Mode.ASSERT_PROXY:
             check = {
                 "kind": "check",

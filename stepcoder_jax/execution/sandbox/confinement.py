@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import platform
 import resource
 import sys
 from collections.abc import Callable
@@ -44,7 +43,7 @@ _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITY_VERSION_3 = 0x20080522
 _SIGKILL = 9
 _ORPHANED = 1  # exit status
-_MACHINE = platform.machine()
+_MACHINE = seccomp.machine()
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -257,7 +256,8 @@ class Sandbox:
             _limit_all(self.limits)
         values = (cpu_seconds, output_bytes, memory_bytes, _MAX_FILES)
         for (which, ceiling), value in zip(self.ceilings, values):
-            _set_limit(which, min(value, ceiling))
+            value = min(value, ceiling)
+            resource.setrlimit(which, (value, value))
         if self.ruleset >= 0:
             landlock.restrict_self(self.ruleset)
         for each in self.filters:
@@ -267,17 +267,14 @@ class Sandbox:
 def _limit_all(limits: dict[int, int]) -> None:
     """Set hard and soft limits, none above what is allowed."""
     for which, value in limits.items():
-        _set_limit(which, min(value, _ceiling(which)))
+        value = min(value, _ceiling(which))
+        resource.setrlimit(which, (value, value))
 
 
 def _ceiling(which: int) -> int:
     """The highest value that a limit may still be set to."""
     hard = resource.getrlimit(which)[1]
     return _NO_CEILING if hard == resource.RLIM_INFINITY else hard
-
-
-def _set_limit(which: int, value: int) -> None:
-    resource.setrlimit(which, (value, value))
 
 
 def _drop_bounding_set() -> None:

@@ -21,7 +21,7 @@ from stepcoder_jax.execution.crossing import channel, codec_clock, kinds, proxy
 from stepcoder_jax.execution.crossing.codec_clock import MOST_SECONDS, CodecClock
 from stepcoder_jax.execution.crossing.errors import ProgramError, text_of
 from stepcoder_jax.execution.sandbox.confinement import Sandbox
-from stepcoder_jax.execution.worker import children, defaults, frames, hot_pages, marks
+from stepcoder_jax.execution.worker import children, defaults, frames, marks
 
 FILENAME = "<test>"
 PASSED, WRONG, RAISED, GONE, UNFIT = "passed", "wrong", "raised", "gone", "unfit"
@@ -41,6 +41,9 @@ TRIALS = (
     ),
     ("assert f('b a b', 2) == [('a', 1), ('b', 2)]\n", [("a", 1), ("b", 2)]),
 )
+
+
+Trial = Callable[[Sandbox], children.Answer]
 
 
 class Check(NamedTuple):
@@ -179,11 +182,15 @@ class Checker:
                 names["candidate"]([7, 21, 4], "b a b")
         os.close(channel.CHANNEL_FD)
 
-    def trials(self) -> list[hot_pages.Run]:
+    def rehearse(self) -> None:
+        """Do for a test of our own all that is done for one."""
+        frames.pack(*children.join(*self.trials()[0](self.sandbox)))
+
+    def trials(self) -> list[Trial]:
         """Tests of our own, with a program that has answered beforehand."""
         limits = children.TRIAL_LIMITS
 
-        def trial(code: str, result: Any, around: Sandbox) -> object:
+        def trial(code: str, result: Any, around: Sandbox) -> children.Answer:
             check = Check(code, "f", limits.output)
             with children.recorded([("ready", ()), ("return", result, ())]) as ours:
                 return self._run(check, limits, functools.partial(os.dup, ours), around)

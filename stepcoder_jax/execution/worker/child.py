@@ -218,8 +218,10 @@ def _finish(module: types.ModuleType, given: int) -> None:
         sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
         for name in list(module.__dict__)[given:]:  # closes, and so flushes, its open files
             module.__dict__.pop(name, None)
-        with contextlib.suppress(ValueError):  # detached, in favour of another stream
+        try:
             flush_streams()
+        except ValueError:  # detached, in favour of another stream: nothing is left in it
+            os._exit(marks.EXIT_OK)
     except BaseException as error:  # a broken stdout, or an exit from a hook
         _leave_note(error)
     os._exit(marks.EXIT_OK)

@@ -85,12 +85,15 @@ def run_child(
         if files != list(range(len(files))):
             raise RuntimeError(f"descriptors out of place: {files}")
         _write_all(0, given)
+        # made here, for whatever a child does first costs it pages
+        seconds = math.ceil(limits.cpu + codec_seconds) + 1
+        bounds = (seconds, limits.memory, limits.output)
         started = time.monotonic()
         pid = os.fork()
         if pid == 0:
-            widest = limits._replace(cpu=limits.cpu + codec_seconds)
-            _become_child(sandbox, widest, inside, hits, len(files))
-        os.closerange(CHANNEL_FD, len(files))  # so that the other side sees the child's end
+            _become_child(sandbox, bounds, inside, hits, len(files))
+        if open_channel is not None:
+            os.close(files.pop())  # so that the other side sees the child's end
         answer = _wait(pid, started, limits, uncounted, sandbox.listener)
         return _collect(answer, hits, limits)
     finally:
@@ -125,7 +128,7 @@ def make_files() -> list[int]:
 
 def _become_child(
     sandbox: Sandbox,
-    limits: Limits,
+    bounds: tuple[int, int, int],
     inside: Callable[[mmap.mmap, int], None],
     hits: mmap.mmap,
     kept: int,
@@ -133,7 +136,7 @@ def _become_child(
     """Enter the sandbox, close all but the first descriptors, run; never returns."""
     try:
         os.setsid()
-        sandbox.enter(math.ceil(limits.cpu) + 1, limits.memory, limits.output)
+        sandbox.enter(*bounds)
         os.closerange(kept, LAST_FD + 1)
         inside(hits, _HEAD)
     finally:
@@ -145,14 +148,18 @@ assert len(_NAMES) == CHANNEL_FD
 
 def read_all(fd: int, limit: int) -> bytes:
     """What a file holds, at most `limit` bytes of it."""
-    return os.pread(fd, min(limit, os.fstat(fd).st_size), 0)
+    return _read(fd, min(limit, os.fstat(fd).st_size))
+
+
+def _read(fd: int, size: int, start: int = 0) -> bytes:
+    return os.pread(fd, size, start) if size else b""
 
 
 def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
-    os.lseek(fd, 0, os.SEEK_SET)
+    """Write a file, whose position stays at its start."""
+    written = 0
+    while written < len(data):
+        written += os.pwrite(fd, memoryview(data)[written:], written)
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -175,10 +182,12 @@ def _wait(
     `uncounted` says how much of its CPU seconds is not the program's.
     """
     killed = _watch(pid, started, limits, uncounted, listener)
-    # The leader is not reaped yet, so its group id cannot have been given to others.
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    # The leader is not reaped yet, so its group id cannot have been given to others; it can
+    # leave its group no more than a leader of a session can.
+    try:
         os.killpg(pid, signal.SIGKILL)
-    os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # it has none yet
+        os.kill(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
     code, cpu = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
     cpu -= uncounted(cpu)
@@ -243,9 +252,9 @@ def _collect(answer: dict[str, Any], hits: mmap.mmap, limits: Limits) -> Answer:
     parts = {
         "head": read_all(_HEAD, _HEAD_LIMIT),
         "hits": hits[: -codec_clock.SIZE],
-        "out": os.pread(_OUT, min(sizes[0], stdout_limit), 0),
-        "err": os.pread(_ERR, _STDERR_TAIL, error_start),
-        "result": os.pread(_RESULT, min(sizes[2], limits.output), 0),
+        "out": _read(_OUT, min(sizes[0], stdout_limit)),
+        "err": _read(_ERR, min(sizes[1], _STDERR_TAIL), error_start),
+        "result": _read(_RESULT, min(sizes[2], limits.output)),
     }
     return answer | {"kind": "result", "largest": max(sizes)}, parts
 

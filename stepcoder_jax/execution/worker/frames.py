@@ -48,13 +48,20 @@ class Reader:
 
     def read(self, deadline: float | None = None) -> Frame:
         """One frame; `deadline` is a time.monotonic() value, None waits for ever."""
-        head_size, body_size = _PREFIX.unpack(self._take(_PREFIX.size, deadline))
+        if len(self._left) < _PREFIX.size:
+            self._fill(_PREFIX.size, deadline)
+        head_size, body_size = _PREFIX.unpack_from(self._left)
         if head_size > MAX_HEADER or body_size > MAX_BODY:
             raise FrameError(f"frame of {head_size} + {body_size} bytes is over the limit")
-        header = _parse_header(self._take(head_size, deadline))
-        return header, self._take(body_size, deadline)
+        body_start = _PREFIX.size + head_size
+        end = body_start + body_size
+        if len(self._left) < end:
+            self._fill(end, deadline)
+        data, self._left = self._left, self._left[end:]
+        return _parse_header(data[_PREFIX.size : body_start]), data[body_start:end]
 
-    def _take(self, size: int, deadline: float | None) -> bytes:
+    def _fill(self, size: int, deadline: float | None) -> None:
+        """Read until there are `size` bytes of the next frame, or more."""
         parts, missing = [self._left], size - len(self._left)
         while missing > 0:
             if deadline is not None:
@@ -64,9 +71,7 @@ class Reader:
                 raise FrameError("the pipe was closed")
             parts.append(part)
             missing -= len(part)
-        data = b"".join(parts)
-        self._left = data[size:]
-        return data[:size]
+        self._left = b"".join(parts)
 
     def _wait(self, deadline: float) -> None:
         if not self._poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
@@ -75,7 +80,7 @@ class Reader:
 
 def _parse_header(data: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(data)
+        header = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise FrameError(f"the header is no JSON: {str(error)[:80]}") from None
     if not isinstance(header, dict):

@@ -9,10 +9,11 @@ worker itself has no fault afterwards. Pages are pinned as the buffers of an io_
 is never enabled; its descriptor is closed in the child with all the others, and no child
 can call io_uring (see seccomp.py).
 
-Which pages: what two children that ran different programs both wrote to, by the bit of
-/proc/self/pagemap that tells a page of one process alone. Where there is no io_uring (some
-containers), no pagemap, or too little memory that may be locked (RLIMIT_MEMLOCK, 2 to 3 MB
-for a worker), nothing is pinned, and pages are copied as ever.
+Which pages: what two children that ran different programs both wrote to, and what the
+worker writes to for each test: after a fork it has a fault for each of them as well. They
+are told by the bit of /proc/self/pagemap that is set for a page of one process alone. Where
+there is no io_uring (some containers), no pagemap, or too little memory that may be locked
+(RLIMIT_MEMLOCK, 2 to 3 MB for a worker), nothing is pinned, and pages are copied as ever.
 
 Sources: https://docs.kernel.org/core-api/pin_user_pages.html and `copy_present_page` in
 Linux's mm/memory.c; https://docs.kernel.org/admin-guide/mm/pagemap.html; io_uring_setup(2)
@@ -24,11 +25,16 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import signal
 from array import array
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from stepcoder_jax.execution.sandbox.confinement import Sandbox, set_dumpable
+from stepcoder_jax.execution.sandbox.confinement import (
+    Sandbox,
+    die_with_parent,
+    set_dumpable,
+)
 
 _SETUP, _REGISTER = 425, 427  # io_uring's, on every architecture
 _REGISTER_BUFFERS = 0
@@ -80,14 +86,17 @@ class Witness(Sandbox):
         return set(pages)
 
 
-def pin_hot_pages(sandbox: Sandbox, runs: Iterable[Run], place: int) -> int:
-    """Pin, for as long as this process lives, what the children of all `runs` write to.
+def pin_hot_pages(
+    sandbox: Sandbox, runs: Iterable[Run], serve: Callable[[], object], place: int
+) -> int:
+    """Pin, for as long as this process lives, what is written to for each test.
 
-    Each run is given the sandbox for its child. Returns the number of pages, 0 where it is
-    not possible; the io_uring takes the descriptor `place`.
+    By the children of all `runs`, each of which is given the sandbox for its child, or by
+    this process in `serve`. Returns the number of pages, 0 where it is not possible; the
+    io_uring takes the descriptor `place`.
     """
     try:
-        hot = _written_by_all(sandbox, runs)
+        hot = _written_by_all(sandbox, runs) | _written_here(serve)
         regions = _writable_regions()
         ring = _keep(_open_ring(), place)
     except OSError:
@@ -108,6 +117,27 @@ def _written_by_all(sandbox: Sandbox, runs: Iterable[Run]) -> set[int]:
         run(witness)
         found.append(witness.read())
     return set.intersection(*found)
+
+
+def _written_here(action: Callable[[], object]) -> set[int]:
+    """The pages that this process writes to in `action`.
+
+    All others it still shares with a child that was forked before and does nothing.
+    """
+    regions, parent = _writable_regions(), os.getpid()
+    pagemap = _keep(_open_pagemap(), _KEPT)
+    pid = os.fork()
+    if pid == 0:
+        die_with_parent(parent)
+        while True:
+            signal.pause()
+    try:
+        action()
+        return set(_pages_alone(pagemap, regions))
+    finally:
+        os.close(pagemap)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def _keep(descriptor: int, place: int) -> int:

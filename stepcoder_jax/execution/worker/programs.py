@@ -73,15 +73,15 @@ class Worker:
         self.compiled: tuple[bytes, bytes] | None = None
         _rehearse(coverage)
 
-    def answer(self, header: dict[str, Any], body: bytes) -> frames.Frame | None:
+    def answer(self, header: dict[str, Any], body: bytes) -> frames.Frame:
         """The answer to one frame."""
         if header["kind"] == "hello":
             return self._hello(header["memory"]), b""
-        if header["kind"] == "program":
-            self.program = header
-            self.source = body.decode("utf-8", "surrogatepass")
+        if "program" in header:
+            self.program = header["program"]
+            self.source = body[: self.program["size"]].decode("utf-8", "surrogatepass")
             self.compiled = None
-            return None
+            body = body[self.program["size"] :]
         return self._run_test(body, Limits(**header["limits"]))
 
     def _hello(self, memory: int) -> dict[str, Any]:
@@ -147,6 +147,17 @@ class Worker:
         with theirs:
             socket.send_fds(self.partner, [b"c"], [theirs.fileno()])
         return ours.detach()
+
+    def rehearse(self) -> None:
+        """Do for a program of our own all that is done for one test."""
+        source = _TRIALS[0].encode()
+        program = {"mode": "stdin_main", "entry_point": None, "tests": 1}
+        header = {
+            "kind": "test",
+            "limits": children.TRIAL_LIMITS._asdict(),
+            "program": {**program, "size": len(source)},
+        }
+        frames.pack(*self.answer(json.loads(json.dumps(header)), source + _TRIAL_INPUT))
 
     def trials(self) -> list[hot_pages.Run]:
         """Programs of our own. One runs compiled as well, as a second test does.

@@ -25,6 +25,7 @@ import sys
 import types
 from array import array
 from collections.abc import Iterator
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # records loads dataclasses, see worker.py
@@ -225,7 +226,9 @@ def read_map(
     count = numbers[0] if numbers else 0
     table, rest = numbers[1 : 2 * count + 1], numbers[2 * count + 1 :]
     statements = zip(table[0::2], table[1::2])
-    executed = frozenset(place for place, hit in zip(statements, hits) if hit)
+    executed = frozenset(compress(statements, hits))
+    if not rest:
+        return executed, {}
     positions = zip(rest[0::4], rest[1::4], rest[2::4], rest[3::4])
     return executed, {place: bool(hit) for place, hit in zip(positions, hits[count:])}
 

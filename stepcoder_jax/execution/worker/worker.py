@@ -1,8 +1,8 @@
 """The worker process: it forks a sandboxed child for each test and answers for it.
 
 Started by the pool as a program of its own (never forked from the trainer), it holds no
-expected output and runs no untrusted line itself. Frames in: {"kind": "program"} with
-the source, then {"kind": "test"} with the input or the encoded arguments. Frames out:
+expected output and runs no untrusted line itself. Frames in: {"kind": "test"} with the
+input or the encoded arguments, behind the source in a program's first one. Frames out:
 "hello" once, then one "result" per test.
 
 Test code (Mode.ASSERT_PROXY) holds expected values, so it never passes through this
@@ -24,7 +24,7 @@ import site
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from stepcoder_jax.execution.sandbox.confinement import (
@@ -50,10 +50,13 @@ class Process(Protocol):
 
     sandbox: Sandbox
 
-    def trials(self) -> list[hot_pages.Run]:
+    def trials(self) -> Sequence[hot_pages.Run]:
         """Runs of children that do what nearly all do, for `hot_pages`."""
 
-    def answer(self, header: dict[str, Any], body: bytes) -> frames.Frame | None:
+    def rehearse(self) -> None:
+        """Do for a test of our own what is done for each."""
+
+    def answer(self, header: dict[str, Any], body: bytes) -> frames.Frame:
         """The answer to one frame."""
 
 
@@ -143,13 +146,12 @@ def _serve(make: Callable[[], Process]) -> None:
             trials = process.trials()
             for trial in trials:
                 trial(process.sandbox)  # it fills the free lists
-            hot_pages.pin_hot_pages(process.sandbox, trials, _RING)
+            hot_pages.pin_hot_pages(process.sandbox, trials, process.rehearse, _RING)
             process.sandbox.confine_worker(_LISTENER)
             requests = frames.Reader(CONTROL_IN)
             while True:
                 answer = process.answer(*requests.read())
-                if answer is not None:
-                    frames.send(CONTROL_OUT, frames.pack(*answer))
+                frames.send(CONTROL_OUT, frames.pack(*answer))
         except (frames.FrameError, BrokenPipeError, children.TrainerGone):
             os._exit(0)
         except BaseException:
