@@ -63,6 +63,7 @@ does it know GRPO: its clip-higher is DAPO's (arXiv:2503.14476), the rest as for
 from stepcoder_jax import config as c
 
 ARMS = ("", "sft", "ppo", "no_cccs", "no_fgo", "grpo", "grpo_stepcoder")
+OF_TEXT = ("sft",)
 
 
 def get_config(arg: str = "") -> c.Config:

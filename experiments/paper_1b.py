@@ -43,6 +43,7 @@ import paper
 from stepcoder_jax import config as c
 
 CARDS = ("80gb", "40gb", "24gb")
+OF_TEXT = paper.OF_TEXT
 
 
 def get_config(arg: str = "") -> c.Config:

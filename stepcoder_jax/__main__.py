@@ -122,7 +122,7 @@ def parse_config(command: str, argv: list[str]) -> Config:
         )
     prog = f"stepcoder {command} {argv[0]}"
     flags = fill_in(argv[1:], "--run.resume", "yes")
-    config: Config = parse_flags(Config, flags, prog, load_experiment(argv[0]))
+    config: Config = parse_flags(Config, flags, prog, load_experiment(argv[0], command))
     if config.model.checkpoint:  # its context length, before lengths are compared with it
         folder = hf_config.checkpoint_folder(config.model.checkpoint)
         if (folder / hf_config.FILE).is_file():  # the checks to come name what is missing

@@ -375,6 +375,7 @@ def test_another_config_of_an_arm_is_refused_with_its_fields(fake, script, capfd
     ("argv", "words"),
     [
         (["run", "--arms", "pop"], "--arms: there is no arm 'pop'; did you mean ppo?"),
+        (["run", "--arms", "nosuch"], "there is no arm 'nosuch'; expected some of ppo, "),
         (["run", "--seeds", "1-x"], "--seeds: expected seeds such as 0-7 or 0,3"),
         (["run", "--seeds", "3-1"], "has no seed"),
         (["run", "--seeds", "0-1000"], "--seeds: expected at most 1000 seeds, got 0-1000"),

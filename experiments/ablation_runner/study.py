@@ -45,10 +45,10 @@ class Study(NamedTuple):
                 found.append(name)
             else:
                 near = difflib.get_close_matches(name, (*known, *GROUPS), 1)
-                meant = f"did you mean {near[0]}?" if near else "see below"
+                meant = f"did you mean {near[0]}? " if near else ""
                 raise InputError(
-                    f"--arms: there is no arm {name!r}; {meant} Arms: {', '.join(known)}; "
-                    f"or a group: {', '.join(GROUPS)}"
+                    f"--arms: there is no arm {name!r}; {meant}expected some of "
+                    f"{', '.join(known)}, or a group: {', '.join(GROUPS)}"
                 )
         return list(dict.fromkeys(found))
 

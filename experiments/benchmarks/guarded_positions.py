@@ -11,20 +11,52 @@ Shows      for K = 3, 6, 9: the share of programs that are right, and for each p
 
 import argparse
 import collections
-import json
+import functools
+import sys
+from typing import Any
 
 import numpy as np
 
+from stepcoder_jax.data.formats.rows import require, require_object, stream_lines
 from stepcoder_jax.data.generated import guarded, tiers
+from stepcoder_jax.data.generated.splits import Split
+from stepcoder_jax.records import InputError, Problem
+
+WANTED = "results.jsonl of `stepcoder evaluate MODEL --problems guarded --out DIR`"
 
 
-def positions(rows: list[dict]) -> dict[int, np.ndarray]:
-    """K -> shares [K, 3]: guard, class and meaning right, in the order of the parts."""
-    known = {
-        problem.id: problem
-        for split in ("train", "validation", "test")
-        for problem in tiers.load("guarded", split)
+@functools.cache
+def tier_problems() -> dict[str, Problem]:
+    """The tier's problems, by id."""
+    splits: tuple[Split, ...] = ("train", "validation", "test")
+    return {
+        problem.id: problem for split in splits for problem in tiers.load("guarded", split)
     }
+
+
+def read_results(path: str) -> list[dict[str, Any]]:
+    """The rows of a file of results; InputError that names file, line and field."""
+    rows, known = [], tier_problems()
+    for row in stream_lines(path, WANTED):
+        try:
+            found = require_object(row)
+            require(found, "completion", str)
+            require(found, "passed", bool)
+            if require(found, "task_id", str) not in known:
+                raise InputError(
+                    f"field task_id: {found['task_id']!r} is none of the tier's"
+                )
+        except InputError as error:
+            raise InputError(f"{path}: {row.place}: {error}; expected {WANTED}") from None
+        rows.append(found)
+    if not rows:
+        raise InputError(f"{path}: has no rows; expected {WANTED}")
+    return rows
+
+
+def positions(rows: list[dict[str, Any]]) -> dict[int, np.ndarray]:
+    """K -> shares [K, 3]: guard, class and meaning right, in the order of the parts."""
+    known = tier_problems()
     found = collections.defaultdict(list)
     for row in rows:
         problem = known[row["task_id"]]
@@ -34,11 +66,14 @@ def positions(rows: list[dict]) -> dict[int, np.ndarray]:
     return {count: np.mean(found[count], axis=0) for count in sorted(found)}
 
 
-def main() -> None:
+def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("results", help="results.jsonl of `stepcoder evaluate --out`")
-    with open(parser.parse_args().results, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
+    try:
+        rows = read_results(parser.parse_args(argv).results)
+    except InputError as error:
+        print(f"guarded_positions.py: {error}", file=sys.stderr)
+        return 2
     for count, shares in positions(rows).items():
         verdicts = [
             row["passed"]
@@ -48,7 +83,8 @@ def main() -> None:
         print(f"K = {count}: {sum(verdicts)} of {len(verdicts)} programs pass")
         for name, column in zip(guarded.Accuracy._fields, shares.T, strict=True):
             print(f"  {name:10s}", " ".join(f"{share:5.3f}" for share in column))
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

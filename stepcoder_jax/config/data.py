@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar
 
-from stepcoder_jax.config.paths import SHIPPED
+from stepcoder_jax.config.paths import SHIPPED, has_problems
 from stepcoder_jax.config.ranges import COUNT, NATURAL, Ranges, Rules
 from stepcoder_jax.config.section import Section
 
@@ -74,6 +74,7 @@ def rules(config: Config) -> Rules:
         "evaluation.test_problems",
         not evaluation.test_problems
         or config.data.path in SHIPPED
-        or bool(config.data.test),
+        or bool(config.data.test)
+        or not has_problems(data.path),  # then that is to be mended, see preflight.py
         "0, since there is no file of test problems (or set --data.test FILE)",
     )

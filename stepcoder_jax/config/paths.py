@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import os
 import re
@@ -21,6 +22,18 @@ PATHS = (
 def is_url(text: str) -> bool:
     """Whether a text is `scheme://...`, which as a path makes a folder named `scheme:`."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
+
+
+def has_problems(path: str) -> bool:
+    """Whether a problem set is there: a file, a folder, or FOLDER:SPLIT."""
+    folder, colon, _ = path.rpartition(":")
+    return os.path.exists(path) or bool(colon and os.path.isdir(folder))
+
+
+def meant(path: str) -> str:
+    """What is said of a path that is not there, but nearly a name of SHIPPED."""
+    near = difflib.get_close_matches(path, SHIPPED, 1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def absolute_paths(tree: dict[str, Any]) -> dict[str, Any]:

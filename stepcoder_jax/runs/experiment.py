@@ -1,4 +1,8 @@
-"""An experiment: a Python file whose `get_config(arg="")` returns a Config."""
+"""An experiment: a Python file whose `get_config(arg="")` returns a Config.
+
+It may have OF_TEXT, the args (without what stands behind an @) that learn supervised text:
+these are for `stepcoder sft` alone.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,11 @@ from types import ModuleType
 from stepcoder_jax.config import Config, ConfigError
 
 
-def load_experiment(name: str) -> Config:
-    """The config of `FILE.py` or `FILE.py:arg`.
+def load_experiment(name: str, command: str = "") -> Config:
+    """The config of `FILE.py` or `FILE.py:arg`, for this command.
 
-    Raises ConfigError, one line with file and line, for whatever goes wrong in the file.
+    Raises ConfigError, one line with file and line, for whatever goes wrong in the file,
+    and for an arg that is for another command.
     """
     file, _, arg = name.partition(":")
     path = Path(file)
@@ -30,6 +35,11 @@ def load_experiment(name: str) -> Config:
         module = _run(path)
         if not hasattr(module, "get_config"):
             raise ConfigError(f'{path} has no get_config(arg=""); add one')
+        arm = arg.partition("@")[0]
+        if command == "train" and arm in getattr(module, "OF_TEXT", ()):
+            raise ConfigError(
+                f"{arm} learns text, not by rewards; use `stepcoder sft {name}`"
+            )
         config = module.get_config(arg)
     if not isinstance(config, Config):
         raise ConfigError(

@@ -91,6 +91,36 @@ def test_a_parent_may_be_imported_late(tmp_path):
     assert load_experiment(write(tmp_path / "mine.py", child) + ":abc").run.seed == 3
 
 
+@pytest.mark.parametrize("command", ["train", "sft"])
+def test_a_misspelt_tier_is_told_before_what_follows_from_it(command, tmp_path, capsys):
+    flags = ["--data.path", "gaurded", "--evaluation.test_problems", "500"]
+    folder = ["--run.folder", str(tmp_path / "run")]
+    assert main([command, "experiments/quickstart.py", *flags, *folder]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    said = "data.path: gaurded does not exist; did you mean guarded? expected"
+    assert line.startswith(f"stepcoder {command}: {said}")
+    built = tmp_path / "set"
+    built.mkdir()  # a set that is there, and has no file of test problems
+    flags = ["--data.path", f"{built}:train", "--evaluation.test_problems", "500"]
+    assert main([command, "experiments/quickstart.py", *flags, *folder]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"stepcoder {command}: evaluation.test_problems: expected 0")
+
+
+@pytest.mark.parametrize(
+    "name", ["ablation.py:sft", "ablation.py:raft@1e-3", "paper.py:sft"]
+)
+def test_an_arm_of_text_is_for_sft_alone(name):
+    file = f"experiments/{name}"
+    with pytest.raises(ConfigError) as error:
+        load_experiment(file, "train")
+    arm = name.partition(":")[2].partition("@")[0]
+    said = f"EXPERIMENT: {arm} learns text, not by rewards; use `stepcoder sft {file}`"
+    assert str(error.value) == said
+    assert load_experiment(file, "sft") == load_experiment(file)
+    load_experiment(f"{file.partition(':')[0]}:ppo", "train")
+
+
 def test_what_is_no_experiment(tmp_path):
     (tmp_path / "folder.py").mkdir()
     with pytest.raises(ConfigError, match=r"folder.py', which is a folder"):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepcoder_jax.config import Config, ConfigError, is_url
-from stepcoder_jax.config.paths import SHIPPED
+from stepcoder_jax.config.paths import SHIPPED, has_problems, meant
 from stepcoder_jax.data.problems import FOLDERS, WANTED
 from stepcoder_jax.models import hf_config, hf_folder
 
@@ -66,9 +66,9 @@ def check_tokenizer(name: str, path: str) -> None:
 
 def require_problems(name: str, path: str) -> None:
     """Refuse a problem set that is not there: a file, a folder, or FOLDER:SPLIT."""
-    folder, colon, _ = path.rpartition(":")
-    if path and not os.path.exists(path) and not (colon and os.path.isdir(folder)):
-        raise ConfigError(f"{name}: {path} does not exist; expected {WANTED}, {FOLDERS}")
+    if path and not has_problems(path):
+        said = f"{name}: {path} does not exist; {meant(path)}expected {WANTED}, {FOLDERS}"
+        raise ConfigError(said)
     if os.path.isfile(path):
         require_file(name, path)
 
@@ -88,7 +88,7 @@ def require_folder(name: str, path: str) -> Path:
     if not os.path.isdir(path):
         got = "is a file" if os.path.exists(path) else "does not exist"
         raise ConfigError(
-            f"{name}: {path} {got}; expected a folder (nothing is downloaded)"
+            f"{name}: {path} {got}; {meant(path)}expected a folder (nothing is downloaded)"
         )
     return Path(path)
 

@@ -31,7 +31,7 @@ from stepcoder_jax.feedback import prompts
 from stepcoder_jax.models import hf_config, hf_folder, policy, weights
 from stepcoder_jax.models.hf_config import checkpoint_folder
 from stepcoder_jax.progress import CountProgress
-from stepcoder_jax.records import Problem, Task
+from stepcoder_jax.records import Problem, Task, order_difficulties
 from stepcoder_jax.runs.disk.visible import leave_out_wrong
 
 _MOST_NAMED = 20
@@ -188,12 +188,12 @@ def load_pool(
     """
     problems = load_problems(config, split, execution, visible)
     if wanted := config.difficulties:
-        found = list(dict.fromkeys(problem.difficulty for problem in problems))
+        found = order_difficulties(problem.difficulty for problem in problems)
         problems = [problem for problem in problems if problem.difficulty in wanted]
-        if not set(wanted) <= set(found):
+        if missing := [name for name in wanted if name not in found]:
             raise ConfigError(
                 f"data.difficulties: expected some of {', '.join(found) or 'none'}, which "
-                f"{config.path} has, got {', '.join(wanted)}"
+                f"{config.path} has, got {', '.join(map(repr, missing))}"
             )
     return problems[: config.pool_size] if config.pool_size else problems
 
