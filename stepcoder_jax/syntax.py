@@ -29,6 +29,7 @@ from stepcoder_jax.records import Span
 MAX_BYTES = 1 << 16
 MAX_LINE = 1 << 12
 MAX_DEPTH = 500
+WINDOW = 256  # bytes that are decoded at a time
 BYTE_ORDER_MARK = "\ufeff"  # positions of `ast` count from behind it
 NEWLINE = re.compile(rb"\r\n|\n|\r")
 # A statement has at most so many levels more than bytes: `*a,` has five.
@@ -248,3 +249,33 @@ def has_no_code(node: ast.stmt) -> bool:
     if isinstance(node, ast.AnnAssign):
         return node.value is None
     return isinstance(node, (ast.Pass, ast.Global, ast.Nonlocal))
+
+
+def decode_lossy(data: bytes) -> tuple[str, list[Span]]:
+    """Return the text of `data` and, for each of its bytes, its range in the text's UTF-8.
+
+    Bytes that are no UTF-8 become U+FFFD, as `errors="replace"` does; each such byte then
+    has the range of the whole replacement, so spans stay in order and inside the text. Read
+    by windows, since the error of a decoder holds a copy of all that it was given.
+    """
+    parts: list[str] = []
+    ranges: list[Span] = []
+    start = size = 0
+    while start < len(data):
+        window = data[start : start + WINDOW]
+        is_last = start + len(window) == len(data)
+        try:
+            good, length = codecs.utf_8_decode(window, "strict", is_last)
+            bad = 0
+        except UnicodeDecodeError as error:
+            good, length = window[: error.start].decode(), error.start
+            bad = error.end - error.start
+        ranges += [(i, i + 1) for i in range(size, size + length)]
+        size += length
+        parts.append(good)
+        if bad:
+            ranges += [(size, size + 3)] * bad
+            size += 3
+            parts.append("\ufffd")
+        start += length + bad
+    return "".join(parts), ranges

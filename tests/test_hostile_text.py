@@ -12,7 +12,7 @@ from stepcoder_jax import syntax
 from stepcoder_jax.config import FGOConfig
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.execution.judging import grading, returned
-from stepcoder_jax.feedback import fgo, prompts
+from stepcoder_jax.feedback import fgo
 from stepcoder_jax.records import Mode, Program, Report, Verdict
 from stepcoder_jax.results import logger, report, taxonomy
 from tests.execution.kit import judge, make_settings
@@ -227,7 +227,7 @@ def test_a_row_beyond_the_limits_keeps_its_tokens_and_its_verdict():
     ).map(b"".join)
 )
 def test_bytes_are_decoded_as_python_does(data):
-    text, ranges = prompts.decode_lossy(data)
+    text, ranges = syntax.decode_lossy(data)
     assert text == data.decode(errors="replace")
     size = len(text.encode())
     assert len(ranges) == len(data) and all(0 <= a < b <= size for a, b in ranges)

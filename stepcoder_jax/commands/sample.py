@@ -11,7 +11,7 @@ import sys
 
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated.splits import Split
-from stepcoder_jax.feedback import fgo, prompts, rewards
+from stepcoder_jax.feedback import fgo, rewards, turns
 from stepcoder_jax.records import Program, Report, Told
 from stepcoder_jax.results import report
 from stepcoder_jax.runs import failing, restore
@@ -80,7 +80,7 @@ def show_round(turn: Round, number: int, config: Config, ansi: bool) -> str:
     """What the model read, unless it is the problem, and what it answered."""
     lines = []
     if turn.task.before:
-        request = prompts.REQUESTS[turn.task.variant]
+        request = turns.REQUESTS[turn.task.variant]
         read = filter(None, [turn.task.before[-1].feedback, request])
         told = report.show_controls("\n".join(read))
         lines += [f"round {number}, the model reads:", *_indent(told)]

@@ -25,7 +25,7 @@ from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import PoolSettings, open_pool
-from stepcoder_jax.feedback import prompts, sft_rows, turns
+from stepcoder_jax.feedback import sft_rows, turns
 from stepcoder_jax.feedback.sft_rows import Example
 from stepcoder_jax.progress import StepProgress, describe_update
 from stepcoder_jax.records import Problem
@@ -185,7 +185,7 @@ def texts_of(problem: Problem) -> list[str]:
     """What a tokenizer is trained on: a problem, and a message on a failed visible test."""
     texts = [f"{problem.statement}\n```python\n{problem.solution}```"]
     if told := turns.example_of(problem):
-        texts.append("\n".join([told, *prompts.REQUESTS.values(), ""]))
+        texts.append("\n".join([told, *turns.REQUESTS.values(), ""]))
     return texts
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from stepcoder_jax import syntax
 from stepcoder_jax.feedback import prompts
 from stepcoder_jax.records import Mode, Program, Report, Task, Verdict
 
@@ -56,7 +57,7 @@ def read(task: Task, ids: Sequence[int], table: list[bytes], fence: str) -> Answ
     whole = [block for block in blocks if block.end is not None]
     chosen = whole[-1] if whole else next(iter(blocks), None)
     end = chosen.fence if chosen else len(data)
-    explanation, _ = prompts.decode_lossy(data[:end])
+    explanation, _ = syntax.decode_lossy(data[:end])
     program = None
     if chosen and chosen.end is not None:
         program = prompts.part_of(task, pieces, chosen.start, chosen.end)

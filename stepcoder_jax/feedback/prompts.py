@@ -6,7 +6,7 @@ tokenizer is an argument: any object with the few members of `Tokenizer`.
 
 from __future__ import annotations
 
-import codecs
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Sequence
@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stepcoder_jax import syntax
 from stepcoder_jax.config import ConfigError, PromptConfig
-from stepcoder_jax.feedback.turns import describe_test
+from stepcoder_jax.feedback.turns import describe_test, exchanges, part_words
 from stepcoder_jax.pytrees import PromptBatch
-from stepcoder_jax.records import Problem, Program, Span, Task, Variant
+from stepcoder_jax.records import Problem, Program, Span, Task
 
 # arXiv:2402.01391, appendix D; the backbone's own instruction format.
 SYSTEM = (
@@ -38,12 +39,6 @@ FOLLOWING = {
     "deepseek": "### Instruction:\n{message}\n### Response:\n",
     "plain": "{message}\n",
 }
-REQUESTS = {
-    Variant.DIRECT: "Mend the program.",
-    Variant.EXPLAIN: "Explain what is wrong with the program, then mend it.",
-}
-
-WINDOW = 256  # bytes that are decoded at a time
 
 
 class Tokenizer(Protocol):
@@ -105,22 +100,14 @@ def _render_turns(
     task: Task, statement: str, tokenizer: Tokenizer, config: PromptConfig
 ) -> str:
     """Return the statement, and of each attempt the program and the next message."""
-    programs = [
-        f"{config.fence}python\n{attempt.source.rstrip()}\n{config.fence}"
-        for attempt in task.before
-    ]
-    messages = [
-        "\n".join(filter(None, [attempt.feedback, REQUESTS[task.variant]]))
-        for attempt in task.before
-    ]
+    pairs = exchanges(task.before, task.variant, config.fence)
     if config.template == "chat":
         request = REQUEST.replace("{statement}", statement)
-        turns = [request, *itertools.chain.from_iterable(zip(programs, messages))]
-        return _chat_turns(tokenizer, turns)
+        return _chat_turns(tokenizer, [request, *itertools.chain.from_iterable(pairs)])
     opening = TEMPLATES[config.template].replace("{statement}", statement)
     parts = [
         f"{program}\n{FOLLOWING[config.template].replace('{message}', message)}"
-        for program, message in zip(programs, messages)
+        for program, message in pairs
     ]
     return "".join([opening, *parts])
 
@@ -186,14 +173,35 @@ def opening_ids(tokenizer: Tokenizer) -> list[int]:
 
 
 def prompt_ids(task: Task, tokenizer: Tokenizer, config: PromptConfig) -> list[int]:
-    """Return the tokens of `render`."""
-    return ids_of(render(task, tokenizer, config), tokenizer, config)
+    """Return the tokens of `render`.
+
+    What a program or its feedback spells is text, whatever it spells: a model that writes
+    the mark of a turn, or of the end, closes nothing.
+    """
+    if not task.before:
+        return _ids_of([render(task, tokenizer, config)], tokenizer, config)
+    added = tokenizer.added_tokens_decoder.values()
+    special = [token.content for token in added if token.special]
+    before, mark = part_words(task.before, special)
+    text = render(dataclasses.replace(task, before=before), tokenizer, config)
+    return _ids_of(text.split(mark) if mark else [text], tokenizer, config)
 
 
-def ids_of(text: str, tokenizer: Tokenizer, config: PromptConfig) -> list[int]:
-    """Return the tokens of a rendered prompt; a chat template writes its own opening."""
-    ids = tokenizer.encode(text, add_special_tokens=False)
+def _ids_of(parts: Sequence[str], tokenizer: Tokenizer, config: PromptConfig) -> list[int]:
+    """Return the tokens of texts behind each other; a chat template has its own opening."""
+    ids = tokenizer.encode(parts[0], add_special_tokens=False)
+    for part in parts[1:]:
+        ids += _ids_behind(part, tokenizer)
     return ids if config.template == "chat" else opening_ids(tokenizer) + ids
+
+
+def _ids_behind(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Return the tokens of a text that stands behind others, without a space before it."""
+    lead = tokenizer.encode("\n", add_special_tokens=False)
+    ids = tokenizer.encode("\n" + text, add_special_tokens=False)
+    if ids[: len(lead)] == lead:
+        return ids[len(lead) :]
+    return tokenizer.encode(text, add_special_tokens=False)
 
 
 def completion_ids(text: str, tokenizer: Tokenizer, table: list[bytes]) -> list[int]:
@@ -229,7 +237,7 @@ def encode(
     for row, task in enumerate(tasks):
         text = render(task, tokenizer, config)
         if text not in known:
-            known[text] = ids_of(text, tokenizer, config)
+            known[text] = prompt_ids(task, tokenizer, config)
         ids = known[text]
         if len(ids) > width:
             raise ConfigError(
@@ -344,36 +352,6 @@ def stop_finder(tokenizer: Tokenizer, fence: str) -> Callable[[list[int]], int |
     return find_stop
 
 
-def decode_lossy(data: bytes) -> tuple[str, list[Span]]:
-    """Return the text of `data` and, for each of its bytes, its range in the text's UTF-8.
-
-    Bytes that are no UTF-8 become U+FFFD, as `errors="replace"` does; each such byte then
-    has the range of the whole replacement, so spans stay in order and inside the text. Read
-    by windows, since the error of a decoder holds a copy of all that it was given.
-    """
-    parts: list[str] = []
-    ranges: list[Span] = []
-    start = size = 0
-    while start < len(data):
-        window = data[start : start + WINDOW]
-        is_last = start + len(window) == len(data)
-        try:
-            good, length = codecs.utf_8_decode(window, "strict", is_last)
-            bad = 0
-        except UnicodeDecodeError as error:
-            good, length = window[: error.start].decode(), error.start
-            bad = error.end - error.start
-        ranges += [(i, i + 1) for i in range(size, size + length)]
-        size += length
-        parts.append(good)
-        if bad:
-            ranges += [(size, size + 3)] * bad
-            size += 3
-            parts.append("\ufffd")
-        start += length + bad
-    return "".join(parts), ranges
-
-
 def program_of(task: Task, pieces: Sequence[bytes], fence: bytes) -> Program:
     """Return the program that a completion makes, with the span of each of its tokens.
 
@@ -387,7 +365,7 @@ def program_of(task: Task, pieces: Sequence[bytes], fence: bytes) -> Program:
 
 def part_of(task: Task, pieces: Sequence[bytes], first: int, end: int) -> Program:
     """Return the program whose code, behind the head, is these bytes of the pieces."""
-    text, ranges = decode_lossy(b"".join(pieces)[first:end])
+    text, ranges = syntax.decode_lossy(b"".join(pieces)[first:end])
     base = len(task.head.encode())
     spans: list[Span | None] = []
     begin = -first  # of the piece, in the code

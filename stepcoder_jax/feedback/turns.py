@@ -11,6 +11,8 @@ import ast
 import bisect
 import dataclasses
 import hashlib
+import itertools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from stepcoder_jax import syntax
@@ -26,6 +28,7 @@ from stepcoder_jax.records import (
     TestCase,
     TestResult,
     Told,
+    Variant,
     Verdict,
 )
 
@@ -42,6 +45,10 @@ _KINDS = {
     Verdict.MEMORY: "The program takes too much memory.",
     Verdict.OUTPUT: "The program prints or returns too much.",
     Verdict.COMPILE: "The program does not compile.",
+}
+REQUESTS = {
+    Variant.DIRECT: "Mend the program.",
+    Variant.EXPLAIN: "Explain what is wrong with the program, then mend it.",
 }
 _FAILED = "The program fails this test:"
 _RAISED = "The program stops with an error in this test:"
@@ -304,3 +311,44 @@ def _line_of(source: str, line: int | None) -> list[str]:
     if line is None or not 0 < line <= len(lines):
         return []
     return [f"Line {line}: {clip(lines[line - 1].decode().strip(), _MOST_LINE)}"]
+
+
+def exchanges(
+    before: Sequence[Attempt], variant: Variant, fence: str
+) -> list[tuple[str, str]]:
+    """Each program in its fence, and what is said to it: the feedback and the request."""
+    return [
+        (
+            f"{fence}python\n{attempt.source.rstrip()}\n{fence}",
+            "\n".join(filter(None, [attempt.feedback, REQUESTS[variant]])),
+        )
+        for attempt in before
+    ]
+
+
+def part_words(
+    before: Sequence[Attempt], words: Sequence[str]
+) -> tuple[tuple[Attempt, ...], str]:
+    """The attempts with these words parted by a character, and that; "" where none has one.
+
+    The words are a tokenizer's special tokens, which it reads as such whoever wrote them.
+    Each is parted behind its first character, by one that no attempt holds, so that the
+    text on both sides is read as what it spells.
+    """
+    whole = "".join(text for x in before for text in (x.source, x.feedback))
+    found = [word for word in words if word in whole]
+    if not found:
+        return tuple(before), ""
+    held = set(whole)
+    mark = next(c for c in map(chr, itertools.count(0xE000)) if c not in held)
+
+    def part(text: str) -> str:
+        for word in found:
+            text = text.replace(word, f"{word[0]}{mark}{word[1:]}")
+        return text
+
+    parted = [
+        dataclasses.replace(x, source=part(x.source), feedback=part(x.feedback))
+        for x in before
+    ]
+    return tuple(parted), mark

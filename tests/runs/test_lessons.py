@@ -14,7 +14,7 @@ from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.formats.rows import DataError
 from stepcoder_jax.data.generated import dialect, teaching
 from stepcoder_jax.data.refinements import RefinementRecord, append_refinements
-from stepcoder_jax.feedback import answers, prompts, sft_rows
+from stepcoder_jax.feedback import answers, prompts, sft_rows, turns
 from stepcoder_jax.learning import sft as sft_step
 from stepcoder_jax.learning.batching import ONE_DEVICE
 from stepcoder_jax.models import policy
@@ -104,7 +104,7 @@ def test_a_refinement_is_learnt_in_both_instructions_beside_first_programs(kit):
     told = teaching.explain(problem[1], kit.wrong[1][0])
     assert texts[2:4] == [
         (f"{opening}Mend the program.\n", code),
-        (f"{opening}{prompts.REQUESTS[Variant.EXPLAIN]}\n", f"{told}\n{code}"),
+        (f"{opening}{turns.REQUESTS[Variant.EXPLAIN]}\n", f"{told}\n{code}"),
     ]
     assert len(texts) == 5 and texts[4][1] == f"```python\n{problem[2].solution}{END}"
 

@@ -19,8 +19,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from stepcoder_jax.config import ConfigError
 from stepcoder_jax.data.formats.rows import require_object, stream_lines
 from stepcoder_jax.data.refinements import Wrong, read_feedback
@@ -84,7 +82,7 @@ class Folder:
         Makes nothing. ConfigError for a folder that holds anything else, and for one that
         was begun with other flags.
         """
-        if resume and self.asked_file.is_file():
+        if resume and sharding.decided(self.asked_file.is_file()):
             self._require_same(asked)
             self._read_state()
             return
@@ -95,7 +93,10 @@ class Folder:
 
     def begin(self, asked: Mapping[str, Any]) -> None:
         """Make the folder, unless it was taken up."""
-        if jax.process_index() or self.asked_file.is_file():
+        sharding.on_first(lambda: self._make(asked))
+
+    def _make(self, asked: Mapping[str, Any]) -> None:
+        if self.asked_file.is_file():
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -108,8 +109,9 @@ class Folder:
     def keep(self, stage: Stage, rows: Sequence[Mapping[str, Any]], done: int) -> None:
         """Append the rows of a window, after which so many items are done."""
         stage.done = done
-        if jax.process_index():
-            return
+        sharding.on_first(lambda: self._write(stage, rows))
+
+    def _write(self, stage: Stage, rows: Sequence[Mapping[str, Any]]) -> None:
         with self.file(stage).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
             file.flush()
