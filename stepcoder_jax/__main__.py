@@ -31,6 +31,7 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
   stepcoder judge FILE --write-limits                            measure CPU limits
   stepcoder judge SAMPLES --problems FILE [--out FILE]           run samples of a model
   stepcoder compare RESULTS_A RESULTS_B [--k 1 10] [--out NAME]  paired differences
+  stepcoder report RUN [RUN ...] --out FILE.html                 see it all in a browser
   stepcoder data generate FILE [--tier guarded] [--split train]  write the benchmark
   stepcoder data stats FILE [--tokenizer T] [--coverage]         what a problem set is like
   stepcoder data check TRAIN [--test FILE] [--against FILE ...]  curate it, with a report
@@ -321,6 +322,12 @@ def run_compare(argv: list[str]) -> int:
     )
 
 
+def run_report(argv: list[str]) -> int:
+    from stepcoder_jax.commands import report
+
+    return report.report(parse_flags(report.ReportOptions, argv, "stepcoder report", None))
+
+
 def run_data(argv: list[str]) -> int:
     from stepcoder_jax.commands import data
     from stepcoder_jax.config import ConfigError
@@ -356,6 +363,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": run_export,
     "judge": run_judge,
     "compare": run_compare,
+    "report": run_report,
     "data": run_data,
     "doctor": run_doctor,
 }

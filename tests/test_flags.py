@@ -8,7 +8,7 @@ import pytest
 
 from stepcoder_jax import __main__
 from stepcoder_jax.__main__ import COMMANDS, Parser, hyphenate
-from stepcoder_jax.commands import compare, data, judge, refine
+from stepcoder_jax.commands import compare, data, judge, refine, report
 from stepcoder_jax.config import Config
 
 # What every flag means, whichever command has it: its kind, and its one meaning. Dotted
@@ -58,11 +58,13 @@ FLAGS = {
     "drop": ("texts", "reasons that drop a problem"),
     "duplicate": ("number", "similarity from which on statements are near duplicates"),
     "report": ("text", "the report of a curation"),
+    "rollouts": ("number", "how many rollouts are kept in a report"),
 }
 OPTIONS = {
     "judge": judge.JudgeOptions,
     "refine": refine.RefineOptions,
     "compare": compare.CompareOptions,
+    "report": report.ReportOptions,
     **{f"data {verb}": kind for verb, (kind, _) in data.VERBS.items()},
 }
 PARSED = ("evaluate", "sample", "export", "doctor")

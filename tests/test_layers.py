@@ -94,6 +94,7 @@ ROOMS = {
         ),
         ("numpy", "scipy", "matplotlib", "tensorboardX"),
     ),
+    "report": Room(("config", "data/formats", "records", "results"), ("numpy",)),
     "devices": Room(("learning", "sampling", "models", "records", "pytrees"), ARRAYS),
     "runs/disk": Room(
         (
