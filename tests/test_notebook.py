@@ -25,14 +25,15 @@ def run(monkeypatch, tmp_path):
     """Runs a notebook of the folder; gives what its cells printed, and what they showed."""
     monkeypatch.setenv("STEPCODER_SHORT", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    # as outside of these tests: one device, and a kernel that shows what commands print
+    # as outside of these tests: one device
     monkeypatch.delenv("XLA_FLAGS")
-    monkeypatch.delenv("PYTEST_CURRENT_TEST")
     # the kernel is this interpreter, whatever kernels the user has installed
     monkeypatch.setenv("JUPYTER_PREFER_ENV_PATH", "1")
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=":")
 
     def execute(name):
+        # a kernel that shows what commands print; pytest sets it anew for the test itself
+        monkeypatch.delenv("PYTEST_CURRENT_TEST")
         notebook = nbformat.read(FOLDER / name, as_version=4)
         client = NotebookClient(
             notebook,
