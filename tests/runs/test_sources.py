@@ -7,7 +7,7 @@ import jax
 import pytest
 
 from stepcoder_jax.__main__ import main
-from stepcoder_jax.config import ConfigError, ModelConfig
+from stepcoder_jax.config import ConfigError, DataConfig, ModelConfig
 from stepcoder_jax.models import hf_config, policy, weights
 from stepcoder_jax.runs.disk import sources
 from tests import kit
@@ -68,3 +68,13 @@ def test_a_prompt_over_the_context_is_refused(small_context, tmp_path, command, 
     assert "prompt.max_prompt_length: expected at most model.max_positions=64" in error
     assert error.count("\n") == 1
     assert not run.exists() or not any(run.iterdir())
+
+
+def test_the_difficulties_that_are_missing_are_named():
+    data = DataConfig(path="guarded", difficulties=("competition", "hrad", "interview"))
+    with pytest.raises(ConfigError) as error:
+        sources.load_pool(data, "validation")
+    assert str(error.value) == (
+        "data.difficulties: expected some of introductory, interview, competition, which "
+        "guarded has, got 'hrad'"
+    )
