@@ -160,6 +160,10 @@ def test_other_faults_keep_their_traceback(monkeypatch):
     ("command", "said"),
     [
         ("evaluate run", "run holds no run (no readable config.json)"),
+        (
+            "evaluate gaurded",
+            "gaurded holds no run (no readable config.json); did you mean",
+        ),
         ("export run --out new", "run holds no run (no readable config.json)"),
         ("export file --out new", "file holds no run"),
         ("data build file --train set", "FOLDER: file is a file; expected a folder"),

@@ -78,3 +78,10 @@ def test_the_difficulties_that_are_missing_are_named():
         "data.difficulties: expected some of introductory, interview, competition, which "
         "guarded has, got 'hrad'"
     )
+
+
+def test_a_tier_that_is_misspelt_where_a_file_may_stand():
+    with pytest.raises(
+        ConfigError, match=r"^gaurded does not exist; did you mean guarded\?"
+    ):
+        sources.load_problems(DataConfig(path="gaurded"), "train")

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from stepcoder_jax.config import Config, ConfigError, RunConfig, flatten
+from stepcoder_jax.config.paths import meant
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.feedback import cccs
 from stepcoder_jax.feedback.cccs import CurriculumState
@@ -195,8 +196,9 @@ class Folder:
             tree, writers = dict(record["config"]), dict(record.get("versions", {}))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{self.path} holds no run (no readable {self.config_name}); check the "
-                "path; a new run starts there without --run.resume"
+                f"{self.path} holds no run (no readable {self.config_name}); "
+                f"{meant(str(self.path))}check the path; `train` and `sft` start a new run "
+                "there without --run.resume"
             ) from error
         by = f"stepcoder_jax {writers.get('stepcoder_jax', 'of an unknown version')}"
         return Config.from_dict(tree, f"{self.config_file} (written by {by})")

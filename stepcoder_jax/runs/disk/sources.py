@@ -21,7 +21,7 @@ from stepcoder_jax.config import (
     ExecutionConfig,
     ModelConfig,
 )
-from stepcoder_jax.config.paths import SHIPPED
+from stepcoder_jax.config.paths import SHIPPED, has_problems, meant
 from stepcoder_jax.data.generated import tiers
 from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.data.problems import digest, read_any
@@ -165,6 +165,8 @@ def load_problems(
     path = split_file(config, split)
     if not path:
         return []
+    if not has_problems(path) and (near := meant(path)):
+        raise ConfigError(f"{path} does not exist; {near}That is a tier of our benchmark")
     settings = PoolSettings(**vars(execution or ExecutionConfig()))
     problems, complaints = read_any(path, strict=config.strict, settings=settings)
     for complaint in complaints:
