@@ -14,14 +14,17 @@ from stepcoder_jax.config import ConfigError, ModelConfig, PromptConfig
 from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated import benchmark, dialect, teaching
 from stepcoder_jax.data.refinements import Yield, count_yield, read_refinements
+from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.feedback.answers import Answer
 from stepcoder_jax.feedback.prompts import prompt_ids
 from stepcoder_jax.records import Program, Report, Variant, Verdict
 from stepcoder_jax.runs import generate
 from stepcoder_jax.runs.disk import sources
-from stepcoder_jax.runs.generate import Coder
+from stepcoder_jax.runs.disk.interrupt import Interrupt
+from stepcoder_jax.runs.generate import Coder, Player
 from stepcoder_jax.runs.refining import asking, drawing, work
 from stepcoder_jax.runs.refining.folder import Folder
+from stepcoder_jax.sampling.drawing import Truncation
 from tests import run_kit
 
 ROOM = ("--max-prompt-length", "500", "--max-completion-length", "100")
@@ -177,6 +180,53 @@ def write_answers(monkeypatch):
     monkeypatch.setattr(Coder, "read", read)
 
 
+def test_what_is_drawn_and_answered_has_its_own_place(tmp_path, monkeypatch):
+    """A model's draws depend on their place alone, so the windows must tell it right."""
+    problems = dialect.generate("train", 3, (2, 2, 1))
+    rng = np.random.default_rng(0)
+    wrong = [w for x in problems for w in dialect.wrong_programs(rng, x, 3)]
+
+    def ask(player, wanted):
+        places = [player.first + place for place, _ in wanted]
+        return [
+            Answer(
+                Program(
+                    asked.task.problem,
+                    f"# {place}\nx = 1\n" if asked.task.before else wrong[place],
+                    0,
+                    (),
+                ),
+                "",
+                0,
+            )
+            for place, (_, asked) in zip(places, wanted)
+        ]
+
+    monkeypatch.setattr(Player, "ask", ask)
+    player = Player(None, None, 0, Truncation(0.8), 0)
+    settings = PoolSettings(workers=1, tests="run_all", coverage="none")
+    for name, window in (("out", 512), ("same", 4)):
+        monkeypatch.setattr(drawing, "WINDOW", window)
+        monkeypatch.setattr(asking, "WINDOW", window + 1)
+        folder = Folder(tmp_path / name)
+        folder.begin({})
+        with open_pool(settings) as pool, Interrupt(at_once=True) as interrupt:
+            jobs = drawing.draw_jobs(problems, 3, "me", 1.0)
+            drawing.find_wrong(folder, jobs, pool, player, interrupt)
+            known = {x.id: x for x in problems}
+            contexts = asking.contexts_of(folder.wrong(), known, [Variant.DIRECT])
+            teacher = asking.model_teacher("a teacher", 2, player)
+            asking.collect_answers(folder, contexts, teacher, pool, "```", interrupt)
+    assert kept(tmp_path / "out") == kept(tmp_path / "same")
+    records = read_refinements([str(tmp_path / "same" / "records.jsonl")])
+    places = [int(x.refinement.split("\n")[0].removeprefix("# ")) for x in records]
+    assert places == list(range(2 * len(contexts))) and len(contexts) >= len(wrong) / 2
+    assert {x.wrong for x in records} == set(wrong)
+    assert {x.teacher for x in records} == {"a teacher"}
+    assert not any(x.is_right for x in records)
+
+
+@pytest.mark.long
 def test_a_models_answers_are_those_of_the_seed_whatever_the_batch(
     run, tmp_path, capsys, monkeypatch
 ):
@@ -309,3 +359,44 @@ def test_contexts_that_are_too_long_are_named(ruled, capsys):
     prompt.max_prompt_length = 1
     with pytest.raises(ConfigError, match="--max-prompt-length: all 32 contexts"):
         work.leave_out_long(contexts, coder)
+
+
+TINY = """
+from stepcoder_jax import config as c
+
+
+def get_config(arg=""):
+    return c.Config(
+        model=c.ModelConfig(
+            vocab_size=320, hidden_size=32, intermediate_size=64, num_layers=1, num_heads=2,
+            num_kv_heads=1, head_dim=16, max_positions=512,
+        ),
+        prompt=c.PromptConfig(template="plain", max_prompt_length=384),
+        sampling=c.SamplingConfig(max_completion_length=128),
+        data=c.DataConfig(path=r"{path}", validation=r"{path}", test=r"{path}"),
+        evaluation=c.EvaluationConfig(every=0, test_problems=0, batch_size=8),
+        sft=c.SFTConfig(epochs=4, batch_size=8, packing=512, learning_rate=1e-2),
+    )
+"""
+
+
+@pytest.mark.long
+def test_records_of_the_warm_start_teach_a_model_that_is_evaluated(tmp_path, capsys):
+    """Mechanics alone: the model has random weights, and learns for seconds."""
+    path = tmp_path / "problems.jsonl"
+    own.write(dialect.generate("train", 3, (8, 0, 0)), path)
+    (tmp_path / "tiny.py").write_text(TINY.format(path=path))
+    command = ["refine", "dialect", "--problems", str(path), "--teacher", "rule"]
+    command += ["--samples-per-problem", "4", "--temperature", "1", *ROOM]
+    assert main([*command, "--out", str(tmp_path / "refined")]) == 0
+    records = str(tmp_path / "refined" / "records.jsonl")
+    right = [x for x in read_refinements([records]) if x.is_right]
+    assert right
+    flags = ["--sft.records", records, "--run.folder", str(tmp_path / "run")]
+    assert main(["sft", str(tmp_path / "tiny.py"), *flags]) == 0
+    mended = len({x.wrong_id for x in right})
+    assert f"{2 * mended} rows of refinements of " in capsys.readouterr().err
+    evaluated = ["evaluate", str(tmp_path / "run"), "--rounds", "1", "--variant", "explain"]
+    assert main([*evaluated, "--out", str(tmp_path / "evaluated")]) == 0
+    tree = json.loads((tmp_path / "evaluated" / "results.json").read_text())
+    assert tree["refinement"]["answers"] > 0
