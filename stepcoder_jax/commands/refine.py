@@ -49,7 +49,7 @@ class RefineOptions:
 
     stepcoder refine runs/sft --problems train.jsonl --out refined
     stepcoder refine runs/sft --problems a.jsonl b.jsonl --teacher runs/b --out refined
-    stepcoder refine builtin --problems dialect --teacher rule --out refined
+    stepcoder refine dialect --problems dialect --teacher rule --out refined
     """
 
     run: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
@@ -149,6 +149,8 @@ class RefineOptions:
             )
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise ConfigError(f"--top-p: expected a share in (0, 1], got {self.top_p}")
+        if not self.problems:
+            raise ConfigError("--problems: expected a problem file or more, got none")
         for file in self.problems:
             if file not in SHIPPED:
                 preflight.require_problems("--problems", file)

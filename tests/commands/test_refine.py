@@ -309,6 +309,7 @@ def test_what_cannot_work_is_one_line_and_leaves_nothing(
 
     out = tmp_path / "out"
     refused(ask_rule(files, out, "--answers", "2"), "--answers: 2 of the rule")
+    refused(ask_rule(files, out, "--problems"), "--problems: expected a problem file")
     refused(ask_rule(files, out, "--seed", "-1"), "--seed: expected 0 or more, got -1")
     shown = str(run / "shown.jsonl")
     refused(ask_rule(files, out, "--problems", shown), "of tier dialect")
@@ -351,14 +352,16 @@ def test_contexts_that_are_too_long_are_named(ruled, capsys):
     sizes = [len(prompt_ids(x.task, tokenizer, prompt)) for x in contexts]
     prompt.max_prompt_length = int(np.median(sizes))
     coder = Coder(None, None, tokenizer, [], None, prompt)
-    found = work.leave_out_long(contexts, coder)
+    found = work.leave_out_long(contexts, coder, strict=False)
     short = [x for x, n in zip(contexts, sizes) if n <= prompt.max_prompt_length]
     assert found == short and 0 < len(short) < len(contexts)
     said = capsys.readouterr().err
     assert f"not asked: {len(contexts) - len(short)} prompts have more than" in said
+    with pytest.raises(ConfigError, match=r"length: \d+ of 32 contexts have more than"):
+        work.leave_out_long(contexts, coder, strict=True)
     prompt.max_prompt_length = 1
-    with pytest.raises(ConfigError, match="--max-prompt-length: all 32 contexts"):
-        work.leave_out_long(contexts, coder)
+    with pytest.raises(ConfigError, match="--max-prompt-length: 32 of 32 contexts have"):
+        work.leave_out_long(contexts, coder, strict=False)
 
 
 TINY = """

@@ -56,6 +56,7 @@ def test_files_and_folders_of_the_wrong_kind(tmp_path, model):
     assert "config.json" in refused(model_checkpoint=str(folder))
     assert "is a folder; expected a file" in refused(sft_samples=(str(folder),))
     assert "does not exist; expected a file" in refused(sft_samples=("nowhere",))
+    assert "sft.records: nowhere does not exist" in refused(sft_records=("nowhere",))
     assert "is a file, no folder" in refused(run_folder=str(file))
     assert "is a file, no folder" in refused(run_folder=str(file / "x" / "y"))
     assert "is not empty; add --run.resume" in refused(run_folder=str(model))

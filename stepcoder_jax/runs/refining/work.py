@@ -180,7 +180,8 @@ def ask(work: Work, interrupt: Interrupt) -> None:
         teacher = asking.rule_teacher(RULE)
     else:
         work.require_turns(work.teacher)
-        contexts = leave_out_long(contexts, work.teacher.coder)
+        strict = wanted.asked.strict
+        contexts = leave_out_long(contexts, work.teacher.coder, strict)
         teacher = _model_teacher(work, len(contexts))
     folder.require_model(folder.answered, teacher.label, "--teacher")
     fence = "```" if wanted.teacher == RULE else work.teacher.coder.prompt.fence
@@ -201,12 +202,18 @@ def _model_teacher(work: Work, contexts: int) -> Teacher:
     return asking.model_teacher(model.label, wanted.answers, player)
 
 
-def leave_out_long(contexts: Sequence[Context], coder: Coder) -> list[Context]:
-    """The contexts whose prompts fit; the others are named. ConfigError where none does."""
+def leave_out_long(
+    contexts: Sequence[Context], coder: Coder, strict: bool
+) -> list[Context]:
+    """The contexts whose prompts fit; the others are named.
+
+    ConfigError where none fits, and where `strict` any does not.
+    """
     rows = coder.require_short([context.task for context in contexts])
-    if not rows:
+    long = len(contexts) - len(rows)
+    if not rows or (strict and long):
         raise ConfigError(
-            f"{restore.PROMPT_FLAG}: all {len(contexts)} contexts have more than "
+            f"{restore.PROMPT_FLAG}: {long} of {len(contexts)} contexts have more than "
             f"{coder.prompt.max_prompt_length} tokens; raise it, with another --out and "
             "--wrong what was drawn"
         )
