@@ -75,7 +75,7 @@ FLAGS = {
     "interpreter": (["--execution.python", "/no/python"], ["execution.python"]),
     "data": (["--data.path", "nowhere.json", *NO_TEST], ["nowhere.json", "APPS+"]),
     "no test file": (
-        ["--data.path", "nowhere.json"],
+        ["--data.path", __file__],  # a file that is there; it is not read so early
         ["evaluation.test_problems: expected 0", "got 8", "--data.test FILE"],
     ),
 }
