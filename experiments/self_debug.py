@@ -6,7 +6,7 @@ Question   Does a model of half a million parameters learn from a teacher's answ
 Command    stepcoder sft experiments/self_debug.py:teacher
            before it, the wrong programs of the warm start with the rule teacher's answers:
              stepcoder refine dialect --problems dialect --split sft --teacher rule \\
-                 --samples-per-problem 4 --out runs/self_debug/records
+                 --samples-per-problem 2 --out runs/self_debug/records
            behind it, for each arm, and with --feedback none, verdict and random as well:
              stepcoder evaluate runs/self_debug/teacher --split test --rounds 3 \\
                  --variant explain --out results/teacher
@@ -66,9 +66,9 @@ def learn_text(config: c.Config, arm: str) -> c.Config:
         split="sft",
         records=(f"{FOLDER}/{records}/records.jsonl",),
         control="first" if arm == "first" else "none",
-        epochs=2,
+        epochs=1.5,  # some 1,200 updates
         batch_size=32,
-        learning_rate=3e-3,
+        learning_rate=2.5e-3,
         warmup_fraction=0.05,
         weight_decay=0.01,
     )
