@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stepcoder_jax import syntax
+from stepcoder_jax.feedback import answers
 from stepcoder_jax.feedback.turns import expected_literals
-from stepcoder_jax.records import Problem, Program, Report, TestResult, Verdict
+from stepcoder_jax.records import Program, Report, Verdict
 from stepcoder_jax.results.judged import outcome_of
 from stepcoder_jax.results.outcomes import Outcome
 from stepcoder_jax.similarity.lexemes import overlap
@@ -91,22 +92,21 @@ def read_rounds(rounds: Sequence[Round]) -> Played:
     problem = rounds[0].task.problem
     expected = expected_literals(problem)
     links: list[Link] = []
-    program, report = Program(problem, "", 0, ()), _without_code(problem)
+    program, report = _program_of(rounds[0])
     for turn in rounds:
         if turn.answer is None:
             break
         drawn = [x.answer for x in (turn, *turn.others) if x.answer is not None]
+        before, program, report = program, *_program_of(turn)
         link = Link(
-            outcome_of(problem, _without_code(problem), turn.answer.truncated),
+            outcome_of(problem, report, turn.answer.truncated),
             has_code=False,
             variant=str(turn.task.variant) if turn.task.before else "",
             answers=len(drawn),
             without_code=sum(answer.program is None for answer in drawn),
         )
-        before, program, report = program, *_program_of(turn)
         if turn.program is not None:
             link = link._replace(
-                outcome=outcome_of(problem, report, turn.answer.truncated),
                 has_code=True,
                 is_unchanged=bool(links) and syntax.is_same(before.source, program.source),
                 similar=overlap(before.source, program.source) if links else 0.0,
@@ -118,16 +118,9 @@ def read_rounds(rounds: Sequence[Round]) -> Played:
 
 
 def _program_of(turn: Round) -> tuple[Program, Report]:
-    problem = turn.task.problem
     if turn.program is None or turn.report is None:
-        return Program(problem, "", 0, ()), _without_code(problem)
+        return answers.stand_in(turn.task, 0), answers.without_code(turn.task)
     return turn.program, turn.report
-
-
-def _without_code(problem: Problem) -> Report:
-    tests = (TestResult(Verdict.NOT_RUN),) * len(problem.tests)
-    said = "NoCode: the answer holds no whole block of code"
-    return Report(Verdict.COMPILE, tests, frozenset(), said)
 
 
 def _end_of(turn: Round) -> End:
