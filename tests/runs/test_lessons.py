@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stepcoder_jax.__main__ import main
+from stepcoder_jax.commands.sft import load_examples
 from stepcoder_jax.config import Config, ModelConfig
 from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.formats.rows import DataError
@@ -222,6 +223,7 @@ def test_no_token_of_the_wrong_program_or_of_the_feedback_teaches(kit, monkeypat
     params = policy.init_params(model, jax.random.key(0))
     genuine = sft_step.score_tokens
 
+    @jax.jit
     def gradient(places):
         def score(head, hidden, tokens, scoring):
             changed = jnp.where(places[None, :, None], 3 - 2 * hidden, hidden)
@@ -256,9 +258,26 @@ def get_config(arg=""):
 """
 
 
-def test_the_command_learns_records_and_its_control_has_as_many_updates(
-    kit, tmp_path, capsys
-):
+def test_the_control_has_as_many_updates(kit, tmp_path, capsys):
+    kit.select(*[kit.record(i) for i in range(4)])
+    own.write(kit.problems, tmp_path / "problems.jsonl")
+    kit.config.data.path = str(tmp_path / "problems.jsonl")
+    kit.config.sft.batch_size, kit.config.sft.packing = 1, 256
+    found = []
+    for control in ("none", "first"):
+        kit.config.sft.control = control
+        found.append(load_examples(kit.config, kit.tokenizer))
+    (mixed, steps), (first, others) = found
+    assert steps == others > 3 and len(mixed) == len(first) == 12
+    # they are shorter, so by themselves they would have been fewer updates
+    assert sft_rows.plan(first, kit.config.sft, 0) < steps
+    said = capsys.readouterr().err
+    assert "8 rows of refinements of 4 wrong programs, 4 first programs" in said
+    assert "; control: the first programs, 12 rows" in said
+
+
+@pytest.mark.long
+def test_the_command_learns_records_and_its_control_has_as_many_updates(kit, tmp_path):
     kit.select(*[kit.record(i) for i in range(4)])
     own.write(kit.problems, tmp_path / "problems.jsonl")
     (tmp_path / "tiny.py").write_text(EXPERIMENT)
@@ -274,6 +293,3 @@ def test_the_command_learns_records_and_its_control_has_as_many_updates(
         assert losses[-1] < losses[0]
         steps.append(len(losses))
     assert steps[0] == steps[1] > 1
-    said = capsys.readouterr().err
-    assert "8 rows of refinements of 4 wrong programs, 4 first programs" in said
-    assert "; control: the first programs, 12 rows" in said
