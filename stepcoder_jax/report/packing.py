@@ -114,6 +114,10 @@ def _details(row: Mapping[str, Any]) -> dict[str, Any]:
     for name, scale in (("logprobs", 100), ("advantages", 1000), ("values", 1000)):
         if row.get(name):
             found[name] = [round(x * scale) for x in row[name]]
+    if explanation := _text(row.get("explanation")):
+        explained = row.get("explained")
+        found["explanation"] = explanation
+        found["explained"] = explained if type(explained) is int else 0
     rewards = row.get("rewards")
     found["rewards"] = rewards if _is_pairs(rewards) else _at_the_end(row)
     found["shown"] = _records(row.get("shown"), _MOST_SHOWN)

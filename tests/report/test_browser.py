@@ -272,7 +272,11 @@ def test_hostile_text_is_shown_and_not_run(chromium, tmp_path):
 def test_older_rows_and_turns(chromium, tmp_path):
     old = {"shown": [], "rewards": None, "logprobs": [], "values": []}
     turn = {"source": "x = 1\n", "verdict": "runtime", "feedback": "It stops."}
-    file = write(tmp_path, "a", rollouts=[old, {"turns": [turn]}])
+    spans = [None] * 4 + [[100, 104], None]
+    numbers = ("executed", "logprobs", "advantages", "values")
+    answer = {name: [0.5] * 6 for name in numbers} | {"spans": spans, "turns": [turn]}
+    answer |= {"explanation": "It adds 2.\n", "explained": 3, "rewards": [[2, 0.5], [5, 1]]}
+    file = write(tmp_path, "a", rollouts=[old, answer])
     report_speed.load(chromium, file)
     press(chromium, "2", Keys.ENTER)
     until(chromium, lambda: one(chromium, "#sample").is_displayed())
@@ -285,6 +289,13 @@ def test_older_rows_and_turns(chromium, tmp_path):
         "Turn 1" in one(chromium, ".turn").text
         and "It stops." in one(chromium, ".turn").text
     )
+    assert "It adds 2." in one(chromium, "#sample").text
+    labels = [token.text for token in find(chromium, ".key .token")]
+    assert labels == ["·", "·", "·", "fence", "end"]
+    badges = [token.get_attribute("data-reward") for token in find(chromium, ".key .token")]
+    assert badges == [None, None, "+0.50", None, "+1.00"]
+    press(chromium, Keys.ARROW_RIGHT)
+    assert "of the explanation" in one(chromium, ".token-line").text
     assert chromium.get_log("browser") == []
 
 

@@ -104,7 +104,12 @@ class Sample {
     });
     if (at < text.size) code.append(make("span", { className: "out" }, text.cut(at, text.size)));
     const outside = this.tokens.filter(({ place }) => !place);
-    outside.forEach(({ element }, i) => element.append(i + 1 === outside.length && places.at(-1) === null ? "end" : "fence"));
+    const explained = details.explained ?? 0;
+    outside.forEach(({ element }) => {
+      const number = Number(element.dataset.token);
+      const isText = number < explained || outside.length === places.length;
+      element.append(number + 1 === places.length ? "end" : isText ? "·" : "fence");
+    });
     this.line = make("div", { className: "token-line", role: "status" });
     code.addEventListener("mouseover", (event) => this.hover(event));
     code.addEventListener("mouseleave", hideTip);
@@ -112,11 +117,26 @@ class Sample {
       const token = event.target.closest(".token");
       if (token) this.choose(Number(token.dataset.token));
     });
-    this.tail = make("div", { className: "key" }, outside.length ? "outside the code:" : null, outside.map(({ element }) => element));
-    this.tail.addEventListener("mouseover", (event) => this.hover(event));
-    this.tail.addEventListener("mouseleave", hideTip);
-    return make("div", {}, this.controls(), code, this.tail, this.line,
+    const others = outside.map(({ element }) => element).filter((element) => Number(element.dataset.token) >= explained);
+    const tail = this.tokenRow(others.length ? "outside the code:" : null, others);
+    return make("div", {}, this.explanation(explained), this.controls(), code, tail, this.line,
       details.message ? make("div", {}, make("h3", {}, "Message"), make("pre", {}, details.message)) : null);
+  }
+
+  /** A line of tokens that have no place in the program. */
+  tokenRow(title, elements) {
+    const line = make("div", { className: "key" }, title, elements);
+    line.addEventListener("mouseover", (event) => this.hover(event));
+    line.addEventListener("mouseleave", hideTip);
+    return line;
+  }
+
+  /** What the model wrote before its program, and the numbers of these tokens. */
+  explanation(count) {
+    if (!this.details.explanation) return null;
+    const tokens = this.tokens.slice(0, count).map(({ element }) => element);
+    return make("div", {}, make("h3", {}, `Explanation, ${count} tokens`), make("pre", {}, this.details.explanation),
+      this.tokenRow("its tokens:", tokens));
   }
 
   controls() {
@@ -161,7 +181,7 @@ class Sample {
     const { text, place } = this.tokens[number];
     const [advantage, value, probability] = ["advantage", "value", "probability"].map((mode) => this.numbers(mode)[number]);
     const reward = this.details.rewards.find(([token]) => token === number);
-    const kind = !place ? "outside the code" : this.details.executed[number] === "0" ? "not executed" : "executed";
+    const kind = number < (this.details.explained ?? 0) ? "of the explanation" : !place ? "outside the code" : this.details.executed[number] === "0" ? "not executed" : "executed";
     return [
       `token ${number + 1} of ${this.tokens.length}${place ? ": " + JSON.stringify(text) : ""}`, kind,
       probability === null ? null : `probability ${short(probability)}`,
