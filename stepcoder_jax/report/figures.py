@@ -32,6 +32,7 @@ class Chart(NamedTuple):
     is_stack: bool = False  # parts of a sum
     least: float | None = None  # where the axis begins, if values do not go below
     most: float | None = None
+    floor: float | None = None  # values below are drawn at the edge, so that others show
     prefix: str = ""  # of the metrics' names, which the legend leaves out
 
     @property
@@ -55,7 +56,12 @@ CHARTS = (
     Chart("Mean stage", ("cccs/mean_stage",), "0: nothing is given", least=0),
     Chart("KL to the reference", ("kl",), "nats per token"),
     Chart("Entropy", ("entropy",), "nats per token", least=0),
-    Chart("Explained variance", ("explained_variance",), "of the critic, over all rows"),
+    Chart(
+        "Explained variance",
+        ("explained_variance",),
+        "over all rows; below -1 at the edge",
+        floor=-1,
+    ),
     Chart("Completion length", ("completion_length",), "tokens", least=0),
     Chart("Loss", ("loss",), "nats per completion token", least=0),
     Chart("Validation loss", ("validation/loss",), "nats per completion token", least=0),
@@ -160,6 +166,7 @@ def draw_charts(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
                 {
                     **{"title": chart.title, "note": chart.note, "stack": chart.is_stack},
                     **{"least": chart.least, "most": chart.most, "lines": lines},
+                    "floor": chart.floor,
                     "of_one_arm": chart.of_one_arm,
                 }
             )

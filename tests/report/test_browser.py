@@ -105,6 +105,19 @@ def test_curves_are_drawn_with_intervals_over_runs(page):
     assert "s0 and 2 more: " in one(page, "#tip").text and "[" in one(page, "#tip").text
 
 
+def test_a_value_far_below_is_drawn_at_the_edge(page):
+    chart = {"title": "t", "note": "", "floor": -1, "least": None, "most": None}
+    chart["lines"] = [{"x": [0, 1, 2], "y": [0.5, -17.0, 0.2]}]
+    path, texts = page.execute_script(
+        "const chart = drawChart(arguments[0], arguments[0].lines, ['a'], [0], true);"
+        "return [chart.querySelector('path').getAttribute('d'),"
+        " [...chart.querySelectorAll('text')].map((text) => text.textContent)];",
+        chart,
+    )
+    lowest = max(float(point.split()[1]) for point in path[1:].split("L"))
+    assert lowest < 210 and "-1" in texts and not any("-5" in text for text in texts)
+
+
 def test_the_heat_map_opens_a_rollout(page):
     page.execute_script(
         "const c = document.querySelector('#heat canvas'), b = c.getBoundingClientRect();"

@@ -65,6 +65,7 @@ def test_parts_have_the_words_of_the_legend(runs):
     assert labels["Verdicts"] == ["pass", "wrong"]
     assert labels["Masked by FGO"] == ["all", "pass", "wrong"]
     assert labels["Seconds per iteration"] == ["sample", "judge", "update"]
+    assert chart_of(charts, "Explained variance")["floor"] == -1
     assert "Loss" not in labels  # no such metric, no chart
     seconds = chart_of(charts, "Seconds per iteration")["lines"][0]
     assert seconds["x"] == [1, 2, 3, 4, 5]  # the first iteration compiles

@@ -49,6 +49,7 @@ function boundsOf(lines, chart) {
     ...(line.runs ?? []).map((run) => run[1])]).flat().filter(known);
   let low = ys.reduce((a, b) => Math.min(a, b), Infinity);
   let high = ys.reduce((a, b) => Math.max(a, b), -Infinity);
+  if (known(chart.floor)) low = Math.max(low, Math.min(chart.floor, high));
   if (known(chart.least)) low = Math.min(low, chart.least);
   if (known(chart.most)) high = Math.max(high, chart.most);
   if (!(high > low)) [low, high] = [low - 0.5, high + 0.5];
@@ -62,7 +63,7 @@ function boundsOf(lines, chart) {
 /** The frame of a chart: axes, grid, and how numbers become places. */
 function frameOf(bounds) {
   const x = (value) => LEFT + (WIDTH - LEFT - RIGHT) * (value - bounds.left) / (bounds.right - bounds.left);
-  const y = (value) => HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * (value - bounds.low) / (bounds.high - bounds.low);
+  const y = (value) => HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * Math.max(0, value - bounds.low) / (bounds.high - bounds.low);
   const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
   for (const tick of ticks(bounds.low, bounds.high, 5)) {
     const kind = tick === 0 && bounds.low < 0 ? "zero" : "grid";

@@ -125,7 +125,7 @@ class Sample {
 
   /** A line of tokens that have no place in the program. */
   tokenRow(title, elements) {
-    const line = make("div", { className: "key" }, title, elements);
+    const line = make("div", { className: "key tokens" }, title, elements);
     line.addEventListener("mouseover", (event) => this.hover(event));
     line.addEventListener("mouseleave", hideTip);
     return line;
@@ -160,6 +160,7 @@ class Sample {
       element.classList.toggle("ran", place !== null && !idle && this.mode === "code");
       element.classList.toggle("idle", place !== null && idle);
       element.style.background = "";
+      element.classList.toggle("below", this.mode !== "code" && values[number] < 0);
       const value = values[number];
       if (this.mode !== "code" && value !== null) {
         const share = this.mode === "probability" ? 1 - value : Math.abs(value) / most;
