@@ -44,8 +44,8 @@ with RUN of an arm, and --problems HUMANEVAL.jsonl for the last columns.
 Memory, GiB on each of 8 devices, by experiments/benchmarks/state_memory.py --devices 8:
 
            arm             state  reference  gradients  kept  decoding  cache  at most
-           (none)           18.7     1.6       12.4     11.2    12.6     12.2    57.3
-           grpo_stepcoder    9.4     1.6        6.3      9.5    12.6     12.2    48.0
+           (none)           18.7     1.6       12.4      8.9    12.6     12.2    57.3
+           grpo_stepcoder    9.4     1.6        6.3      7.2    12.6     12.2    48.0
 
 `sft` takes 15.7 and what it keeps of one row a device: 20 bytes per weight (itself, two
 moments, gradients of all and of one micro-batch), over 8.

@@ -30,6 +30,7 @@ import dataclasses
 import functools
 import math
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ from stepcoder_jax.config import Config, ModelConfig
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import ALGORITHMS, Steps
 from stepcoder_jax.learning import updates
-from stepcoder_jax.models import decoding, lora, policy
+from stepcoder_jax.models import attention, decoding, lora, policy
 from stepcoder_jax.pytrees import Experience
 from stepcoder_jax.runs.experiment import load_experiment
 from stepcoder_jax.sampling import chunks
@@ -90,11 +91,11 @@ def kept_by(model: ModelConfig, trunk: Any, rows: int, length: int, fused: bool)
 
     weights = {x.shape for x in jax.tree.leaves(trunk)}
     weights |= {x.shape[1:] for x in jax.tree.leaves(trunk["layers"])}
-    saved = [
-        x
-        for x in jax.tree.leaves(jax.eval_shape(backward, trunk, tokens))
-        if x.shape not in weights
-    ]
+    # in one block its scores are known by their shape
+    blocks = 1 if fused else attention.MOST_BLOCKS
+    with mock.patch.object(attention, "MOST_BLOCKS", blocks):
+        kept = jax.tree.leaves(jax.eval_shape(backward, trunk, tokens))
+    saved = [x for x in kept if x.shape not in weights]
     if fused:
         saved = [x for x in saved if x.shape[-2:] != (length, length)]
     return bytes_of(saved)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from stepcoder_jax.config import ModelConfig
 
 _LEAST = 96  # positions of a block of queries of "xla"; fewer cost more than they skip
-_MOST = 8  # such blocks: each is compiled for itself
+MOST_BLOCKS = 8  # of them: each is compiled for itself
 _LANES = 128  # lengths that the splash kernel takes are multiples of this
 _BLOCKS = (512, 256, _LANES)  # positions of a tile, the largest that fits first
 
@@ -72,7 +72,7 @@ def in_blocks(
     rows, length, heads, size = query.shape
     query = query.reshape(rows, length, key.shape[2], -1, size).transpose(0, 2, 3, 1, 4)
     key, value = key.transpose(0, 2, 3, 1), value.swapaxes(1, 2)
-    step = -(-length // min(_MOST, max(1, length // _LEAST)))
+    step = -(-length // min(MOST_BLOCKS, max(1, length // _LEAST)))
     mixed = []
     for start in range(0, length, step):
         end = min(start + step, length)
