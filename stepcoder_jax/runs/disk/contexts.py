@@ -44,7 +44,7 @@ def load(
     unmended = [
         name
         for name, rows in groups.items()
-        if compares and name not in strangers and not any(row.is_right for row in rows)
+        if compares and rows[0].task_id in known and not any(row.is_right for row in rows)
     ]
     _tell(strangers, len(groups), "are of no problem that the run learns from (data.path)")
     _tell(unmended, len(groups), "have no right refinement to be compared with")
