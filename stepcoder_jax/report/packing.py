@@ -17,7 +17,7 @@ from stepcoder_jax.records import Verdict, order_difficulties
 
 CHUNK = 128  # rollouts
 MOST_TEXT = 1 << 16  # characters of one text; a run's own are far shorter
-_MOST_TURNS, _MOST_SHOWN = 16, 16
+_MOST_TURNS, _MOST_SHOWN, _MOST_TESTS = 16, 16, 256
 _COLUMNS = (
     *("run", "step", "problem", "stage", "verdict", "reward", "tokens", "masked"),
     *("passed", "tests", "valid", "truncated"),
@@ -26,9 +26,20 @@ VERDICTS = [str(verdict) for verdict in Verdict]
 
 
 def pack(value: Any) -> str:
-    """A JSON value, gzipped, in base64; equal values give equal texts."""
-    data = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    """A JSON value, gzipped, in base64; equal values give equal texts.
+
+    nan and inf, which Python reads and no browser does, become null.
+    """
+    try:
+        data = _to_json(value)
+    except ValueError:
+        whole = json.dumps(value)
+        data = _to_json(json.loads(whole, parse_constant=lambda name: None))
     return base64.b64encode(gzip.compress(_encode(data), 6, mtime=0)).decode()
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def _encode(text: str) -> bytes:
@@ -103,10 +114,11 @@ _KNOWN = ("introductory", "interview", "competition", "easy", "medium", "hard")
 
 def _details(row: Mapping[str, Any]) -> dict[str, Any]:
     """What one rollout's page shows beside its cells in the table."""
+    tests = row["tests"][:_MOST_TESTS]
     found = {
         "head": _text(row["head"]),
         "completion": _text(row["completion"]),
-        "tests": [_text(test)[:10] for test in row["tests"]],
+        "tests": [_text(test)[:10] for test in tests],
         "message": _text(row.get("message")),
         **_spans(row["spans"]),
         "executed": "".join("01"[bool(x)] for x in row.get("executed", ())),
@@ -150,7 +162,11 @@ def _spans(spans: Sequence[Sequence[int] | None]) -> dict[str, Any]:
 
 def _is_pairs(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int for pair in value
+        isinstance(pair, list)
+        and len(pair) == 2
+        and type(pair[0]) is int
+        and isinstance(pair[1], (int, float))
+        for pair in value
     )
 
 

@@ -13,6 +13,7 @@ from stepcoder_jax.data.formats.rows import (
     Row,
     require,
     require_object,
+    say,
     stream_lines,
 )
 from stepcoder_jax.records import InputError, Verdict
@@ -24,6 +25,7 @@ WANTED = "the rollouts of an iteration, one JSON object per line"
 _VERDICTS = [str(verdict) for verdict in Verdict]
 # What decides which problems a run has met, and so whether two runs can be compared.
 _BENCHMARK = ("data.path", "data.validation", "data.difficulties", "data.pool_size")
+_MOST = 1e15  # of a number; larger ones are of no run
 _TOKENS = ("spans", "executed", "logprobs", "advantages", "values")
 
 
@@ -87,7 +89,7 @@ def _load(path: Path, notes: list[str]) -> dict[str, Any]:
 
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: x for name, x in row.items() if x is None or isinstance(x, (int, float))}
+    return {name: x for name, x in row.items() if x is None or _is_number(x)}
 
 
 def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
@@ -103,7 +105,9 @@ def _read_metrics(path: Path, notes: list[str]) -> list[dict[str, Any]]:
     kept = [
         _numbers(row)
         for row in rows
-        if isinstance(row, dict) and type(row.get("step")) is int
+        if isinstance(row, dict)
+        and type(row.get("step")) is int
+        and 0 <= row["step"] < _MOST
     ]
     if len(kept) < len(rows):
         notes.append(f"{path}: {len(rows) - len(kept)} rows have no step; left out")
@@ -180,7 +184,8 @@ def check_row(row: Row) -> dict[str, Any]:
         raise DataError(f"field verdict: expected one of {', '.join(_VERDICTS)}")
     for name, kind in (("stage", int), ("tests", list), ("spans", list)):
         require(fields, name, kind)
-    require(fields, "reward", (int, float))  # type: ignore[arg-type]
+    if not _is_number(fields.get("reward")):
+        raise DataError(f"field reward: expected a number, got {say(fields.get('reward'))}")
     count = len(fields["spans"])
     for name in _TOKENS:
         values = fields.get(name, [])
@@ -193,7 +198,7 @@ def check_row(row: Row) -> dict[str, Any]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and abs(value) < 1e9  # nan is none
+    return isinstance(value, (int, float)) and abs(value) < _MOST  # nan is none
 
 
 def _is_span(value: Any) -> bool:

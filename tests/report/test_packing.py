@@ -83,6 +83,11 @@ def test_hostile_text_is_capped_and_cannot_leave_its_element():
     assert whole.count("<script") == 4 and "x()" not in whole
 
 
+def test_what_json_has_not_is_null():
+    value = {"a": [float("nan"), 1.5, {"b": float("-inf")}], "NaN": "NaN"}
+    assert unpack(packing.pack(value)) == {"a": [None, 1.5, {"b": None}], "NaN": "NaN"}
+
+
 def test_the_page_loads_nothing():
     """Its policy lets its own script run, and nothing else."""
     whole = "".join(page.render({}, {}, []))

@@ -51,6 +51,23 @@ def test_empty_and_foreign_folders(tmp_path):
         read(tmp_path / "nowhere")
 
 
+def test_numbers_that_no_run_has(tmp_path):
+    folder = make_run(tmp_path / "a", 1, 4)
+    lines = [{"step": 10**400, "kl": 1}, {"step": -1}, {"step": 0, "kl": 10**400, "a": 1}]
+    text = "".join(json.dumps(row) + "\n" for row in lines)
+    (folder / "metrics.jsonl").write_text(text + '{"step": 1, "kl": NaN, "b": 1e999}\n')
+    run, notes = read(folder)
+    assert run.metrics == [{"step": 0, "a": 1}, {"step": 1}]
+    assert "2 rows have no step" in notes[0]
+    file = folder / "rollouts" / "0.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for row, reward in zip(rows, (float("nan"), float("inf"), "1", None)):
+        row["reward"] = reward
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found, notes = rollouts(run)
+    assert not found and "field reward: expected a number" in notes[0]
+
+
 def test_a_run_that_is_being_written(tmp_path):
     folder = make_run(tmp_path / "a", 2, 3)
     with (folder / "metrics.jsonl").open("a") as file:
