@@ -120,7 +120,7 @@ def compare(options: CompareOptions) -> int:
         )
         for path in others
     }
-    text = describe(names_of(list(sides)), compared)
+    text = describe(outcomes.names_of(list(sides)), compared)
     print(text)
     write(options, text, as_json(first, compared, options.seed))
     return 0
@@ -301,16 +301,6 @@ def exact_p(
         return math.nan
     changes = [new - old for old, new in zip(old_scores, new_scores, strict=True)]
     return mcnemar(gained=changes.count(1.0), lost=changes.count(-1.0))
-
-
-def names_of(paths: Sequence[str]) -> dict[str, str]:
-    """A short name for each side: as many of its last parts as tell it from the others."""
-    parts = {path: Path(path).absolute().parts for path in paths}
-    for count in range(1, max(map(len, parts.values())) + 1):
-        names = {path: "/".join(found[-count:]) for path, found in parts.items()}
-        if len(set(names.values())) == len(paths):
-            return names
-    return {path: path for path in paths}
 
 
 def describe(names: Mapping[str, str], compared: Mapping[str, Compared]) -> str:

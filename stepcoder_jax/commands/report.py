@@ -20,6 +20,7 @@ from stepcoder_jax.records import InputError
 from stepcoder_jax.report import figures, page, reading
 from stepcoder_jax.report.packing import MOST_TEXT, Packer
 from stepcoder_jax.report.reading import RunRecord
+from stepcoder_jax.results.outcomes import names_of
 
 RunsArg = Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="RUN")]
 
@@ -48,10 +49,9 @@ def report(options: ReportOptions) -> int:
     """`stepcoder report`; returns the exit code."""
     out = check(options)
     notes: list[str] = []
-    names = short_names(options.runs)
     runs = [
         reading.read_run(Path(path), name, notes)
-        for path, name in zip(options.runs, names, strict=True)
+        for path, name in names_of(options.runs).items()
     ]
     if not any(run.metrics or run.rollouts for run in runs):
         raise InputError(f"RUN: nothing to show: {'; '.join(notes)}")
@@ -100,16 +100,6 @@ def check(options: ReportOptions) -> Path:
             f"--out: {out}: cannot be written (there is no folder {out.parent})"
         )
     return out
-
-
-def short_names(paths: Sequence[str]) -> list[str]:
-    """A name for each run: as many last parts as tell it from the others."""
-    parts = [Path(path).absolute().parts for path in paths]
-    for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(found[-count:]) for found in parts]
-        if len(set(names)) == len(paths):
-            return names
-    return list(paths)
 
 
 def describe_run(run: RunRecord) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from stepcoder_jax.records import InputError, Verdict, order_difficulties
@@ -284,3 +285,13 @@ def as_json(scores: Scores) -> dict[str, Any]:
         },
         "bugs": {str(bug): count for bug, count in scores.bugs.items()},
     }
+
+
+def names_of(paths: Sequence[str]) -> dict[str, str]:
+    """A short name for each path: as many of its last parts as tell it from the others."""
+    parts = {path: Path(path).absolute().parts for path in paths}
+    for count in range(1, max(map(len, parts.values())) + 1):
+        names = {path: "/".join(found[-count:]) for path, found in parts.items()}
+        if len(set(names.values())) == len(paths):
+            return names
+    return {path: path for path in paths}

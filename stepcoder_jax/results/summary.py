@@ -170,7 +170,8 @@ def summary(
         )
     lines += [
         f"The run is in {folder}: metrics.jsonl, rollouts/, checkpoints; look at its "
-        f"programs with `stepcoder sample {folder}`.",
+        f"programs with `stepcoder sample {folder}`, at all of it with "
+        f"`stepcoder report {folder} --out report.html`.",
         "Next:",
         *(
             f"  - {tip}"
