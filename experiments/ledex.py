@@ -95,6 +95,7 @@ gives none.
 from stepcoder_jax import config as c
 
 SIZES = ("7b", "13b")
+RECORDS = ("RECORDS.jsonl",)  # of `stepcoder refine`, where flags name no others
 ARMS = (
     *("", "sft", "first_programs", "tests", "tests_codebleu", "one_scalar"),
     *("hard_split", "value_answer", "fgo", "grpo"),
@@ -135,8 +136,13 @@ def get_config(arg: str = "") -> c.Config:
         reward=c.RewardConfig(program="paper", explanation="paper"),
         execution=c.ExecutionConfig(tests="run_all"),
         mesh=c.MeshConfig(data=1, fsdp=-1),
+        data=c.DataConfig(contexts=RECORDS),
         sft=c.SFTConfig(
-            epochs=2.0, batch_size=128, num_micro_batches=16, warmup_fraction=0.8
+            records=RECORDS,
+            epochs=2.0,
+            batch_size=128,
+            num_micro_batches=16,
+            warmup_fraction=0.8,
         ),
     )
     config.cccs.enabled, config.fgo.mask = False, "none"

@@ -10,8 +10,10 @@ Command    stepcoder train experiments/ledex_smoke.py --data.contexts RECORDS.js
            python experiments/ledex_smoke.py FOLDER --humaneval HumanEval.jsonl.gz \\
              --mbpp mbpp.jsonl [--count 40]
 Hardware   two CPU cores, 3 GB of memory, some minutes
-Expected   all commands end; the weights are random, so no program passes, and no answer to
-           a failure has code before it has been learnt
+Expected   all commands end; the weights are random, so no program passes, no answer to a
+           failure has code, and after 30 updates none has either. With 40 problems of each
+           file: 160 wrong programs, 320 answers that pass, 97 to 280 s a command on two
+           busy cores
 
 A model of random weights never mends a program, and `refine` says so. So the answers that
 SFT and RL learn from are the canonical solutions, judged, behind one sentence. What is

@@ -121,6 +121,7 @@ def test_the_memory_stated_is_the_memory_counted():
     rows = stated(LEDEX)
     assert list(rows) == ["@7b", "@13b", "grpo@7b", "grpo@13b"]
     for arg, sizes in rows.items():
+        load(arg).validate()  # as the command that counts does
         parts = state_memory().count(load(arg), 8)
         *counted, most = [size / GIB for size in (*parts[:6], parts.at_most)]
         *expected, stated_most = sizes
