@@ -86,6 +86,8 @@ function paintHeat(canvas, heat, index, { high, wide, most }) {
   const pen = canvas.getContext("2d");
   const style = getComputedStyle(document.documentElement);
   pen.font = `${Math.min(11, high)}px ui-monospace, "DejaVu Sans Mono", monospace`;
+  pen.strokeStyle = style.getPropertyValue("--soft"); // dark boxes stand out on a dark page
+  pen.lineWidth = 0.5;
   heat.order.forEach((problem, row) => {
     pen.fillStyle = style.getPropertyValue("--soft");
     if (high > 9) {
@@ -95,6 +97,7 @@ function paintHeat(canvas, heat, index, { high, wide, most }) {
     for (const [bin, cell] of heat.cells.get(problem)) {
       pen.fillStyle = scaleAt(cell.sum / cell.count / most);
       pen.fillRect(LABELS + bin * wide, row * high, wide - 1, high - 1);
+      pen.strokeRect(LABELS + bin * wide + 0.5, row * high + 0.5, wide - 2, high - 2);
     }
   });
   pen.fillStyle = style.getPropertyValue("--soft");
