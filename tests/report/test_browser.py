@@ -12,6 +12,7 @@ pytest.importorskip("selenium", reason="selenium (the extra test) is not install
 if report_speed.find_browser() is None:
     pytest.skip("no chromium and chromedriver on the path", allow_module_level=True)
 
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -73,9 +74,17 @@ def one(page, selector):
 def until(page, condition):
     """Wait for what a click opens: chunks are unpacked without holding the page."""
     end = time.monotonic() + 10
-    while not condition():
+    while not holds(condition):
         assert time.monotonic() < end, one(page, "body").text[:500]
         time.sleep(0.02)
+
+
+def holds(condition):
+    """Not yet, where the page makes anew what is looked at."""
+    try:
+        return condition()
+    except StaleElementReferenceException:
+        return False
 
 
 def count(page):
@@ -87,7 +96,11 @@ def choose(page, name, value):
 
 
 def column(page, place):
-    return [cell.text for cell in find(page, f"#rows tr.row td:nth-child({place})")]
+    """The texts of a column, read at once: the table makes its rows anew as it scrolls."""
+    return page.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map((x) => x.innerText);",
+        f"#rows tr.row td:nth-child({place})",
+    )
 
 
 def test_curves_are_drawn_with_intervals_over_runs(page):
