@@ -53,5 +53,5 @@ def get_config(arg: str = "") -> Config:
         config.model.vocab_size = 512
         config.sft.epochs, config.sft.learning_rate = 2, 4e-3
     if arg == "dialect":
-        config.sft.epochs = 0.5
+        config.sft.epochs = 1
     return config
