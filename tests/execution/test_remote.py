@@ -157,9 +157,13 @@ def test_shared_hostile_programs(pool, local):
         assert far.executed == near.executed, row["id"]
 
 
-# Its title -> why another verdict than the local sandbox's is right there.
+# Its title -> the verdicts that are right there, where they are not the local sandbox's.
 DIFFERENT = {
-    "read the judge": "the driver's own modules lie beside the program; nothing is in them",
+    # the driver's own modules lie beside the program; nothing is in them
+    "read the judge": {Verdict.WRONG},
+    # how many threads a program may have is the service's own affair: all, or too much
+    "seventy threads at once": {Verdict.PASS},
+    "threads that do not give up": {Verdict.MEMORY, Verdict.TIMEOUT},
 }
 
 
@@ -171,7 +175,7 @@ def test_the_battery(pool, local):
     for case, far, near in zip(CASES, pool.run(programs), local.run(programs)):
         allowed = {near.verdict, *case.verdicts}
         if case.title in DIFFERENT:
-            allowed = {Verdict.WRONG}
+            allowed = DIFFERENT[case.title]
         assert far.verdict in allowed, (case.title, far, near)
 
 
