@@ -134,16 +134,20 @@ def is_same(one: str, other: str) -> bool:
 def _shape(tree: ast.AST) -> list[object]:
     """Return what two trees have in common if and only if they are the same.
 
-    Without recursion: level by level, each node with its class, what it holds that is no
-    node, and how many nodes in each of its fields.
+    Without recursion: level by level, each node with its class and, field by field, what it
+    holds that is no node and how many items a list has.
     """
     shape: list[object] = []
-    for node in ast.walk(tree):
+    nodes = [tree]
+    for node in nodes:  # grows while it is read
         shape.append(type(node))
-        for name, value in ast.iter_fields(node):
-            items = value if isinstance(value, list) else [value]
-            shape += [name, len(items), isinstance(value, list)]
-            for item in items:
+        for name in type(node)._fields:
+            value = getattr(node, name, None)
+            if isinstance(value, list):
+                shape.append(len(value))
+            for item in value if isinstance(value, list) else (value,):
+                if isinstance(item, ast.AST):
+                    nodes.append(item)
                 shape.append(ast.AST if isinstance(item, ast.AST) else show_leaf(item))
     return shape
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import gc
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -63,6 +64,7 @@ STATEMENTS = [
     "x = " + "-" * 100 + "1\n",
     "x = " + "(" * 60 + "1" + ")" * 60 + "\n",
 ]
+REFERENCE = "def f(a, b):\n    return [a + c for c in b]\n"  # canonical: it is not hostile
 TESTS = (TestCase("", "1.5"),)
 PROBLEM = Problem(*("p", "", "", "", None, Mode.STDIN_MAIN, TESTS, ""), visible_tests=TESTS)
 Case = Callable[[str], Callable[[], object]]
@@ -219,7 +221,7 @@ def compare_programs(text: str) -> Callable[[], object]:
 def score_programs(text: str) -> Callable[[], object]:
     def run() -> None:
         _count.cache_clear()
-        codebleu(text, text + "\n")
+        codebleu(text, REFERENCE)
 
     return run
 
@@ -289,6 +291,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=4 * SMALL, help="bytes")
     parser.add_argument("--all", action="store_true", help="a row for every text")
     args = parser.parse_args()
+    gc.freeze()  # what the imports made is no garbage; to look it through is not this work
     print(f"| function | ms, {SMALL} B | ms, {args.large} B | ratio | unit of the text |")
     print("|---|---:|---:|---:|---|")
     for name, (case, wants_programs) in CASES.items():

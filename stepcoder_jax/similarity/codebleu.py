@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 from stepcoder_jax import syntax
 from stepcoder_jax.similarity.lexemes import share, tokens
-from stepcoder_jax.similarity.trees import Edge, def_use, subtrees
+from stepcoder_jax.similarity.trees import Edge, def_use, nodes_below, subtrees
 
 _ORDERS = (1, 2, 3, 4)
 _KEYWORD_WEIGHT = 5
@@ -89,7 +89,8 @@ def _count(source: str) -> _Counts:
     tree = syntax.parse(source)
     if tree is None:
         return _Counts(grams, None, None)
-    return _Counts(grams, subtrees(tree), def_use(tree))
+    below = nodes_below(tree)
+    return _Counts(grams, subtrees(below), def_use(below))
 
 
 def _bleu(

@@ -6,10 +6,10 @@ Without recursion. Both are multisets, so that the same twice counts twice.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable
 
 from stepcoder_jax import syntax
 
@@ -17,7 +17,7 @@ Edge = tuple[int, str]  # the name that is read, and where its value goes
 
 _IGNORED = ("ctx", "kind", "type_comment", "type_ignores")
 _SIGNS = (ast.operator, ast.unaryop, ast.cmpop, ast.boolop)
-_NO_NODES = (*_SIGNS, ast.expr_context)
+_BARE = (ast.Name, ast.Constant)  # nothing is below them
 _BINDINGS = {  # fields that hold a name which the node binds
     ast.FunctionDef: "name",
     ast.AsyncFunctionDef: "name",
@@ -28,10 +28,32 @@ _BINDINGS = {  # fields that hold a name which the node binds
     ast.MatchStar: "name",
     ast.MatchMapping: "rest",
 }
+_BINDING = {ast.alias, *_BINDINGS}
+_SINKING = {  # what a value that is read below them goes into
+    *(ast.Assign, ast.AugAssign, ast.AnnAssign, ast.NamedExpr),
+    *(ast.For, ast.AsyncFor, ast.comprehension, ast.withitem),
+    *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef),
+}
 _MOST_SINKS = 4  # names; of what binds more, the first
 
 
-def subtrees(tree: ast.Module) -> Counter[bytes]:
+Below = dict[ast.AST, list[ast.AST]]
+
+
+def nodes_below(tree: ast.Module) -> Below:
+    """The nodes just below each node, breadth first: the module is the first key.
+
+    Without the signs and the contexts, of which each is one object for the whole tree.
+    """
+    below: Below = {}
+    nodes: list[ast.AST] = [tree]
+    for node in nodes:  # grows while it is read
+        below[node] = _below(node)
+        nodes += below[node]
+    return below
+
+
+def subtrees(below: Below) -> Counter[bytes]:
     """The sub-trees below the module that have a node below them; all names are blanked.
 
     A sub-tree is known by a digest of its class, its signs (`+`, `<`, `not`), its
@@ -39,31 +61,46 @@ def subtrees(tree: ast.Module) -> Counter[bytes]:
     it is known that there is one.
     """
     digests: dict[ast.AST, bytes] = {}
+    known: dict[str, bytes] = {}  # most of a program's sub-trees are there twice
     found: Counter[bytes] = Counter()
-    for node in reversed(list(ast.walk(tree))):  # what is below comes first
-        if isinstance(node, _NO_NODES):
-            continue
-        has_nodes, parts = False, [type(node).__name__]
-        for field, value in _fields(node):
-            items = value if isinstance(value, list) else [value]
-            parts.append(f"{field}:{len(items)}")
-            for item in items:
+    for node, children in reversed(below.items()):  # what is below comes first
+        parts: list[object] = [type(node).__name__]
+        for field in _kept(node._fields):
+            value = getattr(node, field, None)
+            if isinstance(value, list):
+                parts.append(len(value))  # of a class whose fields are known
+            for item in value if isinstance(value, list) else (value,):
                 if not isinstance(item, ast.AST):
                     parts.append(_leaf(node, item))
                 elif isinstance(item, _SIGNS):
                     parts.append(type(item).__name__)
                 else:
-                    parts.append(digests[item].hex())
-                    has_nodes = True
-        text = "\n".join(parts).encode("utf-8", "surrogatepass")
-        digests[node] = hashlib.blake2b(text, digest_size=16).digest()
-        if has_nodes and node is not tree:
-            found[digests[node]] += 1
+                    parts.append(digests[item])
+        text = repr(parts)
+        digest = known.get(text) or hashlib.blake2b(text.encode(), digest_size=16).digest()
+        known[text] = digests[node] = digest
+        if children and not isinstance(node, ast.Module):
+            found[digest] += 1
     return found
 
 
-def _fields(node: ast.AST) -> Iterator[tuple[str, Any]]:
-    return (pair for pair in ast.iter_fields(node) if pair[0] not in _IGNORED)
+@functools.cache
+def _kept(fields: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in fields if name not in _IGNORED)
+
+
+def _below(node: ast.AST) -> list[ast.AST]:
+    """The nodes just below a node that are no signs and no contexts, in their order."""
+    found: list[ast.AST] = []
+    if isinstance(node, _BARE):
+        return found
+    for field in _kept(node._fields):
+        value = getattr(node, field, None)
+        if isinstance(value, list):
+            found += [item for item in value if isinstance(item, ast.AST)]
+        elif isinstance(value, ast.AST):
+            found.append(value)
+    return [item for item in found if not isinstance(item, _SIGNS)]
 
 
 def _leaf(node: ast.AST, value: object) -> str:
@@ -72,7 +109,7 @@ def _leaf(node: ast.AST, value: object) -> str:
     return "_" if isinstance(value, str) else syntax.show_leaf(value)
 
 
-def def_use(tree: ast.Module) -> Counter[Edge]:
+def def_use(below: Below) -> Counter[Edge]:
     """One edge for each time that a name of the program's own is read: (name, sink).
 
     The sink is what the value goes into: the names that the statement, the comprehension or
@@ -82,13 +119,14 @@ def def_use(tree: ast.Module) -> Counter[Edge]:
     names: dict[str, int] = {}
     bound: set[str] = set()
     reads: list[tuple[str, tuple[str, ...]]] = []
-    pending: list[tuple[ast.AST, tuple[str, ...]]] = [(tree, ())]
+    pending: list[tuple[ast.AST, tuple[str, ...]]] = [(next(iter(below)), ())]
     while pending:
         node, sink = pending.pop()
-        own = list(_bound(node))
+        kind = type(node)
+        own = _bound(node) if kind in _BINDING else ()
         bound.update(own)
         if isinstance(node, ast.Name):
-            own.append(node.id)
+            own = (node.id,)
             if isinstance(node.ctx, ast.Load):
                 reads.append((node.id, sink))
             else:
@@ -97,8 +135,11 @@ def def_use(tree: ast.Module) -> Counter[Edge]:
             names.setdefault(name, len(names))
         if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
             reads.append((node.target.id, (node.target.id,)))
-        sink = _sink(node, sink)
-        pending += [(child, sink) for child in reversed(list(ast.iter_child_nodes(node)))]
+        if kind in _SINKING:
+            sink = _sink(node, sink)
+        elif issubclass(kind, ast.stmt):
+            sink = (kind.__name__ + ":",)  # no name has a colon
+        pending += [(child, sink) for child in reversed(below[node])]
     numbers = {name: number for number, name in enumerate(n for n in names if n in bound)}
 
     def number_of(name: str) -> str:
@@ -111,16 +152,16 @@ def def_use(tree: ast.Module) -> Counter[Edge]:
     )
 
 
-def _bound(node: ast.AST) -> Iterator[str]:
+def _bound(node: ast.AST) -> tuple[str, ...]:
     """The names that a node binds by a field of its own."""
     if isinstance(node, ast.alias):
-        yield node.asname or node.name.partition(".")[0]
-    elif (field := _BINDINGS.get(type(node))) and (name := getattr(node, field)):
-        yield name
+        return (node.asname or node.name.partition(".")[0],)
+    name = getattr(node, _BINDINGS[type(node)])
+    return (name,) if name else ()
 
 
 def _sink(node: ast.AST, outer: tuple[str, ...]) -> tuple[str, ...]:
-    """Where the values that are read below a node go."""
+    """Where the values that are read below a node of _SINKING go."""
     match node:
         case ast.Assign(targets=targets):
             return _targets(targets)
@@ -137,8 +178,6 @@ def _sink(node: ast.AST, outer: tuple[str, ...]) -> tuple[str, ...]:
             return _targets([target])
         case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
             return (node.name,)
-        case ast.stmt():
-            return (f"{type(node).__name__}:",)  # no name has a colon
     return outer
 
 

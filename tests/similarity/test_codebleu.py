@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from stepcoder_jax.similarity.codebleu import codebleu, mean_codebleu, parts
-from stepcoder_jax.similarity.trees import def_use, subtrees
+from stepcoder_jax.similarity.trees import Below, def_use, nodes_below, subtrees
 from stepcoder_jax.syntax import parse
 from tests.test_hostile_text import DEEP
 
@@ -27,6 +27,12 @@ RENAMED = """def f(values):
 """
 ONE_LINE = "def f(xs):\n    return sum(x for x in xs if x < 0)\n"
 COPY = LOOP.replace("<", ">")
+
+
+def read(source: str) -> Below:
+    tree = parse(source)
+    assert tree is not None
+    return nodes_below(tree)
 
 
 def test_bleu_by_hand():
@@ -71,7 +77,7 @@ def test_trees_by_hand():
     of 3 and of 6.
     """
     one, other = "x = f(y + 1)\n", "z = g(y + 1) * g(y + 1)\n"
-    counts = [subtrees(parse(source)) for source in (one, other)]
+    counts = [subtrees(read(source)) for source in (one, other)]
     assert [sorted(each.values()) for each in counts] == [[1, 1, 1], [1, 1, 2, 2]]
     assert parts(one, other).trees == 2 * 2 / (3 + 6)
 
@@ -91,7 +97,7 @@ def test_what_is_no_name_tells_trees_apart():
         ("[a for b in c]", "{a for b in c}"),
     ]
     for one, other in pairs:
-        assert subtrees(parse(one)) != subtrees(parse(other)), (one, other)
+        assert subtrees(read(one)) != subtrees(read(other)), (one, other)
     blanked = [
         ("f(a, b=c)", "g(d, e=f)"),
         ("a.b[c]", "d.e[f]"),
@@ -100,16 +106,16 @@ def test_what_is_no_name_tells_trees_apart():
         ("u'a'.b", "'a'.b"),
     ]
     for one, other in blanked:
-        assert subtrees(parse(one)) == subtrees(parse(other)), (one, other)
+        assert subtrees(read(one)) == subtrees(read(other)), (one, other)
 
 
 def test_def_use_by_hand():
     """f 0, xs 1, n 2, x 3: `x` is of `xs`, decides an `if`, goes into `n`, as `n` does."""
     expected = {(1, "3"): 1, (3, "If:"): 1, (3, "2"): 1, (2, "2"): 1, (2, "Return:"): 1}
-    assert def_use(parse(LOOP)) == def_use(parse(RENAMED)) == expected
+    assert def_use(read(LOOP)) == def_use(read(RENAMED)) == expected
     # f 0, xs 1, x 2: both reads in the clause of the comprehension go into `x`
     expected = {(2, "Return:"): 1, (1, "2"): 1, (2, "2"): 1}
-    assert def_use(parse(ONE_LINE)) == expected
+    assert def_use(read(ONE_LINE)) == expected
     # number 2 goes into itself, and into what is returned, in both
     assert parts(ONE_LINE, LOOP).flow == 2 * 2 / (3 + 5)
 
@@ -130,7 +136,7 @@ def test_def_use_by_hand():
     ],
 )
 def test_where_a_value_goes(source, expected):
-    assert def_use(parse(source)) == expected
+    assert def_use(read(source)) == expected
 
 
 def test_the_ranking_of_a_known_program():
