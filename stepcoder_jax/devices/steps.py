@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices.sampler import SamplerPrograms
 from stepcoder_jax.learning import grpo, ppo, updates
-from stepcoder_jax.models import decoding, policy
+from stepcoder_jax.models import policy
 from stepcoder_jax.pytrees import (
     Experience,
     Feedback,
@@ -209,11 +210,7 @@ class Steps:
 
         `batch` holds numpy arrays. A prompt that several rows share is read once.
         """
-        ours = self.config.sampling
-        truncation = Truncation(ours.temperature, ours.top_p, ours.top_k, ours.min_p)
-        sampler = self._sampler(
-            truncation, ours.slots or self.config.batch_size, ours.rollouts_per_problem
-        )
+        sampler = self._sampler(*self.rollout_sampler())
         key = jax.random.fold_in(jax.random.key(self.config.run.seed), step)
         return slots.stream(sampler, actor, batch, key, find_stop)
 
@@ -252,76 +249,26 @@ class Steps:
         """A sampler with at least `num_slots` slots, for prompts of `group` rollouts."""
         key = (truncation, num_slots, group)
         if key not in self._samplers:
-            shards = sharding.batch_shards(self.mesh)
-            num_slots = -(-num_slots // shards) * shards
-            num_prompts = -(-num_slots // (group * shards)) * shards
-            self._samplers[key] = self._build_sampler(truncation, num_slots, num_prompts)
+            self._samplers[key] = self.sampler_programs(*key).sampler()
         return self._samplers[key]
 
-    def _build_sampler(
-        self, truncation: Truncation, num_slots: int, num_prompts: int
-    ) -> slots.Sampler:
-        model, columns = self.config.model, self.config.sampling.max_completion_length
+    def rollout_sampler(self) -> tuple[Truncation, int, int]:
+        """Truncation, slots and group of the sampler that an iteration's rollouts take."""
+        ours = self.config.sampling
+        truncation = Truncation(ours.temperature, ours.top_p, ours.top_k, ours.min_p)
+        return truncation, ours.slots or self.config.batch_size, ours.rollouts_per_problem
+
+    def sampler_programs(
+        self, truncation: Truncation, num_slots: int, group: int
+    ) -> SamplerPrograms:
+        """The programs of a sampler; slots and prompts are rounded up to the mesh."""
+        sampling, shards = self.config.sampling, sharding.batch_shards(self.mesh)
+        num_slots = -(-num_slots // shards) * shards
+        num_prompts = -(-num_slots // (group * shards)) * shards
         settings = chunks.SamplerSettings(
-            truncation, columns, self.config.sampling.chunk, self.eos_ids
+            truncation, sampling.max_completion_length, sampling.chunk, self.eos_ids
         )
-        rows, whole = self.batch_sharding, self.replicated
-        cache = sharding.cache_sharding(self.mesh, model.num_kv_heads)
-        # trees of shardings: what stands in place of an array, or of a whole subtree
-        prompts: Any = chunks.Prompts._make((cache, rows, rows))
-        state: Any = chunks.DecodeState._make((cache, *(rows,) * 5))
-        actor = self.state_shardings.actor  # adapters included, where a run has them
-        prepare = functools.partial(decoding.prepare, model)
-        weights = sharding.decode_shardings(
-            self.mesh, jax.eval_shape(prepare, self.abstract_state.actor)
-        )
-        read_prompts = jax.jit(
-            sharding.on_mesh(self.mesh, functools.partial(chunks.read_prompts, model)),
-            in_shardings=(actor, rows, rows),
-            out_shardings=prompts,
-        )
-        fill_slots = jax.jit(
-            chunks.fill_slots,
-            in_shardings=(state, prompts, rows, rows, whole),
-            out_shardings=state,
-            donate_argnums=0,
-        )
-        advance = jax.jit(
-            functools.partial(chunks.advance, model, settings),
-            in_shardings=(weights, state, rows, whole),
-            out_shardings=(state, rows),
-            donate_argnums=1,
-        )
-
-        def split(*arrays: Any) -> list[jax.Array]:
-            """Arrays of the host over the rows: jit does not do it on several hosts."""
-            return [sharding.to_devices(array, rows) for array in arrays]
-
-        return slots.Sampler(
-            prepare=jax.jit(prepare, in_shardings=(actor,), out_shardings=weights),
-            read_prompts=lambda params, tokens, length: read_prompts(
-                params, *split(tokens, length)
-            ),
-            empty_state=jax.jit(
-                functools.partial(chunks.empty_state, model, settings, num_slots),
-                static_argnums=0,
-                out_shardings=state,
-            ),
-            resize=jax.jit(
-                functools.partial(chunks.resize, settings),
-                static_argnums=1,
-                in_shardings=(state,),
-                out_shardings=state,
-            ),
-            fill_slots=lambda now, read, source, index, key: fill_slots(
-                now, read, *split(source, index), key
-            ),
-            advance=lambda decoded, now, closed, enough: advance(
-                decoded, now, *split(closed), enough
-            ),
-            to_host=sharding.to_host,
-            num_slots=num_slots,
-            num_prompts=num_prompts,
-            num_columns=columns,
-            chunk=settings.chunk,
+        actor = self.abstract_state.actor  # adapters included, where a run has them
+        return SamplerPrograms(
+            self.config.model, settings, self.mesh, actor, num_slots, num_prompts
         )
