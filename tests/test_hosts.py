@@ -16,6 +16,7 @@ import pytest
 from stepcoder_jax.data.generated import benchmark
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.models import weights
+from stepcoder_jax.runs.hosts.place import HOSTS_VARIABLE, PlaceError
 from tests.commands import sft_kit
 from tests.run_kit import HERE, metrics_of, rollouts_of, saved
 
@@ -31,9 +32,7 @@ def run_on_two_hosts(*command: str) -> list[str]:
     processes = [
         subprocess.Popen(
             [sys.executable, *command],
-            env=os.environ
-            | PLAIN
-            | {sharding.HOSTS_VARIABLE: f"127.0.0.1:{port},2,{index}"},
+            env=os.environ | PLAIN | {HOSTS_VARIABLE: f"127.0.0.1:{port},2,{index}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -66,10 +65,8 @@ def test_two_hosts_hold_halves_and_agree():
 
 @pytest.mark.parametrize("said", ["yes", "10.0.0.1:1", "10.0.0.1:1,2", "10.0.0.1:1,2,x"])
 def test_a_host_that_cannot_be_placed_is_refused(monkeypatch, said):
-    monkeypatch.setenv(sharding.HOSTS_VARIABLE, said)
-    with pytest.raises(
-        sharding.ShardingError, match="expected 1 or ADDRESS:PORT,PROCESSES"
-    ):
+    monkeypatch.setenv(HOSTS_VARIABLE, said)
+    with pytest.raises(PlaceError, match="expected 1 or ADDRESS:PORT,PROCESSES"):
         sharding.join_hosts()
 
 

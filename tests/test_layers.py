@@ -95,7 +95,11 @@ ROOMS = {
         ("numpy", "scipy", "matplotlib", "tensorboardX"),
     ),
     "report": Room(("config", "data/formats", "records", "results"), ("numpy",)),
-    "devices": Room(("learning", "sampling", "models", "records", "pytrees"), ARRAYS),
+    # a leaf: a watcher must be light, and devices may ask where this process stands
+    "runs/hosts": Room(("records",), ()),
+    "devices": Room(
+        ("runs/hosts", "learning", "sampling", "models", "records", "pytrees"), ARRAYS
+    ),
     "runs/disk": Room(
         (
             *("devices", "results", "data", "data/generated", "execution"),

@@ -19,6 +19,8 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from stepcoder_jax.learning.batching import Layout
 from stepcoder_jax.records import InputError
+from stepcoder_jax.runs.hosts.place import HOSTS_VARIABLE
+from stepcoder_jax.runs.hosts.place import find as find_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,10 +51,6 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
 )
 
 
-# Set on each host of a run over several: "1", or ADDRESS:PORT,PROCESSES,INDEX.
-HOSTS_VARIABLE = "STEPCODER_DISTRIBUTED"
-
-
 class ShardingError(InputError):
     """Sizes that do not fit the mesh; the message names the numbers and the field."""
 
@@ -63,22 +61,18 @@ def join_hosts() -> None:
     With "1" JAX finds the others by itself, as it can on Cloud TPU slices and under Slurm.
     Elsewhere the variable gives the address of process 0, the number of processes and the
     index of this one.
-    Raises ShardingError where that fails, and for a machine without the devices asked for.
+    Raises PlaceError for another value, ShardingError where that fails, and for a machine
+    without the devices asked for.
     """
     said = os.environ.get(HOSTS_VARIABLE, "")
     if said and not jax.distributed.is_initialized():
-        address, *numbers = said.split(",")
-        is_told = len(numbers) == 2 and all(number.isdecimal() for number in numbers)
-        if said != "1" and not is_told:
-            raise ShardingError(
-                f"{HOSTS_VARIABLE}: expected 1 or ADDRESS:PORT,PROCESSES,INDEX, got "
-                f"{said!r}"
-            )
+        place = find_place(os.environ)
         # its notice handler would take SIGTERM away from `interrupt`
         jax.config.update("jax_enable_preemption_service", False)
         try:
-            if is_told:
-                jax.distributed.initialize(address, int(numbers[0]), int(numbers[1]))
+            if place is not None:
+                at = f"{place.address}:{place.port}"
+                jax.distributed.initialize(at, place.processes, place.number)
             else:
                 jax.distributed.initialize()
         except (ValueError, RuntimeError) as error:
