@@ -30,6 +30,7 @@ from stepcoder_jax.devices import sharding
 from stepcoder_jax.pytrees import TextState, TrainState
 from stepcoder_jax.records import InputError
 from stepcoder_jax.runs.disk import seals
+from stepcoder_jax.runs.disk.seals import DamagedError
 
 PARTS = ("state", "arrays", "record")
 FORMAT = "sealed"  # told in the record of a checkpoint that has a seal
@@ -38,10 +39,6 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 class CheckpointError(InputError):
     """A folder that holds no checkpoint, or one that does not fit this run."""
-
-
-class DamagedError(CheckpointError):
-    """A checkpoint whose files are not those that were written."""
 
 
 State = TypeVar("State", TrainState, TextState)

@@ -3,6 +3,7 @@
 generation_config.json   the ids that end a completion, and the run's sampling settings
 config.json              the same ids; transformers else takes 1 and 2, or none
 tokenizer files          the run's own
+digests.json             the seal of all of it and of the weights, written last
 """
 
 from __future__ import annotations
@@ -11,23 +12,70 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from stepcoder_jax.config import SamplingConfig
+from stepcoder_jax.devices import sharding
 from stepcoder_jax.feedback import prompts
+from stepcoder_jax.runs.disk import seals
+from stepcoder_jax.runs.disk.seals import DamagedError
+
+_OF_WEIGHTS = ("config.json", "generation_config.json", ".safetensors", ".index.json")
 
 
 def write_beside(
     folder: Path, sampling: SamplingConfig, eos_ids: tuple[int, ...], tokenizer: Any
 ) -> None:
-    """Write all of it into a folder that has config.json and weights.
+    """Write all of it into a folder that has config.json and weights, and seal these.
 
     `eos_ids` are all that end a completion, the tokenizer's own first.
     """
-    save_tokenizer(folder, tokenizer)
+    names = save_tokenizer(folder, tokenizer)
     special = special_ids(eos_ids, tokenizer)
     path = folder / "config.json"
     write_json(path, json.loads(path.read_text()) | special)
     settings = special | generation_settings(sampling)
     write_json(folder / "generation_config.json", settings)
+    names += [path.name for path in folder.iterdir() if _is_of_weights(path.name)]
+    seals.seal(folder, set(names))
+
+
+def _is_of_weights(name: str) -> bool:
+    return name.endswith(_OF_WEIGHTS)
+
+
+def find_damage(folder: Path) -> str:
+    """What of a sealed model is not as it was written, in words; "" where all is."""
+    return seals.find_damage_of(folder, lambda name: True)
+
+
+def check_weights(folder: Path) -> None:
+    """Raise DamagedError where the weights of a sealed model are not as they were written.
+
+    Process 0 looks, for all.
+    """
+    damage = "its files are not those that were written"
+    if jax.process_index() == 0:
+        damage = seals.find_damage_of(folder, _is_of_weights)
+    _refuse(folder, damage if sharding.decided(bool(damage)) else "")
+
+
+def check_tokenizer(folder: Path) -> None:
+    """As `check_weights`, of the tokenizer, and of this process alone."""
+    _refuse(folder, seals.find_damage_of(folder, lambda name: not _is_of_weights(name)))
+
+
+def check_all(folder: Path) -> None:
+    """As `check_weights`, of all files, and of this process alone."""
+    _refuse(folder, find_damage(folder))
+
+
+def _refuse(folder: Path, damage: str) -> None:
+    if damage:
+        raise DamagedError(
+            f"model folder {folder} is damaged: {damage}; put the file back, or take "
+            f"another model (remove {seals.SEAL} if the change is your own)"
+        )
 
 
 def save_tokenizer(folder: Path, tokenizer: Any) -> list[str]:

@@ -35,6 +35,7 @@ from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs.disk import checkpoint, model_folder, preflight, sources
 from stepcoder_jax.runs.disk.checkpoint import Saved
 from stepcoder_jax.runs.disk.interrupt import Stopped
+from stepcoder_jax.runs.disk.seals import DamagedError
 
 PACKAGES = ("stepcoder_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a resumed run may change: it changes nothing that has been computed.
@@ -288,13 +289,13 @@ class RunFolder(Folder):
             for step in checkpoint.numbered(folder)[::-1]:
                 try:
                     networks = self.restore_networks(step, abstract_state, best)
-                except checkpoint.DamagedError as error:
+                except DamagedError as error:
                     complaints.append(str(error))
                     continue
                 tell(complaints)
                 return *networks, step, best
         if complaints:
-            raise checkpoint.DamagedError(
+            raise DamagedError(
                 f"{'; '.join(complaints)}; no other checkpoint was kept: --before takes "
                 "the policy that the run began with"
             )

@@ -10,14 +10,22 @@ from __future__ import annotations
 import concurrent.futures
 import hashlib
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from stepcoder_jax.records import InputError
 
 SEAL = "digests.json"
 
 
-def seal(folder: Path) -> None:
-    """Write the digests of all that is in `folder`."""
-    text = json.dumps(_digests(folder, _files(folder)), indent=1, sort_keys=True)
+class DamagedError(InputError):
+    """A folder whose files are not those that were written."""
+
+
+def seal(folder: Path, names: Iterable[str] | None = None) -> None:
+    """Write the digests of files of `folder`; without `names` of all that is in it."""
+    files = _files(folder) if names is None else sorted(names)
+    text = json.dumps(_digests(folder, files), indent=1, sort_keys=True)
     (folder / SEAL).write_text(text + "\n")
 
 
@@ -27,19 +35,47 @@ def is_sealed(folder: Path) -> bool:
 
 
 def find_damage(folder: Path) -> str:
-    """The first thing that is not as it was sealed, in words; "" where all is."""
+    """The first thing that is not as it was sealed, in words; "" where all is.
+
+    A file that was not sealed is damage too.
+    """
     try:
-        known = dict(json.loads((folder / SEAL).read_text()))
-    except (OSError, ValueError, TypeError):
-        return f"{SEAL} cannot be read"
-    present = _files(folder)
-    missing, strange = known.keys() - set(present), set(present) - known.keys()
-    if missing:
-        return f"{min(missing)} is missing"
-    if strange:
+        known = _read(folder)
+    except DamagedError as error:
+        return str(error)
+    strange = set(_files(folder)) - known.keys()
+    if strange and known.keys() <= set(_files(folder)):
         return f"{min(strange)} is not one of its files"
+    return _find_change(folder, known)
+
+
+def find_damage_of(folder: Path, is_meant: Callable[[str], bool]) -> str:
+    """As `find_damage`, of the sealed files that are meant; of others nothing is said.
+
+    "" of a folder without a seal.
+    """
+    if not is_sealed(folder):
+        return ""
     try:
-        found = _digests(folder, present)
+        known = _read(folder)
+    except DamagedError as error:
+        return str(error)
+    return _find_change(folder, {n: digest for n, digest in known.items() if is_meant(n)})
+
+
+def _read(folder: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads((folder / SEAL).read_text()))
+    except (OSError, ValueError, TypeError):
+        raise DamagedError(f"{SEAL} cannot be read") from None
+
+
+def _find_change(folder: Path, known: dict[str, str]) -> str:
+    missing = [name for name in sorted(known) if not (folder / name).is_file()]
+    if missing:
+        return f"{missing[0]} is missing"
+    try:
+        found = _digests(folder, list(known))
     except OSError as error:
         return f"{error.filename} cannot be read ({error.strerror})"
     changed = sorted(name for name in known if found[name] != known[name])

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs.disk import checkpoint, model_folder, sources
 from stepcoder_jax.runs.disk.checkpoint import Saved
 from stepcoder_jax.runs.disk.run_folder import Folder, put_aside, tell
+from stepcoder_jax.runs.disk.seals import DamagedError
 
 
 class SFTFolder(Folder):
@@ -98,7 +99,10 @@ class SFTFolder(Folder):
         sharding.on_first(write)
 
     def find_model(self, step: int | None) -> tuple[Path, str]:
-        """A model's folder, and what it is: of `step`, else the best, else the last."""
+        """A model's folder, and what it is: of `step`, else the best, else the last.
+
+        Without `step` one that is damaged is named and passed over.
+        """
         if step is not None:
             if step not in models_in(self.checkpoints):
                 have = ", ".join(map(str, models_in(self.checkpoints))) or "none"
@@ -106,13 +110,25 @@ class SFTFolder(Folder):
                     f"--step: {self.checkpoints} has no step {step}; found steps: {have}"
                 )
             return self.checkpoints / str(step), f"update {step}"
-        if best := models_in(self.best):
-            return self.best / str(best[-1]), f"update {best[-1]} (best)"
-        if self.is_over:
-            return self.path, "the end"
-        if steps := models_in(self.checkpoints):
-            return self.checkpoints / str(steps[-1]), f"update {steps[-1]}"
+        complaints: list[str] = []
+        for path, label in self._models():
+            if damage := model_folder.find_damage(path):
+                complaints.append(f"model folder {path} is damaged: {damage}")
+                continue
+            tell(complaints)
+            return path, label
+        if complaints:
+            raise DamagedError(f"{'; '.join(complaints)}; no other model was kept")
         raise ConfigError(f"RUN: {self.path} has no model yet; wait")
+
+    def _models(self) -> Iterator[tuple[Path, str]]:
+        """Every model's folder and what it is: the best, the end, the newest first."""
+        for step in models_in(self.best)[::-1]:
+            yield self.best / str(step), f"update {step} (best)"
+        if self.is_over:
+            yield self.path, "the end"
+        for step in models_in(self.checkpoints)[::-1]:
+            yield self.checkpoints / str(step), f"update {step}"
 
     @property
     def is_over(self) -> bool:

@@ -32,6 +32,7 @@ from stepcoder_jax.models import hf_config, hf_folder, policy, weights
 from stepcoder_jax.models.hf_config import checkpoint_folder
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.records import Problem, Task, order_difficulties
+from stepcoder_jax.runs.disk import model_folder
 from stepcoder_jax.runs.disk.visible import leave_out_wrong
 
 _MOST_NAMED = 20
@@ -46,6 +47,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
             "model.checkpoint is empty; set --model.tokenizer"
         )
     folder = checkpoint_folder(name)
+    model_folder.check_tokenizer(folder)
     hf_folder.require_tokenizer("model.tokenizer", folder)
     # it would ask for PyTorch, which nothing here needs
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -111,21 +113,25 @@ def load_actor(config: ModelConfig, seed: int) -> Any:
     """Actor parameters in float32: the checkpoint's, or random ones from the seed."""
     if not config.checkpoint:
         return policy.init_params(config, jax.random.key(seed))
-    _, params = weights.load_checkpoint(checkpoint_folder(config.checkpoint), jnp.float32)
-    return params
+    return load_reference(checkpoint_folder(config.checkpoint))
 
 
 def save_actor(config: ModelConfig, seed: int, folder: Path) -> None:
     """Write what `load_actor` loads to `folder` in bfloat16, without holding it whole."""
     if config.checkpoint:
         source = checkpoint_folder(config.checkpoint)
+        model_folder.check_all(source)
         weights.copy_checkpoint(source, folder, "bfloat16")
     else:
         weights.save_checkpoint(folder, config, load_actor(config, seed), "bfloat16")
 
 
 def load_reference(folder: Path, shardings: Any = None) -> Any:
-    """A run's frozen reference in float32: placed as `shardings` says, else numpy."""
+    """A model folder's weights in float32: placed as `shardings` says, else numpy.
+
+    Raises DamagedError where they are not those that were written.
+    """
+    model_folder.check_weights(folder)
     return weights.load_checkpoint(folder, jnp.float32, shardings)[1]
 
 
