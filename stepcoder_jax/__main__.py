@@ -139,15 +139,16 @@ def prepare(command: str, argv: list[str]) -> Config:
 
     config = parse_config(command, argv)
     preflight.check_config(config)
-    start_devices()
+    start_devices(minutes=config.run.join_minutes)
     return config
 
 
-def start_devices() -> None:
-    """Load JAX, and refuse a machine without the devices that were asked for."""
-    from stepcoder_jax.devices import sharding
+def start_devices(**join: float) -> None:
+    """Load JAX, find the other hosts, and refuse a machine without the devices that were
+    asked for; see `join_hosts`."""
+    from stepcoder_jax.devices import joining
 
-    sharding.join_hosts()
+    joining.join_hosts(**join)
 
 
 def run_train(argv: list[str]) -> int:

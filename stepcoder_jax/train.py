@@ -28,7 +28,7 @@ import jax
 from absl import logging as orbax_logging
 
 from stepcoder_jax.config import Config
-from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices import joining, sharding
 from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.feedback import cccs, rewards
 from stepcoder_jax.feedback.cccs import CurriculumState
@@ -183,7 +183,7 @@ def conclude(run: Run, logger: Logger, step: int, metrics: dict[str, Any]) -> No
 def train(config: Config) -> int:
     """A whole run; exit code 0, `interrupt.code` when a signal ended it early, or 69
     without a judge."""
-    sharding.join_hosts()
+    joining.join_hosts(config.run.join_minutes)
     RunFolder(config.run.folder).settle(config.run)
     orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
     if config.run.compilation_cache:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from stepcoder_jax.data.generated import benchmark
-from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices import joining
 from stepcoder_jax.models import weights
 from stepcoder_jax.runs.hosts.place import HOSTS_VARIABLE, PlaceError
 from tests.commands import sft_kit
@@ -67,7 +67,7 @@ def test_two_hosts_hold_halves_and_agree():
 def test_a_host_that_cannot_be_placed_is_refused(monkeypatch, said):
     monkeypatch.setenv(HOSTS_VARIABLE, said)
     with pytest.raises(PlaceError, match="expected 1 or ADDRESS:PORT,PROCESSES"):
-        sharding.join_hosts()
+        joining.join_hosts()
 
 
 def run_on_one_host(*command: str) -> str:

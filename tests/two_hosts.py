@@ -6,12 +6,12 @@ import jax
 import numpy as np
 
 from stepcoder_jax.config import MeshConfig
-from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices import joining, sharding
 from stepcoder_jax.pytrees import Feedback
 
 
 def main() -> None:
-    sharding.join_hosts()
+    joining.join_hosts()
     index = jax.process_index()
     mesh = sharding.make_mesh(MeshConfig(), jax.devices())
     rows = np.arange(4.0)

@@ -7,7 +7,7 @@ import sys
 
 import jax
 
-from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices import joining
 from stepcoder_jax.execution import Pool, PoolSettings, SandboxError
 from stepcoder_jax.records import InputError
 from stepcoder_jax.runs.disk.run_folder import versions
@@ -63,7 +63,7 @@ def doctor() -> int:
     )
     code = 0
     try:
-        sharding.require_devices()
+        joining.require_devices()
         print("devices    " + ", ".join(str(device) for device in jax.devices()))
     except InputError as error:
         print(f"devices    none: {error}")

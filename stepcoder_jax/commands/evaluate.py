@@ -20,7 +20,7 @@ import jax
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated.splits import Split
-from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices import joining
 from stepcoder_jax.records import Problem, Program, Report, Task, Told
 from stepcoder_jax.results import outcomes, refinement
 from stepcoder_jax.results.chains import Chain, read_rounds
@@ -147,7 +147,7 @@ def make_plan(wanted: Wanted, config: Config) -> Plan:
 
 def evaluate_run(wanted: Wanted) -> int:
     """`stepcoder evaluate`; returns the exit code: 2 while samples were not judged."""
-    sharding.join_hosts()
+    joining.join_hosts()
     restore.check_problems(wanted.run, wanted.problems)
     asked = Refinement.of_flags(
         *(wanted.rounds, wanted.variant, wanted.feedback, wanted.refine_all),

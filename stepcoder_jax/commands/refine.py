@@ -21,7 +21,7 @@ from stepcoder_jax.data.refinements import (
     describe_yield,
     read_refinements,
 )
-from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices import joining
 from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.execution.limits import digest_file
 from stepcoder_jax.records import Problem, Variant
@@ -169,7 +169,7 @@ class RefineOptions:
 
 def refine(options: RefineOptions) -> int:
     """`stepcoder refine`; the exit code: 2 while programs or answers were not judged."""
-    sharding.join_hosts()
+    joining.join_hosts()
     wanted, asked = options.wanted(), options.remember()
     folder = Folder(options.out)
     folder.take_up(asked, options.resume)

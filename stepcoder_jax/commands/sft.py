@@ -22,7 +22,7 @@ from absl import logging as orbax_logging
 from stepcoder_jax.config import Config, ConfigError, ModelConfig
 from stepcoder_jax.data import tokenizer as bpe
 from stepcoder_jax.data.generated.splits import Split
-from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices import joining, sharding
 from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.feedback import sft_rows, turns
@@ -207,7 +207,7 @@ def run(config: Config) -> int:
 
     run.folder becomes a Hugging Face folder, tokenizer included.
     """
-    sharding.join_hosts()
+    joining.join_hosts(config.run.join_minutes)
     orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
     if config.run.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)

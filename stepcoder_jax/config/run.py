@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Literal
 
-from stepcoder_jax.config.ranges import COUNT, NATURAL, Range, Ranges
+from stepcoder_jax.config.ranges import COUNT, NATURAL, POSITIVE, Range, Ranges
 from stepcoder_jax.config.section import Section
 
 
@@ -29,12 +29,14 @@ class RunConfig(Section):
     max_empty: int = 10
     rollouts_every: int = 1  # iterations between rollouts/STEP.jsonl files; 0: none
     tensorboard: bool = True
+    join_minutes: float = 5.0  # of waiting, at the start, for the other hosts
     compilation_cache: str = ""  # folder of XLA's persistent cache; "": none
 
     ranges: ClassVar[Ranges] = {
         **dict.fromkeys(("total_steps", "save_every", "keep", "max_empty"), COUNT),
         **dict.fromkeys(("total_tokens", "seed", "rollouts_every"), NATURAL),
         "step": Range(-1),
+        "join_minutes": POSITIVE,
     }
 
 

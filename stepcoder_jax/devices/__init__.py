@@ -1,6 +1,6 @@
 """The mesh, and the jitted, donated, sharded programs of a run.
 
 Imports learning, sampling, models and the leaves; runs and commands come in by `Steps`.
-Read sharding (mesh, rules, the way in and out for arrays), then steps, and sampler for the
-programs that completions are made by.
+Read joining (JAX as one process of several), sharding (mesh, rules, the way in and out for
+arrays), then steps, and sampler for the programs that completions are made by.
 """

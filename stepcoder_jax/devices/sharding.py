@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,6 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from stepcoder_jax.learning.batching import Layout
 from stepcoder_jax.records import InputError
-from stepcoder_jax.runs.hosts.place import HOSTS_VARIABLE
-from stepcoder_jax.runs.hosts.place import find as find_place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,60 +50,6 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
 
 class ShardingError(InputError):
     """Sizes that do not fit the mesh; the message names the numbers and the field."""
-
-
-def join_hosts() -> None:
-    """Make this process one of a run over several hosts, where HOSTS_VARIABLE is set.
-
-    With "1" JAX finds the others by itself, as it can on Cloud TPU slices and under Slurm.
-    Elsewhere the variable gives the address of process 0, the number of processes and the
-    index of this one.
-    Raises PlaceError for another value, ShardingError where that fails, and for a machine
-    without the devices asked for.
-    """
-    said = os.environ.get(HOSTS_VARIABLE, "")
-    if said and not jax.distributed.is_initialized():
-        place = find_place(os.environ)
-        # its notice handler would take SIGTERM away from `interrupt`
-        jax.config.update("jax_enable_preemption_service", False)
-        try:
-            if place is not None:
-                at = f"{place.address}:{place.port}"
-                jax.distributed.initialize(at, place.processes, place.number)
-            else:
-                jax.distributed.initialize()
-        except (ValueError, RuntimeError) as error:
-            raise ShardingError(
-                f"{HOSTS_VARIABLE}={said}: the hosts do not find each other "
-                f"({first_line(error)})"
-            ) from error
-    require_devices()
-
-
-def require_devices() -> None:
-    """Refuse a machine without the kind of device that JAX_PLATFORMS names first.
-
-    JAX itself ends in a traceback, or goes on with the next kind without a word.
-    """
-    asked = os.environ.get("JAX_PLATFORMS", "")
-    mend = "install its driver and the extra of it (gpu, tpu), or set JAX_PLATFORMS=cpu"
-    try:
-        found = jax.default_backend()
-    except (RuntimeError, AssertionError) as error:  # the latter without its plug-in
-        raise ShardingError(
-            f"JAX_PLATFORMS={asked}: JAX finds no such device ({first_line(error)}); {mend}"
-        ) from error
-    first = asked.split(",")[0].strip()
-    if first and {"cuda": "gpu", "rocm": "gpu"}.get(first, first) != found:
-        raise ShardingError(
-            f"JAX_PLATFORMS={asked}: JAX finds no {first} device and would run on {found}; "
-            f"{mend}"
-        )
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, or else its kind."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def mesh_sizes(config: MeshConfig, count: int) -> tuple[int, ...]:

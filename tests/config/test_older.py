@@ -19,6 +19,7 @@ FORMS = {
     for path in sorted((Path(__file__).parent / "older").glob("*.json"))
 }
 E2BE149 = {
+    "run.join_minutes": 5.0,
     "cccs.prefix": "cccs",
     "cccs.demote": 0.0,
     "data.difficulties": [],

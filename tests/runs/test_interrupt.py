@@ -88,9 +88,9 @@ def test_judging_is_given_up_in_its_middle(monkeypatch):
 
 NOTICE = """
 import os, signal, sys
-from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices import joining
 from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped
-sharding.join_hosts()
+joining.join_hosts()
 with Interrupt(at_once=False) as interrupt:
     os.kill(os.getpid(), signal.SIGTERM)
     try:

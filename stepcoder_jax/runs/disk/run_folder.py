@@ -43,6 +43,7 @@ FREE = (
     *("run.total_steps", "run.total_tokens", "run.resume", "run.step"),
     *("run.folder", "run.save_every", "run.keep", "run.max_empty"),
     *("run.rollouts_every", "run.tensorboard", "run.compilation_cache"),
+    "run.join_minutes",
     *("execution.workers", "execution.cache_size", "execution.url"),
     *("mesh.data", "mesh.fsdp", "mesh.tensor"),
 )
