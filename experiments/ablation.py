@@ -15,7 +15,7 @@ Arms       the same with experiments/ablation.py:ARM --run.folder runs/ARM --run
 
 Hardware   two CPU cores, 3 GB of memory; one run on each core (--jobs 2)
 Expected   of two tuning seeds of stepcoder: K = 9 from 0 to 67 and 70 % in 400 thousand
-           tokens, where ppo has 0 (experiments/LOG.md). Runs go to experiments/results/ablation
+           tokens, where ppo has 0 (experiments/LOG.md). Runs: experiments/results/ablation
 
 The primary measure, fixed before the first run: the mean over generated tokens, from 0 to
 TOKENS, by trapezoid, of the greedy pass rate on the 200 validation problems with K = 9
@@ -131,8 +131,8 @@ TRIED = {
     "sft": (5e-4, 1e-3, 2e-3),
 }
 RATES = {
-    # Means of seeds 100 and 101. StepCoder: 15.7, 8.7 and at most 1.1 points (one of the two
-    # collapsed). The others are at 0 with all three: ties are broken by K = 6, then K = 3.
+    # Means of seeds 100 and 101. StepCoder: 15.7, 8.7 and at most 1.1 points (one of two
+    # collapsed). The others have 0 with all three: ties are broken by K = 6, then K = 3.
     "stepcoder": 1.5e-4,
     "random_prefix": 1.5e-4,
     "ppo": 3e-4,
