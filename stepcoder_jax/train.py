@@ -7,7 +7,7 @@ The walk of a rollout, which `iterate` follows; B rollouts, T completion tokens:
 2. runs       `generate.roll_out`: the prompt in tokens, sampled (sampling), cut into a
               program while others decode, and run in the sandbox (execution)
               -> Rollout [B, T], programs, reports
-3. feedback   `rewards.feedback`: verdicts to rewards, executed code to tokens
+3. feedback   `rewards.batch.feedback`: verdicts to rewards, executed code to tokens
               -> Feedback [B, T]; in contexts `Contexts.judge` has the rewards
 4. learning   `Steps.learn`: logprobs, values, advantages, then the updates
               -> TrainState, Experience [B, T]
@@ -30,9 +30,12 @@ from absl import logging as orbax_logging
 from stepcoder_jax.config import Config
 from stepcoder_jax.devices import joining, sharding
 from stepcoder_jax.execution import PoolSettings, open_pool
-from stepcoder_jax.feedback import cccs, rewards
+from stepcoder_jax.feedback import cccs
 from stepcoder_jax.feedback.cccs import CurriculumState
 from stepcoder_jax.feedback.contexts import Contexts
+from stepcoder_jax.feedback.rewards import batch
+from stepcoder_jax.feedback.rewards.table import PAPER
+from stepcoder_jax.feedback.rewards.terms import OwnRewardError, Term
 from stepcoder_jax.progress import StepProgress, describe_iteration, describe_tokens
 from stepcoder_jax.pytrees import Feedback, TrainState
 from stepcoder_jax.records import Problem
@@ -62,6 +65,7 @@ def iterate(
     state: TrainState,
     curriculum: CurriculumState,
     contexts: Contexts | None = None,
+    terms: Sequence[Term] = PAPER,
 ) -> tuple[TrainState, CurriculumState, Iteration]:
     """One iteration: choose, sample, run, score, learn, move on."""
     watch, step, seed = Stopwatch(), int(state.step), config.run.seed
@@ -78,7 +82,7 @@ def iterate(
     rollout, judged = generate.roll_out(coder, state.actor, tasks, step)
     programs, reports = judged.programs, judged.reports
     with watch.part("feedback"):
-        feedback, labelling = rewards.feedback(
+        feedback, labelling = batch.feedback(
             programs,
             reports,
             rollout.mask,
@@ -86,6 +90,8 @@ def iterate(
             fgo=config.fgo,
             seed=seed,
             step=step,
+            terms=terms if contexts is None else (),
+            truncated=rollout.truncated,
         )
         if contexts is not None:
             feedback, more = contexts.judge(
@@ -101,7 +107,7 @@ def iterate(
         looked, kept, learnt = sharding.to_host((looked, experience, learnt))
     metrics = {
         **iteration_metrics.of_judge(coder.pool),
-        **rewards.metrics(reports, rollout.mask, feedback),
+        **batch.metrics(reports, rollout.mask, feedback),
         **labelling,
         **cccs.metrics(curriculum, tasks, reports, config.cccs),
         **iteration_metrics.of_learning(looked, learnt, reports),
@@ -139,6 +145,7 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
                 run.state,
                 run.curriculum,
                 run.contexts,
+                run.terms,
             )
             run.is_kept = False
             run.verdicts.update(str(judged.verdict) for judged in done.reports)
@@ -206,9 +213,11 @@ def train(config: Config) -> int:
                 learn(run, logger, interrupt)
             close(run)
             return 0
-        except (Stopped, JudgeFailsError) as end:
+        except (Stopped, JudgeFailsError, OwnRewardError) as end:
             if not run.is_kept:
                 run.save(best=False)
+            if isinstance(end, OwnRewardError):
+                raise
             saved = f"saved iteration {int(run.state.step)} in {run.folder.path}"
             if isinstance(end, Stopped):
                 said = f"{saved}; go on with the same command and --run.resume"

@@ -44,6 +44,7 @@ ROOMS = {
     "similarity": Room(
         ("records", "syntax"), ("numpy", "scipy", "safetensors", "tokenizers")
     ),
+    "own_code": Room(("records",), ()),
     "progress": Room((), ("tqdm",)),
     # the one file that stands for itself: the judge is whole without the trainer's knobs,
     # and the config, a leaf but for this import, takes its defaults from there
@@ -56,6 +57,9 @@ ROOMS = {
     "sampling": Room(("models", "pytrees"), ARRAYS),
     "execution/crossing": Room((), ()),
     "feedback": Room((*LEAVES, "execution/crossing", "similarity", "syntax"), ("numpy",)),
+    "feedback/rewards": Room(
+        (*LEAVES, "feedback", "own_code", "similarity", "syntax"), ("numpy",)
+    ),
     "strategies": Room(("feedback", "records", "syntax"), ()),
     "execution/sandbox": Room((), ()),
     "execution/worker": Room(JUDGE[:2], ()),
@@ -103,13 +107,14 @@ ROOMS = {
     "runs/disk": Room(
         (
             *("devices", "results", "data", "data/generated", "execution"),
-            *("feedback", "models", "progress", "similarity", *LEAVES),
+            *("feedback", "feedback/rewards", "models", "progress", "similarity"),
+            *LEAVES,
         ),
         (*ARRAYS, "orbax", "transformers", "tqdm"),
     ),
     "runs": Room(
         (
-            *("runs/disk", "data/formats"),
+            *("runs/disk", "data/formats", "feedback/rewards", "own_code"),
             *("devices", "results", "data/generated", "execution"),
             *("feedback", "learning", "sampling", "models", "progress", *LEAVES),
             "strategies",

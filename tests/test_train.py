@@ -20,7 +20,8 @@ from stepcoder_jax import train
 from stepcoder_jax.config import CCCSConfig, Config, FGOConfig, ModelConfig, RewardConfig
 from stepcoder_jax.data.generated import benchmark
 from stepcoder_jax.execution import Pool, PoolSettings, limits
-from stepcoder_jax.feedback import cccs, prompts, rewards
+from stepcoder_jax.feedback import cccs, prompts
+from stepcoder_jax.feedback.rewards import batch
 from stepcoder_jax.pytrees import Rollout
 from stepcoder_jax.records import Mode, Problem, Task, TestCase, Verdict
 from stepcoder_jax.results import logger
@@ -454,7 +455,7 @@ def test_feedback_of_the_real_judge_on_completions_written_by_hand():
     assert [program.source for program in programs] == [head + text for text in BY_HAND]
     with Pool(make_settings(workers=1)) as pool:
         reports = pool.run(programs)
-    feedback, _ = rewards.feedback(
+    feedback, _ = batch.feedback(
         programs,
         reports,
         rollout.mask,

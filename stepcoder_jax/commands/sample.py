@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated.splits import Split
-from stepcoder_jax.feedback import fgo, rewards, turns
-from stepcoder_jax.records import Program, Report, Told
+from stepcoder_jax.feedback import fgo, turns
+from stepcoder_jax.feedback.answers import Answer
+from stepcoder_jax.feedback.rewards import batch
+from stepcoder_jax.feedback.rewards.table import load_terms
+from stepcoder_jax.feedback.rewards.terms import Term
+from stepcoder_jax.records import Report, Told
 from stepcoder_jax.results import report
 from stepcoder_jax.runs import failing, restore
 from stepcoder_jax.runs.generate import Player, hear_others, refine_all
@@ -58,6 +67,8 @@ def sample_run(wanted: Wanted) -> int:
             coder.tokenizer,
             visible=wanted.rounds > 0,
         )
+        kept, tests = Path(wanted.run) / "rewards", config.execution.tests
+        look = Look(config, load_terms(config.reward.terms, tests, kept), ansi)
         tasks = whole_tasks(picked.problems)
         player = Player(coder, actor, len(tasks), Truncation(0.0), seed=0)
         asked = hear_others(player, tasks, asked)
@@ -68,15 +79,23 @@ def sample_run(wanted: Wanted) -> int:
             print(f"\n{report.show_controls(problem.id)}: {statement}")
             for number, turn in enumerate(chain):
                 for other in turn.others:
-                    print(show_round(other, number, config, ansi))
+                    print(show_round(other, number, look))
                     print("not taken: the visible tests say that another one is as good")
-                print(show_round(turn, number, config, ansi))
+                print(show_round(turn, number, look))
             if wanted.rounds and not problem.visible_tests:
                 print("no visible tests: there is nothing that the model may read")
     return 0
 
 
-def show_round(turn: Round, number: int, config: Config, ansi: bool) -> str:
+class Look(NamedTuple):
+    """By what a program is shown."""
+
+    config: Config
+    terms: Sequence[Term]  # of its reward
+    ansi: bool
+
+
+def show_round(turn: Round, number: int, look: Look) -> str:
     """What the model read, unless it is the problem, and what it answered."""
     lines = []
     if turn.task.before:
@@ -91,14 +110,20 @@ def show_round(turn: Round, number: int, config: Config, ansi: bool) -> str:
         lines += ["it answers:", *_indent(said)]
     if turn.answer.program is None or turn.report is None:
         return "\n".join([*lines, "its answer holds no whole block of code"])
-    return "\n".join([*lines, show_program(turn.answer.program, turn.report, config, ansi)])
+    return "\n".join([*lines, show_program(turn.answer, turn.report, look)])
 
 
-def show_program(program: Program, judged: Report, config: Config, ansi: bool) -> str:
+def show_program(answer: Answer, judged: Report, look: Look) -> str:
     """What ran, what did not, verdict, reward, the failing test."""
+    config, program = look.config, answer.program
+    assert program is not None
     kept = fgo.byte_mask(program.source, judged, config.fgo.keep_uncompiled)
-    reward = rewards.outcome_reward(judged, config.reward)
-    shown = report.show(program, judged, kept, reward, ansi)
+    mask = np.zeros((1, config.sampling.max_completion_length), bool)
+    mask[0, : len(program.token_spans)] = True
+    values, _ = batch.add_up(
+        look.terms, [program], [judged], mask, config.reward, [answer.truncated]
+    )
+    shown = report.show(program, judged, kept, float(values.sum()), look.ansi)
     return shown if judged.passed else f"{shown}\n{failing.describe(program, judged)}"
 
 

@@ -14,7 +14,7 @@ older reads the config of an older run.
 
 from stepcoder_jax.config.data import DataConfig, EvaluationConfig
 from stepcoder_jax.config.execution import ExecutionConfig
-from stepcoder_jax.config.feedback import CCCSConfig, FGOConfig, RewardConfig
+from stepcoder_jax.config.feedback import CCCSConfig, FGOConfig, RewardConfig, split_term
 from stepcoder_jax.config.learning import GRPOConfig, OptimizerConfig, PPOConfig
 from stepcoder_jax.config.model import ModelConfig
 from stepcoder_jax.config.older import flatten
@@ -47,4 +47,5 @@ __all__ = [
     "Section",
     "flatten",
     "is_url",
+    "split_term",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stepcoder_jax.config.ranges import (
@@ -50,6 +51,35 @@ def curriculum_rules(config: Config) -> Rules:
         "cccs.demote",
         not cccs.demote or cccs.demote < cccs.threshold,
         f"less than cccs.threshold={cccs.threshold}, which moves a problem on",
+    )
+
+
+def split_term(text: str) -> tuple[str, float]:
+    """Name and weight of a term of `reward.terms`; nan where that is no number."""
+    name, equals, weight = text.rpartition("=")
+    if not equals:
+        return text, 1.0
+    try:
+        return name, float(weight)
+    except ValueError:
+        return name, math.nan
+
+
+def term_rules(config: Config) -> Rules:
+    """Of the terms of the reward: each is a name with a weight."""
+    terms = config.reward.terms
+    yield "reward.terms", bool(terms), "one NAME or NAME=WEIGHT at least"
+    for text in terms:
+        name, weight = split_term(text)
+        yield (
+            "reward.terms",
+            bool(name) and math.isfinite(weight),
+            f"NAME or NAME=WEIGHT with a finite weight in place of {text!r}",
+        )
+    yield (
+        "reward.terms",
+        not config.data.contexts or tuple(terms) == ("stepcoder",),
+        "stepcoder alone, since data.contexts have rewards of their own",
     )
 
 
@@ -103,6 +133,10 @@ class RewardConfig(Section):
     wrong: float = -0.3
     runtime: float = -0.6  # runtime, timeout, memory, output
     compile: float = -1.0
+    # what programs earn, NAME or NAME=WEIGHT each: see feedback/rewards/README.md
+    terms: tuple[str, ...] = ("stepcoder",)
+    # of located, on the error's tokens: shared among them (RLTF's paper), or as released
+    located_alpha: Literal["paper", "released"] = "paper"
     # with data.contexts, of the program: tests and likeness to right ones, or one of these
     program: Literal["paper", "tests", "tests_then_codebleu", "gain"] = "paper"
     # and of the explanation: by the paper's map, by it within [-5, 5], by one that is

@@ -44,6 +44,8 @@ ADDED: dict[str, Any] = {
     # of the rewards in a context there were none
     **{"reward.program": "paper", "reward.explanation": "paper"},
     **{"reward.encoder": "", "reward.one_scalar": False},
+    # eq. 3 was all that a program earned
+    **{"reward.terms": ("stepcoder",), "reward.located_alpha": "paper"},
     "ppo.coupling": "printed",  # no answer had an explanation
     "ppo.value_unit": "token",  # each token had a value
     # no records were learnt

@@ -15,7 +15,7 @@ SHIPPED = ("builtin", "guarded", "dialect")
 PATHS = (
     *("run.folder", "run.compilation_cache", "model.checkpoint", "model.tokenizer"),
     *("data.path", "data.validation", "data.test", "sft.samples", "sft.records"),
-    *("execution.python", "data.contexts", "reward.encoder"),
+    *("execution.python", "data.contexts", "reward.encoder", "reward.terms"),
 )
 
 
@@ -41,8 +41,12 @@ def absolute_paths(tree: dict[str, Any]) -> dict[str, Any]:
     found = dict(tree)
     for section, _, name in (path.partition(".") for path in PATHS):
         value = found.get(section, {}).get(name)
+        if name == "terms" and value:  # those that are no FILE.py:FUNCTION are names
+            found[section] = found[section] | {
+                name: [_absolute(term) if ".py:" in term else term for term in value]
+            }
         # an interpreter may be one on PATH
-        if value and (name != "python" or os.sep in value):
+        elif value and (name != "python" or os.sep in value):
             found[section] = found[section] | {name: _absolute(value)}
     return found
 

@@ -98,5 +98,6 @@ class Config(Section):
 RULES: tuple[Callable[[Config], Rules], ...] = (
     *(paths.rules, model.rules, learning.reference_rules, sampling.group_rules),
     *(learning.value_rules, learning.batch_rules, execution.rules, data.rules, sft.rules),
-    *(sampling.length_rules, feedback.curriculum_rules, feedback.context_rules),
+    *(sampling.length_rules, feedback.curriculum_rules, feedback.term_rules),
+    feedback.context_rules,
 )

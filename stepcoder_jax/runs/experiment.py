@@ -7,13 +7,11 @@ these are for `stepcoder sft` alone.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import sys
-import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
+from stepcoder_jax import own_code
 from stepcoder_jax.config import Config, ConfigError
 
 
@@ -32,7 +30,7 @@ def load_experiment(name: str, command: str = "") -> Config:
             f"{got}; the repository's are in experiments/"
         )
     with _told_in_one_line(path), _its_folder_importable(path):
-        module = _run(path)
+        module = own_code.run(path, "stepcoder_experiment")
         if not hasattr(module, "get_config"):
             raise ConfigError(f'{path} has no get_config(arg=""); add one')
         arm = arg.partition("@")[0]
@@ -47,18 +45,6 @@ def load_experiment(name: str, command: str = "") -> Config:
             f"{type(config).__name__}"
         )
     return config
-
-
-def _run(path: Path) -> ModuleType:
-    """The file as a module, under a name that no package has."""
-    spec = importlib.util.spec_from_file_location("stepcoder_experiment", path)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"{path} is no Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    # a dataclass of the file looks itself up there
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @contextlib.contextmanager
@@ -79,31 +65,5 @@ def _told_in_one_line(path: Path) -> Iterator[None]:
     try:
         yield
     except (Exception, SystemExit) as error:
-        raise ConfigError(f"EXPERIMENT: {_describe(error, path)}") from error
-
-
-def _describe(error: BaseException, path: Path) -> str:
-    """File, line and what went wrong, in one line."""
-    file, line = _place(error, path)
-    said = "".join(traceback.format_exception_only(error)).strip()
-    if isinstance(error, SyntaxError):
-        said = f"{type(error).__name__}: {error.msg}"
-    elif isinstance(error, ConfigError):
-        said = str(error).removeprefix("EXPERIMENT: ")
-        if line is None:
-            return said
-    elif isinstance(error, SystemExit):
-        said = f"it ended the program (SystemExit {error.code!r})"
-    where = f"{file}, line {line}" if line else str(file)
-    return f"{where}: {' '.join(said.split())}"
-
-
-def _place(error: BaseException, path: Path) -> tuple[Path | str, int | None]:
-    """The innermost line in the experiment's folder: its own, or one of its parent."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return error.filename, error.lineno
-    home = path.resolve().parent
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if Path(frame.filename).resolve().parent == home:
-            return frame.filename, frame.lineno
-    return path, None
+        said = own_code.describe(error, path, "EXPERIMENT")
+        raise ConfigError(f"EXPERIMENT: {said}") from error

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from stepcoder_jax.execution import Pool
-from stepcoder_jax.feedback.rewards import OUTCOMES
+from stepcoder_jax.feedback.rewards.stepcoder import OUTCOMES
 from stepcoder_jax.learning import metrics
 from stepcoder_jax.records import Report
 

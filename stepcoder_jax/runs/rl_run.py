@@ -16,6 +16,7 @@ from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import cccs
+from stepcoder_jax.feedback.rewards.table import load_terms
 from stepcoder_jax.records import Problem
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs import problem_set, schedule
@@ -52,6 +53,7 @@ class Run:
             self.problems = self.fitting(problems, tokenizer)
         self.curriculum = cccs.initial(self.problems, config.cccs)
         self.known_problems = problem_set.describe(self.drawn, visible=shown)
+        self.terms = load_terms(config.reward.terms, config.execution.tests)
         self.coder = Coder.make(config, self.steps, pool, tokenizer)
         sharding.on_first(lambda: self.folder.open(config))
         with self.folder.starting():
@@ -62,6 +64,7 @@ class Run:
         config = self.config
         self.problems = self.limit_cpu(self.problems, "train")
         sharding.on_first(lambda: self.folder.save_reference(config, tokenizer))
+        sharding.on_first(lambda: self.folder.keep_rewards(config.reward.terms))
         layout = self.steps.actor_shardings
         self.reference = sources.load_reference(self.folder.reference, layout)
         self.reference_hash = checkpoint.hash_params(self.reference)

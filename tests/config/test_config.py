@@ -67,6 +67,7 @@ BAD = {
     "cccs.threshold": 1.0,
     "cccs.full_fraction": 2.0,
     "cccs.demote": 0.5,  # the threshold
+    "reward.terms": ("stepcoder=nan",),
     "execution.url": "localhost:8080",
     "run.total_steps": 0,
     "run.save_every": 0,
@@ -103,6 +104,25 @@ def test_a_bad_value_names_its_field(name):
     assert repr(BAD[name]) in message and f"--{name}" in message
 
 
+@pytest.mark.parametrize(
+    "terms", [(), ("",), ("=1",), ("length=",), ("length=x",), ("length=inf",)]
+)
+def test_a_term_is_a_name_with_a_finite_weight(terms):
+    config = working()
+    config.reward.terms = terms
+    with pytest.raises(ConfigError, match=r"^reward.terms: expected .*NAME=WEIGHT"):
+        config.validate()
+
+
+def test_a_file_of_a_term_means_the_same_from_any_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = working()
+    config.reward.terms = ("stepcoder", "length=-0.1", "own/r.py:f=0.5", "/x/r.py:g")
+    assert config.to_dict()["reward"]["terms"] == [
+        *("stepcoder", "length=-0.1", f"{tmp_path}/own/r.py:f=0.5", "/x/r.py:g")
+    ]
+
+
 @pytest.mark.parametrize("prefix", ["random", "half", "adaptive"])
 def test_only_the_papers_stages_have_a_way_back(prefix):
     config = working()
@@ -130,6 +150,7 @@ def answering() -> Config:
     [
         ("cccs.enabled", True, "expected False, since data.contexts are answered whole"),
         ("execution.tests", "early_exit", "expected run_all.* counts the tests that pass"),
+        ("reward.terms", ("length=1",), "expected stepcoder alone, since data.contexts"),
         ("ppo.scale_rewards", True, "expected False, since an answer's two rewards"),
     ],
 )

@@ -30,6 +30,8 @@ E2BE149 = {
     "reward.explanation": "paper",
     "reward.encoder": "",
     "reward.one_scalar": False,
+    "reward.terms": ["stepcoder"],
+    "reward.located_alpha": "paper",
     "ppo.coupling": "printed",
     "ppo.value_unit": "token",
     "sft.records": [],

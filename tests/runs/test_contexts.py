@@ -9,7 +9,8 @@ import pytest
 from stepcoder_jax.config import Config, ConfigError, FGOConfig, ModelConfig, RewardConfig
 from stepcoder_jax.data.refinements import RefinementRecord, append_refinements
 from stepcoder_jax.execution import Pool
-from stepcoder_jax.feedback import cccs, rewards
+from stepcoder_jax.feedback import cccs
+from stepcoder_jax.feedback.rewards import batch
 from stepcoder_jax.pytrees import Experience, PromptBatch
 from stepcoder_jax.records import (
     FAULTY_TEST,
@@ -207,14 +208,14 @@ def judged(tmp_path_factory, tokenizer):
         assert pool.metrics()["programs"] == 4  # the others hold no code
     columns = max(map(len, ids)) + 2
     zeros = np.zeros((len(ids), 4), np.int32)
-    batch = PromptBatch(zeros, np.full(len(ids), 4, np.int32), np.arange(len(ids)))
-    return tasks, slots.collect(batch, columns, seen.completions), seen, found
+    prompts = PromptBatch(zeros, np.full(len(ids), 4, np.int32), np.arange(len(ids)))
+    return tasks, slots.collect(prompts, columns, seen.completions), seen, found
 
 
 def feedback_of(judged, reports=None, mask="executed"):
     tasks, rollout, seen, found = judged
     reports = reports or seen.reports
-    plain, _ = rewards.feedback(
+    plain, _ = batch.feedback(
         seen.programs,
         reports,
         rollout.mask,

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from stepcoder_jax import train
+from stepcoder_jax.feedback.rewards.stepcoder import OUTCOMES
 from stepcoder_jax.records import Verdict
 from stepcoder_jax.runs import generate
 from tests.run_kit import rollouts_of, run_train, saved
@@ -55,7 +55,7 @@ def test_an_iteration_without_a_valid_row_is_logged_and_teaches_nothing(
     assert empty["verdict/infra"] == 1 and empty["reward"] is None and empty["kl"] is None
     assert empty["validation/pass@1"] is not None  # due, and not of this batch
     assert rows[0]["validation/pass@1"] is None
-    assert {f"fgo/masked_{verdict}" for verdict in train.rewards.OUTCOMES} <= rows[0].keys()
+    assert {f"fgo/masked_{verdict}" for verdict in OUTCOMES} <= rows[0].keys()
     assert ("value_rmse/pass" in rows[0]) is (algorithm == "ppo")
     before, after = (saved(folder, step)[0] for step in (1, 2))
     assert int(after.step) == int(before.step) + 1

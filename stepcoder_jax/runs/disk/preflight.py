@@ -1,6 +1,6 @@
 """What can be told of a command before anything that takes time is loaded.
 
-Standard library and the config alone: JAX, weights and problems come after these checks.
+Without JAX: it, weights and problems come after these checks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from stepcoder_jax.config import Config, ConfigError, is_url
 from stepcoder_jax.config.paths import SHIPPED, has_problems, meant
 from stepcoder_jax.data.problems import FOLDERS, WANTED
+from stepcoder_jax.feedback.rewards.table import load_terms
 from stepcoder_jax.models import hf_config, hf_folder
 
 NEW_RUN = "add --run.resume to go on with the run in it, or choose another --run.folder"
@@ -46,6 +47,7 @@ def check_config(config: Config) -> None:
             require_file(f"sft.{name}", file)
     for file in data.contexts:
         require_file("data.contexts", file)
+    load_terms(config.reward.terms, config.execution.tests)
     if config.reward.encoder:
         require_folder("reward.encoder", config.reward.encoder)
     if model.checkpoint not in ("", *SHIPPED):

@@ -3,7 +3,7 @@
 config.json   the resolved config and the versions        reference/  the frozen SFT policy
 before.json, after.json   verdicts on test                  checkpoints/STEP, best/STEP
 metrics.jsonl, rollouts/STEP.jsonl, events/, curves.png
-limits.json   measured CPU limits of the problems
+limits.json   measured CPU limits of the problems  rewards/    the user's own, if any
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from stepcoder_jax.config.paths import meant
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.feedback import cccs
 from stepcoder_jax.feedback.cccs import CurriculumState
+from stepcoder_jax.feedback.rewards import own
 from stepcoder_jax.models import lora
 from stepcoder_jax.pytrees import TrainState
 from stepcoder_jax.records import InputError, Verdict
@@ -213,8 +214,9 @@ class RunFolder(Folder):
 
     def __init__(self, path: str | Path):
         super().__init__(path)
-        self.at_start += ["reference", "reference.part", "before.json"]
+        self.at_start += ["reference", "reference.part", "before.json", "rewards"]
         self.reference = self.path / "reference"
+        self.rewards = self.path / "rewards"
         self.before_file = self.path / "before.json"
 
     def save_reference(self, config: Config, tokenizer: Any) -> None:
@@ -228,6 +230,13 @@ class RunFolder(Folder):
         eos_ids = sources.eos_ids(config.model, tokenizer)
         model_folder.write_beside(part, config.sampling, eos_ids, tokenizer)
         part.rename(self.reference)
+
+    def keep_rewards(self, terms: Sequence[str]) -> None:
+        """Copy the files of the user's own rewards; of a run that goes on, compare them."""
+        if self.made is None:
+            own.check_kept(terms, self.rewards)
+        else:
+            own.keep(terms, self.rewards)
 
     def save(
         self,

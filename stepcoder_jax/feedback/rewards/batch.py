@@ -1,4 +1,4 @@
-"""Reports to rewards on tokens, and all the feedback of a batch."""
+"""All the feedback of a batch: rewards and masks on its tokens, and the numbers of it."""
 
 from __future__ import annotations
 
@@ -9,48 +9,11 @@ import numpy as np
 
 from stepcoder_jax.config import FGOConfig, RewardConfig
 from stepcoder_jax.feedback import fgo as masks
+from stepcoder_jax.feedback.rewards.stepcoder import OUTCOMES
+from stepcoder_jax.feedback.rewards.table import PAPER
+from stepcoder_jax.feedback.rewards.terms import Extras, Term, values_on
 from stepcoder_jax.pytrees import Feedback
-from stepcoder_jax.records import Program, Report, Verdict
-
-# The verdicts that a program can have; INFRA is not the program's.
-OUTCOMES = (
-    Verdict.PASS,
-    Verdict.WRONG,
-    Verdict.RUNTIME,
-    Verdict.TIMEOUT,
-    Verdict.MEMORY,
-    Verdict.OUTPUT,
-    Verdict.COMPILE,
-)
-
-
-def outcome_reward(report: Report, config: RewardConfig) -> float:
-    """Return the program's reward.
-
-    r = +1 all tests pass, -0.3 a wrong answer, -0.6 a runtime error, -1 no compilation
-    (arXiv:2402.01391, eq. 3); the first test that did not pass settles which. Exceeded
-    time, memory or output counts as a runtime error, which the paper leaves open. A report
-    of INFRA, or a weak or unfaithful one, is worth 0.
-    """
-    if not report.is_valid:
-        return 0.0
-    if report.verdict not in OUTCOMES:
-        raise ValueError(f"expected the verdict of a whole program, got {report.verdict!r}")
-    rewards = {
-        Verdict.PASS: config.passed,
-        Verdict.WRONG: config.wrong,
-        Verdict.COMPILE: config.compile,
-    }
-    return rewards.get(report.verdict, config.runtime)
-
-
-def token_rewards(report: Report, mask: np.ndarray, config: RewardConfig) -> np.ndarray:
-    """Return f32[T]: the outcome reward on the last True of `mask` (bool[T]), else 0."""
-    rewards = np.zeros(mask.shape, np.float32)
-    places = np.flatnonzero(mask)
-    if places.size:
-        rewards[places[-1]] = outcome_reward(report, config)
-    return rewards
+from stepcoder_jax.records import Program, Report
 
 
 def feedback(
@@ -62,10 +25,13 @@ def feedback(
     fgo: FGOConfig,
     seed: int,
     step: int,
+    terms: Sequence[Term] = PAPER,
+    truncated: Sequence[bool] | np.ndarray | None = None,
 ) -> tuple[Feedback, dict[str, float]]:
     """Return what running the programs said about each token of the batch, and metrics.
 
-    `mask` is bool[B, T] of the rollout; `executed` is a subset of it. (seed, step, row)
+    `mask` is bool[B, T] of the rollout, `truncated` bool[B] too (None: no row is); rewards
+    are those of `add_up`, and `executed` is a subset of the mask. (seed, step, row)
     settle the draws of `fgo.mask="random"`. The metrics check FGO, before its controls:
     `fgo/uncertain` counts programs that keep all tokens because their labels are uncertain;
     `fgo/dropped_but_ran` is the share of dropped tokens that ran by the judge's record. It
@@ -77,7 +43,7 @@ def feedback(
             f"expected as many reports and mask rows as the {len(programs)} programs, got "
             f"{len(reports)} and {mask.shape[0]}"
         )
-    rewards = np.zeros(mask.shape, np.float32)
+    rewards, told = add_up(terms, programs, reports, mask, reward, truncated)
     executed = np.zeros(mask.shape, bool)
     labels = [masks.label(*pair, fgo) for pair in zip(programs, reports)]
     dropped = sum(int((~label.kept).sum()) for label in labels)
@@ -87,11 +53,45 @@ def feedback(
         / max(1, dropped),
     }
     for row, (program, report) in enumerate(zip(programs, reports)):
-        rewards[row] = token_rewards(report, mask[row], reward)
         kept = masks.control(labels[row], program, report, fgo, (seed, step, row))
         executed[row, : len(kept)] = kept
     valid = np.array([report.is_valid for report in reports], bool)
-    return Feedback(rewards, executed & mask, valid), numbers
+    return Feedback(rewards, executed & mask, valid), told | numbers
+
+
+def add_up(
+    terms: Sequence[Term],
+    programs: Sequence[Program],
+    reports: Sequence[Report],
+    mask: np.ndarray,
+    reward: RewardConfig,
+    truncated: Sequence[bool] | np.ndarray | None = None,
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Return the sum of the terms, f32[B, T], and what each gave.
+
+    `reward/NAME` is the mean over valid rows of a term's sum over the row, weight included:
+    added up they are `reward`. A row that is not valid, or has no token, has no reward.
+    """
+    rewards = np.zeros(mask.shape)
+    given: dict[str, list[float]] = {term.name: [] for term in terms}
+    for row, (program, report) in enumerate(zip(programs, reports)):
+        places = np.flatnonzero(mask[row])
+        if not report.is_valid:
+            continue
+        cut = truncated is not None and bool(truncated[row])
+        extras = Extras(reward, places.size, mask.shape[1], cut)
+        for term in terms:
+            if places.size:
+                values = values_on(term, program, report, extras, row)
+                rewards[row, places] += values
+                given[term.name].append(float(values.sum()))
+            else:
+                given[term.name].append(0.0)
+    told = {
+        f"reward/{name}": sum(sums) / len(sums) if sums else math.nan
+        for name, sums in given.items()
+    }
+    return rewards.astype(np.float32), told
 
 
 def metrics(
