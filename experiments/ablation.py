@@ -182,7 +182,7 @@ def base() -> c.Config:
             save_every=10,
             keep=1,
             rollouts_every=2,
-            tensorboard=False,
+            track="jsonl",
         ),
         model=c.ModelConfig(checkpoint="guarded", unroll=4),
         prompt=c.PromptConfig(template="plain", max_prompt_length=208),

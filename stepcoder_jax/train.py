@@ -48,6 +48,7 @@ from stepcoder_jax.runs.disk.run_folder import RunFolder, room
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.iteration import Iteration, Stopwatch, rollout_rows
 from stepcoder_jax.runs.rl_run import Run
+from stepcoder_jax.tracking import trackers
 
 # sysexits.h, EX_UNAVAILABLE: what the run needs, a judge that works, is not there
 JUDGE_FAILS = 69
@@ -191,6 +192,7 @@ def train(config: Config) -> int:
     """A whole run; exit code 0, `interrupt.code` when a signal ended it early, or 69
     without a judge."""
     joining.join_hosts(config.run.join_minutes)
+    trackers.require(config.run.track)
     RunFolder(config.run.folder).settle(config.run)
     orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
     if config.run.compilation_cache:
@@ -207,8 +209,12 @@ def train(config: Config) -> int:
         try:
             with run.folder.starting():
                 run.judge_before()
-                events, step = config.run.tensorboard, run.next_row
-                logger = Logger(run.folder.log, tensorboard=events, start_step=step)
+                logger = Logger(
+                    run.folder.log,
+                    track=config.run.track,
+                    start_step=run.next_row,
+                    about=config.to_dict(),
+                )
             with logger:
                 learn(run, logger, interrupt)
             close(run)

@@ -10,6 +10,8 @@ from stepcoder_jax.results.logger import read_metrics
 from stepcoder_jax.runs import restore
 from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.runs.disk.run_folder import RunFolder
+from stepcoder_jax.runs.disk.sft_folder import SFTFolder
+from stepcoder_jax.tracking import metrics as table
 
 STEPS = 4
 HERE = str(Path(__file__))
@@ -19,7 +21,7 @@ def get_config(arg: str = "") -> c.Config:
     """4 problems x 4 rollouts of the shipped warm start, four iterations."""
     del arg
     return c.Config(
-        run=c.RunConfig(total_steps=STEPS, save_every=2, tensorboard=False),
+        run=c.RunConfig(total_steps=STEPS, save_every=2, track="jsonl"),
         model=c.ModelConfig(checkpoint="builtin"),
         prompt=c.PromptConfig(template="plain", max_prompt_length=224),
         sampling=c.SamplingConfig(4, 4, 96, temperature=0.8, top_p=0.95, chunk=16),
@@ -65,6 +67,14 @@ def metrics_of(
         {name: value for name, value in row.items() if not name.startswith(clocked)}
         for row in read_metrics(folder / "metrics.jsonl")
     ]
+
+
+def check_names(folder: Path, *, is_sft: bool = False) -> None:
+    """The rows of metrics.jsonl have the names that tracking/metrics.py tells of."""
+    opened = SFTFolder(folder) if is_sft else RunFolder(folder)
+    kinds = table.kinds_of(opened.read_config(), is_sft=is_sft)
+    for row in read_metrics(folder / "metrics.jsonl"):
+        assert not table.complaint(row.keys() - {"step"}, kinds)
 
 
 def rollouts_of(folder: Path) -> dict[str, str]:

@@ -91,12 +91,13 @@ ROOMS = {
         ("data", "data/formats", "execution", "feedback", "records"),
         ("numpy", "tensorflow_datasets", "grain"),
     ),
+    "tracking": Room(("config", "records"), ("tensorboardX", "wandb")),
     "results": Room(
         (
             *("config", "data/formats", "feedback", "records"),
-            *("similarity", "strategies", "syntax"),
+            *("similarity", "strategies", "syntax", "tracking"),
         ),
-        ("numpy", "scipy", "matplotlib", "tensorboardX"),
+        ("numpy", "scipy", "matplotlib"),
     ),
     "report": Room(("config", "data/formats", "records", "results"), ("numpy",)),
     # a leaf: a watcher must be light, and devices may ask where this process stands
@@ -108,6 +109,7 @@ ROOMS = {
         (
             *("devices", "results", "data", "data/generated", "execution"),
             *("feedback", "feedback/rewards", "models", "progress", "similarity"),
+            "tracking",
             *LEAVES,
         ),
         (*ARRAYS, "orbax", "transformers", "tqdm"),
@@ -147,6 +149,7 @@ HEAVY = {
     "matplotlib",
     "tensorboardX",
     "torch",
+    "wandb",
 }
 # The builder is a class of the library, and nothing imports the file that does not build.
 BY_NATURE = {"data/building/apps_plus_builder.py": "tensorflow_datasets"}

@@ -29,7 +29,15 @@ from stepcoder_jax.runs import rl_run
 from stepcoder_jax.runs.disk import checkpoint, sources
 from stepcoder_jax.runs.disk.run_folder import PACKAGES, RunFolder
 from tests.execution.kit import make_settings
-from tests.run_kit import HERE, STEPS, metrics_of, rollouts_of, run_train, saved
+from tests.run_kit import (
+    HERE,
+    STEPS,
+    check_names,
+    metrics_of,
+    rollouts_of,
+    run_train,
+    saved,
+)
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -95,6 +103,10 @@ def test_the_run_is_no_trifle(first):
     assert rows[-1]["kl"] != 0 and rows[0]["kl"] == pytest.approx(0, abs=1e-5)
     assert rows[1]["validation/pass@1"] is not None and rows[0]["validation/pass@1"] is None
     assert (first[0] / "curves.png").stat().st_size > 10_000
+
+
+def test_every_metric_is_in_the_table(first):
+    check_names(first[0])
 
 
 def test_nothing_is_compiled_after_the_second_iteration(first):

@@ -17,7 +17,7 @@ from stepcoder_jax.data.generated import dialect, teaching
 from stepcoder_jax.data.refinements import RefinementRecord, append_refinements
 from stepcoder_jax.records import Attempt, Variant, Verdict
 from stepcoder_jax.runs.disk.run_folder import RunFolder
-from tests.run_kit import HERE, metrics_of, rollouts_of, run_train, saved
+from tests.run_kit import HERE, check_names, metrics_of, rollouts_of, run_train, saved
 
 pytestmark = pytest.mark.long
 STEPS = 3
@@ -73,6 +73,10 @@ def flags_of(folder):
 def whole(folder):
     assert run_train(folder / "whole", *flags_of(folder)) == 0
     return folder / "whole"
+
+
+def test_every_metric_is_in_the_table(whole):
+    check_names(whole)
 
 
 def rows_of(run):

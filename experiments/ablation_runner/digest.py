@@ -29,7 +29,7 @@ Parts = dict[str, dict[str, str]]  # part -> what it consists of -> its digest
 # Where a run is and how it is kept changes nothing that it computes.
 OUTSIDE = (
     *("run.folder", "run.seed", "run.resume", "run.step", "run.keep"),
-    *("run.compilation_cache", "run.tensorboard", "sft.samples"),
+    *("run.compilation_cache", "run.track", "sft.samples"),
 )
 _MOST_NAMED = 8
 

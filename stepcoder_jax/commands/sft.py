@@ -40,6 +40,7 @@ from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.greedy import scores, whole_tasks
 from stepcoder_jax.runs.refining import lessons
 from stepcoder_jax.runs.sft_run import Judging, Run
+from stepcoder_jax.tracking import trackers
 
 
 @contextlib.contextmanager
@@ -208,6 +209,7 @@ def run(config: Config) -> int:
     run.folder becomes a Hugging Face folder, tokenizer included.
     """
     joining.join_hosts(config.run.join_minutes)
+    trackers.require(config.run.track)
     orbax_logging.set_verbosity(orbax_logging.ERROR)  # its warnings tear the progress bar
     if config.run.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
@@ -238,8 +240,12 @@ def run(config: Config) -> int:
             job = Run(config, examples, num_steps, tokenizer, judges, folder)
             if config.evaluation.every and job.step == 0:
                 job.measure_start()
-            events, step = config.run.tensorboard, job.next_row
-            logger = Logger(folder.log, tensorboard=events, start_step=step)
+            logger = Logger(
+                folder.log,
+                track=config.run.track,
+                start_step=job.next_row,
+                about=config.to_dict(),
+            )
             stack.enter_context(logger)
         try:
             learn(job, logger, interrupt)

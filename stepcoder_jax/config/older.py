@@ -29,6 +29,7 @@ class Change(NamedTuple):
 
 CHANGED: dict[str, Change] = {
     "run.resume": Change("run.resume", {False: "no", True: "yes"}),  # auto came
+    "run.tensorboard": Change("run.track", {True: "tensorboard", False: "jsonl"}),
 }
 
 ADDED: dict[str, Any] = {

@@ -28,7 +28,8 @@ class RunConfig(Section):
     # iterations in a row without a row that the judge could judge, after which a run stops
     max_empty: int = 10
     rollouts_every: int = 1  # iterations between rollouts/STEP.jsonl files; 0: none
-    tensorboard: bool = True
+    # who is told of the metrics, beside metrics.jsonl, which is always there; jsonl: nobody
+    track: Literal["tensorboard", "wandb", "jsonl"] = "tensorboard"
     join_minutes: float = 5.0  # of waiting, at the start, for the other hosts
     compilation_cache: str = ""  # folder of XLA's persistent cache; "": none
 

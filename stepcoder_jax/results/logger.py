@@ -1,4 +1,4 @@
-"""Metrics and rollouts out: JSON lines, and TensorBoard scalars where wanted."""
+"""Metrics and rollouts out: JSON lines; metrics also to the tracker of `run.track`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 from stepcoder_jax.config import ConfigError
+from stepcoder_jax.tracking.trackers import Track, open_tracker
 
 METRICS = "metrics.jsonl"
 START = "start.json"  # the metrics of validation before learning
@@ -58,14 +60,22 @@ def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 class Logger:
-    """Writes `metrics.jsonl`, `rollouts/STEP.jsonl` and TensorBoard events into a folder.
+    """Writes `metrics.jsonl` and `rollouts/STEP.jsonl` into a folder, and tells a tracker.
 
     `start_step` is the first iteration that will be logged: rows of an interrupted run at
-    or after it are removed, since they will be written again. Raises ConfigError when the
-    folder cannot be written.
+    or after it are removed, since they will be written again. `about` is what a tracker is
+    told of the run. Raises ConfigError when the folder cannot be written, or the tracker
+    does not start.
     """
 
-    def __init__(self, folder: str | Path, *, tensorboard: bool, start_step: int):
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        track: Track,
+        start_step: int,
+        about: Mapping[str, Any] = MappingProxyType({}),
+    ):
         self.folder = Path(folder)
         path = self.folder / METRICS
         try:
@@ -78,22 +88,17 @@ class Logger:
                 f"run.folder: cannot write to {self.folder} ({error.strerror}); "
                 "choose another with --run.folder"
             ) from error
-        self.events = None
-        if tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self.events = SummaryWriter(str(self.folder / "events"), purge_step=start_step)
+        self.tracker = open_tracker(track, self.folder, start_step=start_step, about=about)
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Append one iteration's metrics and flush, so that a kill loses none."""
-        row = {"step": step, **{name: to_json(value) for name, value in metrics.items()}}
-        self.file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+        row = {name: to_json(value) for name, value in metrics.items()}
+        line = json.dumps({"step": step, **row}, ensure_ascii=False, allow_nan=False)
+        self.file.write(line + "\n")
         self.file.flush()
-        if self.events is not None:
-            for name, value in row.items():
-                if isinstance(value, (int, float)) and name != "step":
-                    self.events.add_scalar(name, value, step)
-            self.events.flush()
+        if self.tracker is not None:
+            numbers = {name: x for name, x in row.items() if isinstance(x, (int, float))}
+            self.tracker.write(step, numbers)
 
     def write_rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write one iteration's rollouts to `rollouts/STEP.jsonl`."""
@@ -102,8 +107,8 @@ class Logger:
 
     def close(self) -> None:
         self.file.close()
-        if self.events is not None:
-            self.events.close()
+        if self.tracker is not None:
+            self.tracker.close()
 
     def __enter__(self) -> Self:
         return self

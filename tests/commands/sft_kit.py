@@ -23,7 +23,7 @@ def get_config(arg: str = "") -> c.Config:
     """An epoch and a half of 84 problems, from the shipped warm start, in packed rows."""
     del arg
     return c.Config(
-        run=c.RunConfig(save_every=2, keep=1, tensorboard=False),
+        run=c.RunConfig(save_every=2, keep=1, track="jsonl"),
         model=c.ModelConfig(checkpoint="builtin"),
         prompt=c.PromptConfig(template="plain", max_prompt_length=224),
         sampling=c.SamplingConfig(4, 4, 160, chunk=16),

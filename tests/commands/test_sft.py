@@ -28,6 +28,7 @@ from tests.commands.sft_kit import (
     metrics_of,
     run_sft,
 )
+from tests.run_kit import check_names
 
 EXPERIMENT = """
 from stepcoder_jax import config as c
@@ -91,6 +92,10 @@ def test_the_command_learns_and_writes_a_hugging_face_folder(experiment, tmp_pat
         for p in (fresh, params)
     )
     assert after < before - 1.0
+
+
+def test_every_metric_is_in_the_table(first):
+    check_names(first, is_sft=True)
 
 
 def test_what_a_run_logs(first):

@@ -18,8 +18,15 @@ FORMS = {
     path.stem: json.loads(path.read_text())
     for path in sorted((Path(__file__).parent / "older").glob("*.json"))
 }
-E2BE149 = {
+D6F60ED = {
+    "run.track": "tensorboard",
     "run.join_minutes": 5.0,
+    "reward.terms": ["stepcoder"],
+    "reward.located_alpha": "paper",
+}
+E2BE149 = {
+    **D6F60ED,
+    "run.track": "jsonl",
     "cccs.prefix": "cccs",
     "cccs.demote": 0.0,
     "data.difficulties": [],
@@ -30,8 +37,6 @@ E2BE149 = {
     "reward.explanation": "paper",
     "reward.encoder": "",
     "reward.one_scalar": False,
-    "reward.terms": ["stepcoder"],
-    "reward.located_alpha": "paper",
     "ppo.coupling": "printed",
     "ppo.value_unit": "token",
     "sft.records": [],
@@ -43,7 +48,7 @@ E2BE149 = {
 }
 D5E64F9 = {"run.resume": "no", "run.step": -1, "run.max_empty": NEVER, **E2BE149}
 MEANT = {f"d5e64f9_{kind}": D5E64F9 for kind in ("ppo", "grpo", "sft")}
-MEANT |= {"e2be149_ppo": E2BE149}
+MEANT |= {"e2be149_ppo": E2BE149, "d6f60ed_ppo": D6F60ED}
 
 
 @pytest.mark.parametrize("form", FORMS)

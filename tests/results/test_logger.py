@@ -14,7 +14,7 @@ def rows(folder):
 
 
 def test_one_object_per_iteration_flushed(tmp_path):
-    with Logger(tmp_path / "new" / "run", tensorboard=False, start_step=0) as logger:
+    with Logger(tmp_path / "new" / "run", track="jsonl", start_step=0) as logger:
         logger.write(0, {"kl": np.float32(0.5), "n": np.int32(3), "name": "é"})
         # Read while the file is still open: a kill would lose nothing.
         assert rows(tmp_path / "new" / "run") == [
@@ -26,12 +26,12 @@ def test_one_object_per_iteration_flushed(tmp_path):
 
 
 def test_resume_removes_the_rows_that_will_be_written_again(tmp_path):
-    with Logger(tmp_path, tensorboard=False, start_step=0) as logger:
+    with Logger(tmp_path, track="jsonl", start_step=0) as logger:
         for step in range(5):
             logger.write(step, {"value": step})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "val')  # killed while writing
-    with Logger(tmp_path, tensorboard=False, start_step=3) as logger:
+    with Logger(tmp_path, track="jsonl", start_step=3) as logger:
         logger.write(3, {"value": 30})
     assert [(row["step"], row["value"]) for row in rows(tmp_path)] == [
         (0, 0),
@@ -45,7 +45,7 @@ def test_a_bad_line_inside_names_file_and_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 0}\nnonsense\n{"step": 2}\n')
     with pytest.raises(ValueError, match=r"metrics.jsonl, line 2: .* got 'nonsense'"):
-        Logger(tmp_path, tensorboard=False, start_step=0)
+        Logger(tmp_path, track="jsonl", start_step=0)
     assert "nonsense" in path.read_text(), "nothing is overwritten"
 
 
@@ -54,11 +54,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(
         ConfigError, match=r"run.folder: cannot write to .*/file \(.*--run.folder"
     ):
-        Logger(tmp_path / "file", tensorboard=False, start_step=0)
+        Logger(tmp_path / "file", track="jsonl", start_step=0)
 
 
 def test_rollouts_are_written_whole(tmp_path):
-    with Logger(tmp_path, tensorboard=False, start_step=0) as logger:
+    with Logger(tmp_path, track="jsonl", start_step=0) as logger:
         logger.write_rollouts(7, [{"id": "a", "reward": -0.3}, {"id": "b", "mask": [1, 0]}])
 
         def broken():
@@ -69,14 +69,3 @@ def test_rollouts_are_written_whole(tmp_path):
             logger.write_rollouts(7, broken())
     lines = (tmp_path / "rollouts" / "7.jsonl").read_text().splitlines()
     assert [json.loads(line)["id"] for line in lines] == ["a", "b"]
-
-
-def test_tensorboard_events(tmp_path):
-    pytest.importorskip("tensorboardX")
-    with Logger(tmp_path, tensorboard=True, start_step=0) as logger:
-        logger.write(0, {"pass_rate": 0.25, "note": "text is left out"})
-    (events,) = (tmp_path / "events").iterdir()
-    assert b"pass_rate" in events.read_bytes() and b"note" not in events.read_bytes()
-    with Logger(tmp_path / "none", tensorboard=False, start_step=0) as logger:
-        logger.write(0, {"pass_rate": 0.25})
-    assert not (tmp_path / "none" / "events").exists()

@@ -10,11 +10,11 @@ import pytest
 from stepcoder_jax.feedback.rewards.stepcoder import OUTCOMES
 from stepcoder_jax.records import Verdict
 from stepcoder_jax.runs import generate
-from tests.run_kit import rollouts_of, run_train, saved
+from tests.run_kit import check_names, rollouts_of, run_train, saved
 
 FLAGS = ("--evaluation.test_problems", "0", "--evaluation.validation_problems", "4")
 FLAGS += ("--run.total_steps", "4", "--run.save_every", "1", "--run.keep", "9")
-FLAGS += ("--ppo.critic_warmup_steps", "0", "--run.tensorboard")
+FLAGS += ("--ppo.critic_warmup_steps", "0", "--run.track", "tensorboard")
 
 
 def break_judge(monkeypatch, broken):
@@ -46,6 +46,7 @@ def test_an_iteration_without_a_valid_row_is_logged_and_teaches_nothing(
     break_judge(monkeypatch, {1})
     folder = tmp_path / "run"
     assert run_train(folder, *FLAGS, "--algorithm", algorithm) == 0
+    check_names(folder)
     rows = read_rows(folder)
     assert [row["step"] for row in rows] == [0, 1, 2, 3]
     assert all(row.keys() == rows[0].keys() for row in rows)

@@ -37,13 +37,14 @@ from stepcoder_jax.runs.disk import checkpoint, model_folder, preflight, sources
 from stepcoder_jax.runs.disk.checkpoint import Saved
 from stepcoder_jax.runs.disk.interrupt import Stopped
 from stepcoder_jax.runs.disk.seals import DamagedError
+from stepcoder_jax.tracking.trackers import EVENTS, WANDB
 
 PACKAGES = ("stepcoder_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a resumed run may change: it changes nothing that has been computed.
 FREE = (
     *("run.total_steps", "run.total_tokens", "run.resume", "run.step"),
     *("run.folder", "run.save_every", "run.keep", "run.max_empty"),
-    *("run.rollouts_every", "run.tensorboard", "run.compilation_cache"),
+    *("run.rollouts_every", "run.track", "run.compilation_cache"),
     "run.join_minutes",
     *("execution.workers", "execution.cache_size", "execution.url"),
     *("mesh.data", "mesh.fsdp", "mesh.tensor"),
@@ -105,7 +106,14 @@ class Folder:
         self.config_file = self.path / self.config_name
         self.limits_file = self.path / "limits.json"
         self.made: list[Path] | None = None  # folders, by a start of a run; the last first
-        self.at_start = ["limits.json", START, "metrics.jsonl", "events", "config.part"]
+        self.at_start = [
+            "limits.json",
+            START,
+            "metrics.jsonl",
+            EVENTS,
+            WANDB,
+            "config.part",
+        ]
 
     @property
     def log(self) -> Path:
