@@ -15,7 +15,7 @@ Arms       the same with experiments/ablation.py:ARM --run.folder runs/ARM --run
 
 Hardware   two CPU cores, 3 GB of memory; one run on each core (--jobs 2)
 Expected   of two tuning seeds of stepcoder: K = 9 from 0 to 67 and 70 % in 400 thousand
-           tokens, where ppo has 0 (experiments/LOG.md). Runs: experiments/results/ablation
+           tokens, where ppo has 0 (experiments/log). Runs: experiments/results/ablation
 
 The primary measure, fixed before the first run: the mean over generated tokens, from 0 to
 TOKENS, by trapezoid, of the greedy pass rate on the 200 validation problems with K = 9

@@ -14,7 +14,7 @@ Arms       experiments/quickstart.py:ARM --run.folder runs/ARM, with ARM one of
            sft       `stepcoder sft`: canonical solutions of the same problems instead of
                      rewards, for the same wall time
 Hardware   two CPU cores, 3 GB of memory, ten minutes
-Expected   experiments/LOG.md has every seed and arm
+Expected   experiments/log has every seed and arm
 
 The values are this experiment's own, not the paper's: a model of half a million
 parameters wants larger steps than one of 6.7 billion.

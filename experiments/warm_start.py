@@ -12,7 +12,7 @@ Hardware   two CPU cores, under 40 minutes; guarded under 20, dialect under 5
 Expected   "": greedy pass@1 on test about 35 % (competition under 15 %), and at least 95 %
            of sampled programs compile. guarded: at each part of K = 9, guards right at
            least .99, classes .98, alien operations .20 to .30
-           (experiments/benchmarks/guarded_positions.py). experiments/LOG.md has the
+           (experiments/benchmarks/guarded_positions.py). experiments/log has the
            measured numbers. dialect: pass@1 on test 1/4, 1/16 and 1/64 of K = 1, 2, 3
 """
 

@@ -1,5 +1,5 @@
 """The benchmarks of the judge and of peers run to their end. What they measure is for
-experiments/LOG.md: here every number is only to be there."""
+experiments/log: here every number is only to be there."""
 
 from __future__ import annotations
 

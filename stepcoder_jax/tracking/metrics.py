@@ -256,8 +256,8 @@ def table() -> str:
         "number from 0. TensorBoard and Weights & Biases get the same names. `null` is a "
         "number that the iteration could not measure.",
         f"VERDICT is one of {', '.join(OUTCOMES)}; DIFFICULTY one of the problems', TERM "
-        "of `reward.terms`. Nats are per token. A token is kept where FGO gives it a part in "
-        "the policy loss.",
+        "of `reward.terms`. Nats are per token. A token is kept where FGO gives it a part "
+        "in the policy loss.",
     ]
     for kind in KINDS.values():
         rows = [f"| `{x.name}` | {x.unit} | {x.meaning} |" for x in kind.metrics]
