@@ -64,6 +64,8 @@ class Experience(NamedTuple):
     advantages: Array = None  # f32[B, T]
     returns: Array = None  # f32[B, T]
     explained: Array = None  # i32[B], as in Feedback
+    sampler_logprobs: Array = None  # f32[B, T], of what drew the tokens; with ppo.tis_cap
+    kl_coef: Array = None  # f32[B], the same in each row; with ppo.adaptive_kl_target
 
 
 class RewardScale(NamedTuple):
@@ -83,6 +85,7 @@ class TrainState(NamedTuple):
     actor_opt: Any
     critic_opt: Any  # None without a critic
     reward_scale: RewardScale
+    kl_coef: Array = None  # f32[], where ppo.adaptive_kl_target moves it; else None
 
 
 class TextBatch(NamedTuple):

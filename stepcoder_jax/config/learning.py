@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stepcoder_jax.config.ranges import (
+    ABOVE_ZERO,
     BELOW_ONE,
     COUNT,
     NATURAL,
@@ -35,11 +36,15 @@ class OptimizerConfig(Section):
     eps: float = 1e-6
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
+    # the rate's way down over run.total_steps, to this share of it
+    decay: Literal["none", "linear", "cosine"] = "none"
+    floor: float = 0.0
 
     ranges: ClassVar[Ranges] = {
         **dict.fromkeys(("learning_rate", "warmup_steps", "weight_decay"), NATURAL),
         **dict.fromkeys(("b1", "b2"), BELOW_ONE),
         **dict.fromkeys(("eps", "max_grad_norm"), POSITIVE),
+        "floor": SHARE,
     }
 
 
@@ -48,7 +53,8 @@ class PPOConfig(Section):
     """Clipped PPO with a token-level KL penalty in the reward.
 
     Fields that have nothing to do with a critic, with clipping or with KL (epochs to
-    widths, entropy_coef, normaliser, offload_reference, actor) hold for GRPO as well.
+    widths, entropy_coef, normaliser, offload_reference, overlong_buffer to
+    adaptive_kl_horizon, actor) hold for GRPO as well.
     """
 
     num_epochs: int = 1
@@ -73,6 +79,19 @@ class PPOConfig(Section):
     normaliser: Literal["kept", "completion"] = "kept"
     offload_reference: bool = False  # keep it in the host's memory between its uses
     critic_warmup_steps: int = 0  # iterations in which only the critic learns
+    # see controls.py: tokens before the length limit in which an answer is punished more
+    # and more for its length (DAPO); 0: none
+    overlong_buffer: int = 0
+    # largest weight of a token for what the sampler drew from was not the policy: bfloat16,
+    # truncation (truncated importance sampling; its authors' is 2); 0: no weights
+    tis_cap: float = 0.0
+    # KL to the old policy, in nats per token, beyond which (1.5 times) an iteration's
+    # updates end; 0: none
+    target_kl: float = 0.0
+    # KL to the reference, in nats per answer, that kl_coef is steered to over so many
+    # rollouts; 0: kl_coef stays
+    adaptive_kl_target: float = 0.0
+    adaptive_kl_horizon: int = 10000
     actor: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     critic: OptimizerConfig = dataclasses.field(
         default_factory=lambda: OptimizerConfig(learning_rate=1.5e-6)
@@ -85,8 +104,15 @@ class PPOConfig(Section):
         "clip_eps": WITHIN,
         "value_clip_eps": POSITIVE,
         **dict.fromkeys(("gamma", "gae_lambda"), SHARE),
-        "critic_warmup_steps": NATURAL,
+        **dict.fromkeys(("critic_warmup_steps", "overlong_buffer"), NATURAL),
+        **dict.fromkeys(("tis_cap", "target_kl", "adaptive_kl_target"), NATURAL),
+        "adaptive_kl_horizon": COUNT,
     }
+
+    @property
+    def decays(self) -> bool:
+        """Whether run.total_steps is part of what is computed."""
+        return self.actor.decay != "none" or self.critic.decay != "none"
 
 
 @dataclasses.dataclass
@@ -98,15 +124,25 @@ class GRPOConfig(Section):
     (arXiv:2503.20783) scale_by_std False, average constant and kl_coef 0.
     """
 
-    scale_by_std: bool = True  # divide a group's advantages by its standard deviation
-    clip_low: float = 0.2
+    # what a reward is judged against: see grpo.row_advantages; the last two are normalised
+    # over the batch, and reinforce_plus_plus has its KL penalty in the rewards
+    estimator: Literal[
+        "grpo", "rloo", "reinforce_plus_plus", "reinforce_plus_plus_baseline"
+    ] = "grpo"
+    # the policy loss: see grpo.policy_loss
+    policy_loss: Literal["clipped", "gspo", "cispo"] = "clipped"
+    scale_by_std: bool = True  # of estimator grpo: divide by the group's standard deviation
+    clip_low: float = 0.2  # with cispo 1 is no bound
     clip_high: float = 0.2  # above clip_low: clip-higher, room for tokens that were rare
+    sequence_clip_low: float = 3e-4  # of gspo, in place of the other two
+    sequence_clip_high: float = 4e-4
     average: Literal["sequence", "token", "constant"] = "sequence"  # see grpo.divisors
     kl_coef: float = 0.04  # of the k3 estimate in the loss; 0: none
 
     ranges: ClassVar[Ranges] = {
-        "clip_low": WITHIN,
-        "clip_high": POSITIVE,
+        "clip_low": ABOVE_ZERO,
+        "sequence_clip_low": WITHIN,
+        **dict.fromkeys(("clip_high", "sequence_clip_high"), POSITIVE),
         "kl_coef": NATURAL,
     }
 
@@ -136,3 +172,49 @@ def batch_rules(config: Config) -> Rules:
     yield "ppo.num_minibatches", *divides(ppo.num_minibatches, config.batch_size)
     rows = config.batch_size // max(1, ppo.num_minibatches)
     yield "ppo.num_micro_batches", *divides(ppo.num_micro_batches, rows)
+
+
+def group_rules(config: Config) -> Rules:
+    """Of what GRPO's kin do in place of GRPO."""
+    grpo, is_grpo = config.grpo, config.algorithm == "grpo"
+    for name, own in (("estimator", "grpo"), ("policy_loss", "clipped")):
+        is_default = getattr(grpo, name) == own
+        yield f"grpo.{name}", is_grpo or is_default, f"{own} with algorithm=ppo"
+    yield (
+        "grpo.clip_low",
+        grpo.clip_low < 1 or grpo.policy_loss == "cispo",
+        f"less than 1 with grpo.policy_loss={grpo.policy_loss}",
+    )
+    yield (
+        "grpo.average",
+        not is_grpo or grpo.policy_loss != "gspo" or grpo.average == "sequence",
+        "sequence with grpo.policy_loss=gspo, whose loss is a mean over sequences",
+    )
+
+
+def control_rules(config: Config) -> Rules:
+    """Of what steers learning beside the algorithm."""
+    ppo, columns = config.ppo, config.sampling.max_completion_length
+    yield (
+        "ppo.overlong_buffer",
+        ppo.overlong_buffer <= columns,
+        f"at most sampling.max_completion_length={columns}",
+    )
+    yield (
+        "ppo.target_kl",
+        not ppo.target_kl or ppo.num_epochs * ppo.num_minibatches > 1,
+        "0, since the only update of an iteration (ppo.num_epochs x ppo.num_minibatches) "
+        "has none before it that could have gone too far",
+    )
+    owner = "ppo" if config.algorithm == "ppo" else "grpo"
+    yield (
+        "ppo.adaptive_kl_target",
+        not ppo.adaptive_kl_target or getattr(config, owner).kl_coef > 0,
+        f"0, since {owner}.kl_coef=0 stays 0 whatever it is multiplied by",
+    )
+    for network, settings in (("actor", ppo.actor), ("critic", ppo.critic)):
+        yield (
+            f"ppo.{network}.floor",
+            settings.decay != "none" or not settings.floor,
+            f"0 with ppo.{network}.decay=none, which leaves the rate as it is",
+        )

@@ -54,6 +54,14 @@ ADDED: dict[str, Any] = {
     "sft.per_wrong": 1,
     "sft.blank_wrong": 0.0,
     "sft.control": "none",
+    # rewards were judged against the group's, and the loss was clipped by tokens
+    **{"grpo.estimator": "grpo", "grpo.policy_loss": "clipped"},
+    **{"grpo.sequence_clip_low": 3e-4, "grpo.sequence_clip_high": 4e-4},
+    # nothing but the algorithm steered learning
+    **{"ppo.overlong_buffer": 0, "ppo.tis_cap": 0.0, "ppo.target_kl": 0.0},
+    **{"ppo.adaptive_kl_target": 0.0, "ppo.adaptive_kl_horizon": 10000},
+    **dict.fromkeys(("ppo.actor.decay", "ppo.critic.decay"), "none"),
+    **dict.fromkeys(("ppo.actor.floor", "ppo.critic.floor"), 0.0),
     # generated tokens were not counted
     **dict.fromkeys(("run.total_tokens", "evaluation.every_tokens"), 0),
 }

@@ -62,8 +62,9 @@ class SamplingConfig(Section):
 def group_rules(config: Config) -> Rules:
     """Of the rollouts of one problem."""
     rollouts = config.sampling.rollouts_per_problem
-    is_grpo = config.algorithm == "grpo"
-    least, why = (2, " (a group of algorithm=grpo)") if is_grpo else (1, "")
+    in_groups = config.algorithm == "grpo"
+    in_groups &= config.grpo.estimator != "reinforce_plus_plus"
+    least, why = (2, " (a group of algorithm=grpo)") if in_groups else (1, "")
     yield "sampling.rollouts_per_problem", rollouts >= least, f"at least {least}{why}"
 
 

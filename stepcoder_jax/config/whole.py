@@ -97,6 +97,7 @@ class Config(Section):
 # In the order in which they are asked, after each field by itself.
 RULES: tuple[Callable[[Config], Rules], ...] = (
     *(paths.rules, model.rules, learning.reference_rules, sampling.group_rules),
+    *(learning.group_rules, learning.control_rules),
     *(learning.value_rules, learning.batch_rules, execution.rules, data.rules, sft.rules),
     *(sampling.length_rules, feedback.curriculum_rules, feedback.term_rules),
     feedback.context_rules,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import jax
 import jax.numpy as jnp
 
-from stepcoder_jax.pytrees import RewardScale
+from stepcoder_jax.pytrees import Experience, RewardScale
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Bool, Float, Int
@@ -52,7 +52,7 @@ def token_rewards(
     logprobs: Float[Array, "B T"],
     ref_logprobs: Float[Array, "B T"],
     mask: Bool[Array, "B T"],
-    kl_coef: float,
+    kl_coef: float | Float[Array, "B 1"],
 ) -> Float[Array, "B T"]:
     """Rewards with the KL penalty of every completion token.
 
@@ -60,6 +60,11 @@ def token_rewards(
     Source: arXiv:2402.01391, eq. 4; the penalty is on tokens, as in arXiv:2203.02155.
     """
     return jnp.where(mask, outcome - kl_coef * (logprobs - ref_logprobs), 0.0)
+
+
+def kl_coef_of(rows: Experience, fixed: float) -> float | Float[Array, "B 1"]:
+    """The KL coefficient of each row: `fixed`, unless a controller moves it."""
+    return fixed if rows.kl_coef is None else rows.kl_coef[:, None]
 
 
 def gae(

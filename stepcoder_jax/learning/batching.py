@@ -1,5 +1,5 @@
-"""Micro-batches of rows of like length, trimmed to their width inside one program; and the
-little that pure steps must know of the devices.
+"""Minibatches, and micro-batches of rows of like length that are trimmed to their width
+inside one program; and the little that pure steps must know of the devices.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from stepcoder_jax.learning.metrics import step_metrics
 from stepcoder_jax.pytrees import Experience
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Layout(NamedTuple):
     vocab_shards: int  # devices that the vocabulary is split over
 
 
+# apart from the keys of sampling, whose first fold is the iteration
+SHUFFLE_STREAM = 0x7FFFFFFF
 ONE_DEVICE = Layout(lambda tree, axis: tree, vocab_shards=1)
 
 
@@ -111,3 +114,32 @@ def accumulate_gradients(
     }
     kept = layout.place(join_rows(logged.rows, order), 0)
     return gradients, sums | extremes, kept
+
+
+def shuffle_order(config: Config, step: jax.Array, rows: int) -> jax.Array:
+    """Row numbers i32[epochs * minibatches, rows / minibatches], from (seed, step)."""
+    ppo = config.ppo
+    key = jax.random.fold_in(jax.random.key(config.run.seed), SHUFFLE_STREAM)
+    epochs = jax.random.split(jax.random.fold_in(key, step), ppo.num_epochs)
+    order = jax.vmap(lambda k: jax.random.permutation(k, rows))(epochs)
+    return order.reshape(ppo.num_epochs * ppo.num_minibatches, -1)
+
+
+def scan_minibatches(
+    update: Callable[[Any, Experience], tuple[Any, Metrics]],
+    current: Any,
+    experience: Experience,
+    order: jax.Array,
+    layout: Layout,
+) -> tuple[Any, Metrics]:
+    """`update` on each minibatch in turn: `order` holds its rows, see `shuffle_order`.
+
+    Returns what the last one left and the metrics of the iteration.
+    """
+
+    def visit(current: Any, rows: jax.Array) -> tuple[Any, Metrics]:
+        batch = layout.place(jax.tree.map(lambda x: x[rows], experience), 0)
+        return update(current, batch)
+
+    current, metrics = jax.lax.scan(visit, current, order)
+    return current, step_metrics(metrics)

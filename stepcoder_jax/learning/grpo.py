@@ -3,9 +3,10 @@
 The rollouts of one task (one problem at one stage of the curriculum) are a group; each is
 judged against the others (arXiv:2402.03300, section 4.1). The knobs of `grpo` also give
 DAPO's clip-higher and token mean (arXiv:2503.14476) and Dr. GRPO's unbiased form
-(arXiv:2503.20783). Batches, epochs, micro-batches, the entropy bonus, `normaliser` and the
-actor's optimizer are those of `ppo`; its other fields are not read. There is no critic:
-no parameters, no moments, no values.
+(arXiv:2503.20783), `estimator` the baselines of RLOO and of REINFORCE++, `policy_loss` GSPO
+and CISPO. Batches, epochs, micro-batches, the entropy bonus, `normaliser`, the actor's
+optimizer and what `controls` has are those of `ppo`; its other fields are not read. There
+is no critic: no parameters, no moments, no values.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from stepcoder_jax.learning import advantages as adv
-from stepcoder_jax.learning import losses
+from stepcoder_jax.learning import controls, losses
 from stepcoder_jax.learning.metrics import Logged, Metrics, mean_or_nan, update_metrics
 from stepcoder_jax.learning.scoring import Current, RolloutScores
 from stepcoder_jax.learning.updates import Algorithm, Begun, begin_rows
@@ -59,25 +60,57 @@ def group_advantages(
     return advantages.reshape(-1), metrics
 
 
+def row_advantages(
+    config: Config, rewards: jax.Array, valid: jax.Array
+) -> tuple[jax.Array, Metrics]:
+    """Advantages f32[B] by `grpo.estimator`, before any whitening; and what to log.
+
+    grpo    `group_advantages`
+    rloo    r_i less the mean of the group's other valid rows, which is n / (n - 1) times
+            r_i - mean(r): arXiv:2402.14740, eq. 8. Differs: the KL penalty is in the loss
+    reinforce_plus_plus            r_i - mean(r) over the batch
+    reinforce_plus_plus_baseline   r_i - mean(r) over the group
+    """
+    grpo, size = config.grpo, config.sampling.rollouts_per_problem
+    by_std = grpo.estimator == "grpo" and grpo.scale_by_std
+    advantages, metrics = group_advantages(rewards, valid, size, by_std)
+    if grpo.estimator == "rloo":
+        count = jnp.sum(valid.reshape(-1, size), axis=1, keepdims=True)
+        others = count / jnp.maximum(1, count - 1)
+        advantages = (advantages.reshape(-1, size) * others).reshape(-1)
+    elif grpo.estimator == "reinforce_plus_plus":
+        centred = rewards - adv.masked_mean(rewards, valid)
+        differs = adv.have_spread(
+            rewards, valid
+        )  # else exactly 0, whatever the mean's bits
+        advantages = jnp.where(valid & differs, centred, 0.0)
+    return advantages, metrics
+
+
+def penalises_rewards(config: Config) -> bool:
+    """Whether the KL penalty is in the rewards, of each token, and not in the loss."""
+    return config.grpo.estimator == "reinforce_plus_plus"
+
+
 def begin(
     config: Config, scale: RewardScale, rollout: Rollout, feedback: Feedback
 ) -> Begun:
     """Advantages and metrics of the groups; each token of a row has the row's advantage.
 
-    The KL penalty is in the loss, so outcome rewards are taken as they are, and the running
-    reward moments are handed back unchanged. Where answers may open with an explanation,
-    its tokens have the advantage of its own rewards among the group's explanations, and
-    the others that of theirs among those that go on behind one.
+    The KL penalty is in the loss, so outcome rewards are taken as they are (but see
+    `penalises_rewards`), and the running reward moments are handed back unchanged. Where
+    answers may open with an explanation, its tokens have the advantage of its own rewards
+    among the group's explanations, and the others that of theirs among those that go on
+    behind one.
     """
     rows = begin_rows(rollout, feedback)
 
     def judge(part: jax.Array) -> tuple[jax.Array, Metrics]:
         """Advantages f32[B, T] on the tokens of a part, of the rows that have some."""
-        advantages, metrics = group_advantages(
+        advantages, metrics = row_advantages(
+            config,
             jnp.where(part, feedback.rewards, 0.0).sum(axis=1),
             feedback.valid & jnp.any(part, axis=1),
-            config.sampling.rollouts_per_problem,
-            config.grpo.scale_by_std,
         )
         return jnp.where(part, advantages[:, None], 0.0), metrics
 
@@ -89,19 +122,36 @@ def begin(
         others, more = judge(opens)
         advantages += others
         metrics |= {f"{name}_explained": number for name, number in more.items()}
-    return Begun(rows._replace(advantages=advantages), None, scale, metrics)
+    outcome = advantages if whitens(config) else None
+    return Begun(rows._replace(advantages=advantages), outcome, scale, metrics)
 
 
 def complete(
-    config: Config, rows: Experience, outcome: None, scores: RolloutScores
+    config: Config, rows: Experience, outcome: jax.Array | None, scores: RolloutScores
 ) -> Experience:
-    """The experience of rows whose scores are known."""
-    return rows._replace(old_logprobs=scores.logprobs, ref_logprobs=scores.ref_logprobs)
+    """The experience of rows whose scores are known.
+
+    With `penalises_rewards` A_t = r - beta sum_{i >= t} log(pi_old / pi_ref)(y_i), r being
+    the row's advantage so far: arXiv:2501.03262v8, eqs. 8 and 9. Whitening over the batch,
+    eq. 10, follows. An explanation pays for its own tokens alone.
+    """
+    known = {"old_logprobs": scores.logprobs, "ref_logprobs": scores.ref_logprobs}
+    if not penalises_rewards(config):
+        return rows._replace(**known)
+    coef, mask = adv.kl_coef_of(rows, config.grpo.kl_coef), rows.mask
+    zeros = jnp.zeros(mask.shape, jnp.float32)
+    penalty = adv.token_rewards(zeros, scores.logprobs, scores.ref_logprobs, mask, coef)
+    discount: float | jax.Array = 1.0
+    if rows.explained is not None:
+        discount = adv.split_discounts(1.0, rows.explained, mask.shape[1])
+    later, _ = adv.gae(penalty, zeros, mask, discount, 1.0)
+    return rows._replace(advantages=rows.advantages + later, **known)
 
 
 def whitens(config: Config) -> bool:
-    """Never: advantages are centred in their group."""
-    return False
+    """Whether advantages are normalised over the batch: REINFORCE++ does, with and without
+    a baseline of the group (arXiv:2501.03262v8, eq. 10)."""
+    return config.grpo.estimator.startswith("reinforce_plus_plus")
 
 
 def row_weights(config: Config, batch: Experience) -> jax.Array:
@@ -135,6 +185,24 @@ def divisors(config: Config, batch: Experience) -> jax.Array:
     return jnp.maximum(1.0, number)
 
 
+def policy_loss(
+    config: Config, current: Current, batch: Experience
+) -> tuple[jax.Array, jax.Array]:
+    """Policy loss of each token by `grpo.policy_loss`, and 1 where a bound acts.
+
+    GSPO has bounds of its own, `sequence_clip_low` and `sequence_clip_high`: the ratio of a
+    sequence is a geometric mean, and a thousand times nearer to 1 than a token's.
+    """
+    grpo = config.grpo
+    given = (current.logprobs, batch.old_logprobs, batch.advantages, batch.loss_mask)
+    if grpo.policy_loss == "gspo":
+        bounds = (grpo.sequence_clip_low, grpo.sequence_clip_high)
+        return losses.sequence_surrogate(*given, *bounds)
+    if grpo.policy_loss == "cispo":
+        return losses.weighted_surrogate(*given, grpo.clip_low, grpo.clip_high)
+    return losses.clipped_surrogate(*given, grpo.clip_low, grpo.clip_high)
+
+
 def loss(
     config: Config, current: Current, batch: Experience, number: jax.Array
 ) -> tuple[jax.Array, Logged]:
@@ -146,21 +214,23 @@ def loss(
     code included, has exactly zero gradient, also by the KL: PPO's penalty on it still
     acts through the rewards of what comes before.
     """
-    grpo, mask = config.grpo, batch.loss_mask
-    surrogate, held = losses.clipped_surrogate(
-        current.logprobs,
-        batch.old_logprobs,
-        batch.advantages,
-        mask,
-        grpo.clip_low,
-        grpo.clip_high,
-    )
+    mask = batch.loss_mask
+    surrogate, held = policy_loss(config, current, batch)
+    surrogate = controls.weigh(config, batch, surrogate)
     penalty = losses.k3(losses.log_ratio(current.logprobs, batch.ref_logprobs, mask))
-    tokens = surrogate + grpo.kl_coef * penalty - config.ppo.entropy_coef * current.entropy
+    coef = adv.kl_coef_of(batch, config.grpo.kl_coef)
+    if penalises_rewards(config):
+        coef = 0.0
+    tokens = surrogate + coef * penalty - config.ppo.entropy_coef * current.entropy
     weighted = tokens * row_weights(config, batch)[:, None]
     logged = update_metrics(current, batch, surrogate, held)
     logged.sums["kl_loss"] = losses.sum_over(penalty, mask)
     return adv.masked_sum(weighted, mask) / number, logged
 
 
-GRPO = Algorithm(begin, complete, whitens, divisors, loss)
+def kl_coef(config: Config) -> float:
+    """`grpo.kl_coef`, of the penalty in the loss, or else in the rewards."""
+    return config.grpo.kl_coef
+
+
+GRPO = Algorithm(begin, complete, whitens, divisors, loss, kl_coef=kl_coef)

@@ -1,4 +1,4 @@
-"""The losses of PPO and GRPO, per token or as a sum over a mask.
+"""The losses of PPO, GRPO and its kin, per token or as a sum over a mask.
 
 Sums, not means: the caller divides by a count taken over all micro-batches and devices, so
 that neither changes the gradient. What stands outside a mask has exactly zero gradient.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from stepcoder_jax.learning.advantages import masked_sum
@@ -75,6 +76,51 @@ def clipped_surrogate(
     plain = -advantages * ratio
     clipped = -advantages * jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high)
     return jnp.maximum(plain, clipped), (clipped > plain).astype(jnp.float32)
+
+
+def sequence_surrogate(
+    logprobs: Float[Array, "B T"],
+    old_logprobs: Float[Array, "B T"],
+    advantages: Float[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    clip_low: float,
+    clip_high: float,
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """`clipped_surrogate` of the sequence's ratio: GSPO.
+
+    s_i = exp(mean over t of log(pi / pi_old)); each token has the value s_i, and the
+    gradient s_i of its own log pi: sg(s_i) pi_t / sg(pi_t). Source: arXiv:2507.18071, eq. 7
+    in eq. 5, by tokens as in eqs. 13-14, which are equal where a row has one advantage.
+    Differs: the mean is over the tokens of the mask, so that what FGO leaves out does not
+    move the ratio; with a mean per sequence that is also what the paper divides by.
+    """
+    ratio = log_ratio(logprobs, old_logprobs, mask)
+    count = jnp.maximum(1, jnp.sum(mask, axis=1, keepdims=True))
+    mean = jax.lax.stop_gradient(jnp.sum(ratio, axis=1, keepdims=True) / count)
+    own = logprobs - jax.lax.stop_gradient(logprobs)  # 0, with the gradient of logprobs
+    zeros = jnp.zeros_like(own)
+    return clipped_surrogate(mean + own, zeros, advantages, mask, clip_low, clip_high)
+
+
+def weighted_surrogate(
+    logprobs: Float[Array, "B T"],
+    old_logprobs: Float[Array, "B T"],
+    advantages: Float[Array, "B T"],
+    mask: Bool[Array, "B T"],
+    clip_low: float,
+    clip_high: float,
+) -> tuple[Float[Array, "B T"], Float[Array, "B T"]]:
+    """REINFORCE with a clipped importance weight: CISPO.
+
+    -sg(clip(ratio, 1 - low, 1 + high)) A log pi, so that no token loses its gradient.
+    Source: arXiv:2506.13585, eqs. 4-5, negated; low = 1 is no bound, as there. Also 1 for
+    each token whose ratio is outside the bounds.
+    """
+    ratio = jnp.exp(log_ratio(logprobs, old_logprobs, mask))
+    weight = jax.lax.stop_gradient(jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high))
+    held = (ratio < 1.0 - clip_low) | (ratio > 1.0 + clip_high)
+    surrogate = -weight * advantages * jnp.where(mask, logprobs, 0.0)
+    return surrogate, held.astype(jnp.float32)
 
 
 def value_loss(

@@ -171,7 +171,13 @@ def step_metrics(stacked: Metrics) -> Metrics:
         for name, x in stacked.items()
         if isinstance(x, losses.MaskedSum)
     }
-    norms = {name: x.mean() for name, x in stacked.items() if name.endswith("_grad_norm")}
+    norms = {name: x for name, x in stacked.items() if name.endswith("_grad_norm")}
+    taken = stacked.get("taken")
+    if taken is None:
+        norms = {name: x.mean() for name, x in norms.items()}
+    else:  # some were stopped by ppo.target_kl
+        norms = {name: mean_or_nan(x, taken) for name, x in norms.items()}
+        norms["updates"] = jnp.sum(taken, dtype=jnp.int32)
     high, low = stacked["ratio_max"], stacked["ratio_min"]
 
     def known(ratio: jax.Array, of: jax.Array) -> jax.Array:

@@ -67,3 +67,20 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
             optax.scale_by_learning_rate(rate),
         ),
     )
+
+
+def rate_share(
+    config: OptimizerConfig, step: jax.Array, total_steps: int
+) -> jax.Array | None:
+    """The share of the rate that is left in iteration `step` of a run, f32[]; None: all.
+
+    With x = step / total_steps and f = `floor`: linear f + (1 - f) (1 - x), cosine
+    f + (1 - f) (1 + cos(pi x)) / 2 (arXiv:1608.03983, eq. 5, without restarts). By
+    iterations, not by updates, so that those which were left out do not stretch it; the
+    warm-up goes by updates and is a factor beside it. Nothing of it is saved.
+    """
+    if config.decay == "none":
+        return None
+    done = jnp.minimum(1.0, step / total_steps)
+    left = 1.0 - done if config.decay == "linear" else (1.0 + jnp.cos(jnp.pi * done)) / 2
+    return jnp.float32(config.floor + (1.0 - config.floor) * left)

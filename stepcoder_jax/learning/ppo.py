@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from stepcoder_jax.learning import advantages as adv
-from stepcoder_jax.learning import losses
+from stepcoder_jax.learning import controls, losses
 from stepcoder_jax.learning.metrics import Logged, update_metrics
 from stepcoder_jax.learning.scoring import Current, RolloutScores
 from stepcoder_jax.learning.updates import Algorithm, Begun, begin_rows
@@ -42,8 +42,8 @@ def complete(
 ) -> Experience:
     """The experience of rows whose scores are known, each row by itself."""
     logprobs, ref_logprobs, _, values = scores
-    kl_coef = config.ppo.kl_coef
-    rewards = adv.token_rewards(outcome, logprobs, ref_logprobs, rows.mask, kl_coef)
+    coef = adv.kl_coef_of(rows, config.ppo.kl_coef)
+    rewards = adv.token_rewards(outcome, logprobs, ref_logprobs, rows.mask, coef)
     advantages, returns = estimate(config, rows, rewards, values)
     return rows._replace(
         old_logprobs=logprobs,
@@ -127,6 +127,7 @@ def loss(
         ppo.clip_eps,
         ppo.clip_eps,
     )
+    surrogate = controls.weigh(config, batch, surrogate)
     logged = update_metrics(current, batch, surrogate, held)
     valued = value_mask(config, batch)
     error = losses.value_loss(
@@ -139,4 +140,9 @@ def loss(
     return actor_loss + value_coef * error.total / divisors[1], logged
 
 
-PPO = Algorithm(begin, complete, whitens, divisors, loss, value_mask)
+def kl_coef(config: Config) -> float:
+    """`ppo.kl_coef`, of the penalty in the rewards."""
+    return config.ppo.kl_coef
+
+
+PPO = Algorithm(begin, complete, whitens, divisors, loss, value_mask, kl_coef)

@@ -20,7 +20,13 @@ import jax.numpy as jnp
 import optax
 
 from stepcoder_jax.learning import advantages as adv
-from stepcoder_jax.learning.batching import Layout, accumulate_gradients
+from stepcoder_jax.learning import controls
+from stepcoder_jax.learning.batching import (
+    Layout,
+    accumulate_gradients,
+    scan_minibatches,
+    shuffle_order,
+)
 from stepcoder_jax.learning.metrics import (
     Logged,
     Metrics,
@@ -29,7 +35,7 @@ from stepcoder_jax.learning.metrics import (
     stack_one,
     step_metrics,
 )
-from stepcoder_jax.learning.optimizers import make_optimizer
+from stepcoder_jax.learning.optimizers import make_optimizer, rate_share
 from stepcoder_jax.learning.scoring import (
     Current,
     RolloutScores,
@@ -48,7 +54,6 @@ if TYPE_CHECKING:
 Params = Any
 
 # apart from the keys of sampling, whose first fold is the iteration
-SHUFFLE_STREAM = 0x7FFFFFFF
 ADAPTER_STREAM = 0x7FFFFFFE
 
 
@@ -78,6 +83,8 @@ class Algorithm(NamedTuple):
     # bool[B, T], the tokens whose value a critic learns: then `complete` fills old_values
     # and returns; None: there is no critic
     value_mask: Callable[[Config, Experience], jax.Array] | None = None
+    # of the penalty against the reference, at the start; None: it has none
+    kl_coef: Callable[[Config], float] | None = None
 
     @property
     def has_critic(self) -> bool:
@@ -118,7 +125,15 @@ def init_state(algorithm: Algorithm, config: Config, actor: Params) -> TrainStat
         actor_opt=make_optimizer(config.ppo.actor).init(lora.split(actor)[0]),
         critic_opt=critic_opt,
         reward_scale=adv.init_reward_scale(),
+        kl_coef=init_kl_coef(algorithm, config),
     )
+
+
+def init_kl_coef(algorithm: Algorithm, config: Config) -> jax.Array | None:
+    """The KL coefficient of the first iteration, where one moves it."""
+    if algorithm.kl_coef is None or not config.ppo.adaptive_kl_target:
+        return None
+    return jnp.float32(algorithm.kl_coef(config))
 
 
 def learns_in_one_pass(algorithm: Algorithm, config: Config) -> bool:
@@ -145,6 +160,27 @@ def begin_rows(rollout: Rollout, feedback: Feedback) -> Experience:
     )
 
 
+def begin_batch(
+    algorithm: Algorithm,
+    config: Config,
+    state: TrainState,
+    rollout: Rollout,
+    feedback: Feedback,
+) -> Begun:
+    """`Algorithm.begin`, with what `controls` add to it."""
+    feedback, metrics = controls.shape_overlong(config, rollout, feedback)
+    begun = algorithm.begin(config, state.reward_scale, rollout, feedback)
+    rows = begun.experience
+    if config.ppo.tis_cap:
+        drawn = controls.sampler_logprobs(rollout, rows.mask)
+        rows = rows._replace(sampler_logprobs=drawn)
+    if state.kl_coef is not None:
+        each = jnp.broadcast_to(state.kl_coef, rows.length.shape)
+        rows = rows._replace(kl_coef=each)
+        metrics |= {"kl_coef": state.kl_coef}
+    return begun._replace(experience=rows, metrics=begun.metrics | metrics)
+
+
 def make_experience(
     algorithm: Algorithm,
     config: Config,
@@ -162,7 +198,7 @@ def make_experience(
     the reward moments and metrics. With LoRA `reference` is not read: the actor's base is
     the reference.
     """
-    begun = algorithm.begin(config, state.reward_scale, rollout, feedback)
+    begun = begin_batch(algorithm, config, state, rollout, feedback)
     mask = begun.experience.mask
     scores = score_rollout(config, state, reference, rollout, mask, layout)
     experience = algorithm.complete(config, begun.experience, begun.outcome, scores)
@@ -185,6 +221,7 @@ def experience_metrics(
 ) -> Metrics:
     """What there is to tell of policy and critic before any update."""
     metrics = policy_metrics(experience, rollout, kl)
+    metrics |= controls.weight_metrics(config, experience)
     if algorithm.value_mask is not None:
         valued = algorithm.value_mask(config, experience)
         metrics |= critic_metrics(experience, valued)
@@ -239,13 +276,21 @@ def scored_gradients(
 
 
 def optimizer_step(
-    config: OptimizerConfig, params: Params, state: Any, gradient: Params, learn: jax.Array
+    config: OptimizerConfig,
+    params: Params,
+    state: Any,
+    gradient: Params,
+    learn: jax.Array,
+    share: jax.Array | None,
 ) -> tuple[Params, Any]:
     """Parameters and optimizer state after one step, taken only where `learn` is True.
 
     Where it is False, parameters, moments and the schedule's count stay as they are.
+    `share` is that of the rate which decay has left; None: it does not decay.
     """
     changes, new_state = make_optimizer(config).update(gradient, state, params)
+    if share is not None:
+        changes = jax.tree.map(lambda x: x * share.astype(x.dtype), changes)
     new = (optax.apply_updates(params, changes), new_state)
     return jax.tree.map(lambda a, b: jnp.where(learn, a, b), new, (params, state))
 
@@ -255,76 +300,54 @@ def update_networks(
     current: Updated,
     gradients: tuple[Params, Params],
     batch: Experience,
-    warm: jax.Array | bool,
+    step: jax.Array,
 ) -> tuple[Updated, Metrics]:
-    """One step of each optimizer and the gradients' norms; the actor's only when `warm`.
+    """One step of each optimizer in iteration `step`, and the gradients' norms.
 
-    A batch without a token in a loss's mask leaves that network, its moments and its
-    schedule untouched.
+    Beside a critic the actor learns from iteration `critic_warmup_steps` on. A batch
+    without a token in a loss's mask leaves that network, its moments and its schedule
+    untouched.
     """
+    has_critic = current.critic is not None
+    warm = step >= config.ppo.critic_warmup_steps if has_critic else True
+    shares = [
+        rate_share(settings, step, config.run.total_steps)
+        for settings in (config.ppo.actor, config.ppo.critic)
+    ]
     acts, critic = batch.loss_mask, (current.critic, current.critic_opt)
     norms = {"actor_grad_norm": optax.tree.norm(gradients[0])}
-    if current.critic is not None:
+    if has_critic:
         norms["critic_grad_norm"] = optax.tree.norm(gradients[1])
         judges = jnp.any(batch.mask)
-        critic = optimizer_step(config.ppo.critic, *critic, gradients[1], judges)
+        critic = optimizer_step(config.ppo.critic, *critic, gradients[1], judges, shares[1])
         if config.model.shared_trunk:  # the value loss moves the trunk as well
             acts = batch.mask
     learn = warm & jnp.any(acts)
-    actor = optimizer_step(
-        config.ppo.actor, current.actor, current.actor_opt, gradients[0], learn
-    )
+    actor = (current.actor, current.actor_opt)
+    actor = optimizer_step(config.ppo.actor, *actor, gradients[0], learn, shares[0])
     metrics = norms | {"nonfinite": ~jnp.isfinite(sum(norms.values()))}
     return Updated(actor[0], critic[0], actor[1], critic[1]), metrics
 
 
-def split_state(
-    config: Config, state: TrainState
-) -> tuple[Updated, Params, jax.Array | bool]:
-    """What an update changes, the actor's rest, and whether the actor learns already.
-
-    Beside a critic it does from iteration `critic_warmup_steps` on.
-    """
+def split_state(state: TrainState) -> tuple[Updated, Params]:
+    """What an update changes, and the actor's rest."""
     trained, frozen = lora.split(state.actor)
     current = Updated(trained, state.critic, state.actor_opt, state.critic_opt)
-    has_critic = state.critic is not None
-    warm = state.step >= config.ppo.critic_warmup_steps if has_critic else True
-    return current, frozen, warm
+    return current, frozen
 
 
-def join_state(state: TrainState, current: Updated, frozen: Params) -> TrainState:
+def join_state(
+    config: Config,
+    state: TrainState,
+    current: Updated,
+    frozen: Params,
+    experience: Experience,
+) -> TrainState:
     """The state after an iteration's updates."""
     changed = current._asdict() | {"actor": lora.graft(frozen, current.actor)}
+    if state.kl_coef is not None:
+        changed["kl_coef"] = controls.next_kl_coef(config, state.kl_coef, experience)
     return state._replace(step=state.step + 1, **changed)
-
-
-def shuffle_order(config: Config, step: jax.Array, rows: int) -> jax.Array:
-    """Row numbers i32[epochs * minibatches, rows / minibatches], from (seed, step)."""
-    ppo = config.ppo
-    key = jax.random.fold_in(jax.random.key(config.run.seed), SHUFFLE_STREAM)
-    epochs = jax.random.split(jax.random.fold_in(key, step), ppo.num_epochs)
-    order = jax.vmap(lambda k: jax.random.permutation(k, rows))(epochs)
-    return order.reshape(ppo.num_epochs * ppo.num_minibatches, -1)
-
-
-def scan_minibatches(
-    update: Callable[[Any, Experience], tuple[Any, Metrics]],
-    current: Any,
-    experience: Experience,
-    order: jax.Array,
-    layout: Layout,
-) -> tuple[Any, Metrics]:
-    """`update` on each minibatch in turn: `order` holds its rows, see `shuffle_order`.
-
-    Returns what the last one left and the metrics of the iteration.
-    """
-
-    def visit(current: Any, rows: jax.Array) -> tuple[Any, Metrics]:
-        batch = layout.place(jax.tree.map(lambda x: x[rows], experience), 0)
-        return update(current, batch)
-
-    current, metrics = jax.lax.scan(visit, current, order)
-    return current, step_metrics(metrics)
 
 
 def update(
@@ -338,19 +361,25 @@ def update(
 
     metrics["nonfinite"] counts updates whose gradient was not finite.
     """
-    current, frozen, warm = split_state(config, state)
+    current, frozen = split_state(state)
 
     def learn(current: Updated, batch: Experience) -> tuple[Updated, Metrics]:
         params = (current.actor, current.critic)
         gradients, metrics = minibatch_gradients(
             algorithm, config, params, frozen, batch, layout
         )
-        current, more = update_networks(config, current, gradients, batch, warm)
-        return current, metrics | more
+        new, more = update_networks(config, current, gradients, batch, state.step)
+        return new, metrics | more
 
     order = shuffle_order(config, state.step, experience.mask.shape[0])
-    current, metrics = scan_minibatches(learn, current, experience, order, layout)
-    return join_state(state, current, frozen), metrics
+    batches = (experience, order, layout)
+    if config.ppo.target_kl:
+        careful = controls.stop_early(config.ppo.target_kl, learn)
+        begun = (current, jnp.bool_(True))
+        (current, _), metrics = scan_minibatches(careful, begun, *batches)
+    else:
+        current, metrics = scan_minibatches(learn, current, *batches)
+    return join_state(config, state, current, frozen, experience), metrics
 
 
 def one_pass(
@@ -368,14 +397,16 @@ def one_pass(
     one counts two) seven are left, and four of five without a critic. Returns the state,
     which has the new reward moments, the experience, and the metrics of either.
     """
-    begun = algorithm.begin(config, state.reward_scale, rollout, feedback)
+    begun = begin_batch(algorithm, config, state, rollout, feedback)
     gradients, metrics, scores = scored_gradients(
         algorithm, config, state, reference, begun, layout
     )
-    current, frozen, warm = split_state(config, state)
-    current, more = update_networks(config, current, gradients, begun.experience, warm)
+    current, frozen = split_state(state)
+    where = (begun.experience, state.step)
+    current, more = update_networks(config, current, gradients, *where)
     experience = algorithm.complete(config, begun.experience, begun.outcome, scores)
     looked = experience_metrics(algorithm, config, experience, rollout, scores.kl)
     looked |= begun.metrics
-    state = join_state(state._replace(reward_scale=begun.reward_scale), current, frozen)
+    state = state._replace(reward_scale=begun.reward_scale)
+    state = join_state(config, state, current, frozen, experience)
     return state, experience, looked, step_metrics(stack_one(metrics | more))

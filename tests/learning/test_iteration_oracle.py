@@ -15,7 +15,7 @@ import pytest
 
 from stepcoder_jax import config as c
 from stepcoder_jax.devices.steps import ALGORITHMS
-from stepcoder_jax.learning import updates
+from stepcoder_jax.learning import batching, updates
 from stepcoder_jax.learning.batching import ONE_DEVICE
 from stepcoder_jax.models import weights
 from stepcoder_jax.pytrees import Feedback, Rollout
@@ -343,7 +343,7 @@ def test_an_iteration_is_that_of_a_plain_torch_loop(family, algorithm, coupling,
                 expected[: row.count] = getattr(row, theirs).numpy()
             np.testing.assert_allclose(found, expected, atol=2e-5, err_msg=ours)
 
-    order = np.asarray(updates.shuffle_order(config, state.step, ROWS))
+    order = np.asarray(batching.shuffle_order(config, state.step, ROWS))
     gradients = [oracle.update(rows, i) for i, rows in enumerate(order)]
     first = jax.tree.map(lambda x: x[order[0]], experience)
     trained = (state.actor, state.critic)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stepcoder_jax.learning import advantages as adv
-from stepcoder_jax.learning import losses, ppo, scoring, updates
+from stepcoder_jax.learning import batching, losses, ppo, scoring, updates
 from stepcoder_jax.learning import metrics as logs
 from stepcoder_jax.learning.batching import ONE_DEVICE
 from tests import kit
@@ -326,7 +326,7 @@ def test_the_normaliser_counts_what_it_says(normaliser, name):
 
 def test_every_epoch_visits_every_row_once_in_an_order_of_its_step():
     config = make_config(num_epochs=3, num_minibatches=2)
-    orders = [np.asarray(updates.shuffle_order(config, step, 16)) for step in (0, 0, 1)]
+    orders = [np.asarray(batching.shuffle_order(config, step, 16)) for step in (0, 0, 1)]
     assert orders[0].shape == (6, 8)
     epochs = orders[0].reshape(3, 16)
     np.testing.assert_array_equal(np.sort(epochs, axis=1), np.arange(16)[None].repeat(3, 0))

@@ -18,6 +18,8 @@ from stepcoder_jax.learning.ppo import PPO
 from stepcoder_jax.runs.disk import checkpoint
 from tests import kit
 
+BEFORE_KL_COEF = ("step", "actor", "critic", "actor_opt", "critic_opt", "reward_scale")
+
 
 @functools.cache
 def sharded_state():
@@ -84,6 +86,19 @@ def test_the_networks_come_back_without_the_optimizers(tmp_path):
     actor = {"trunk": abstract.actor["trunk"] | {"norm": {"scale": wider}}}
     with pytest.raises(checkpoint.CheckpointError, match=r"norm/scale has shape \(32,\)"):
         checkpoint.restore_networks(tmp_path, 4, abstract._replace(actor=actor))
+
+
+def test_a_controllers_coefficient_is_kept_and_is_no_part_of_a_state_without_one(tmp_path):
+    state, abstract = sharded_state()
+    assert "kl_coef" not in checkpoint._as_stored(state)  # as before there were any
+    place = abstract.step.sharding
+    steered = saved(1)._replace(state=state._replace(kl_coef=jnp.float32(0.3)))
+    checkpoint.save(tmp_path, 1, steered, keep=2)
+    wanted = jax.ShapeDtypeStruct((), jnp.float32, sharding=place)
+    got = checkpoint.restore(tmp_path, 1, abstract._replace(kl_coef=wanted)).state
+    assert got.kl_coef == np.float32(0.3)
+    with pytest.raises(checkpoint.CheckpointError, match="kl_coef has shape"):
+        checkpoint.restore(tmp_path, 1, abstract)
 
 
 def check_place(array, abstract):
@@ -180,7 +195,9 @@ def test_a_checkpoint_without_a_seal_opens_if_it_is_of_before_seals(tmp_path):
     with pytest.raises(checkpoint.DamagedError, match=r"digests.json is missing"):
         checkpoint.check(tmp_path, 4)
     part = {"record": {"json": json.dumps(saved(5).record)}}  # as version 0.1 wrote it
-    state = {"state": saved(5).state, "arrays": saved(5).arrays}
+    former = NamedTuple("TrainState", [(name, object) for name in BEFORE_KL_COEF])
+    state = former(*saved(5).state[: len(BEFORE_KL_COEF)])
+    state = {"state": state, "arrays": saved(5).arrays}
     ocp.save_checkpointables(tmp_path / "5", state | part)
     got, complaints = checkpoint.restore_newest(tmp_path, abstract, None)
     assert got is not None and got.record == saved(5).record and not complaints

@@ -80,7 +80,7 @@ def save(folder: str | Path, step: int, saved: Saved, keep: int) -> None:
         ocp.save_checkpointables(
             part,
             {
-                "state": saved.state,
+                "state": _as_stored(saved.state),
                 "arrays": saved.arrays,
                 # as one string: a tree would lose empty lists and turn tuples into dicts
                 "record": {"json": json.dumps(saved.record), "format": FORMAT},
@@ -123,6 +123,17 @@ def check_finite(tree: Any, what: str) -> None:
 @jax.jit
 def _are_finite(leaves: list[jax.Array]) -> list[jax.Array]:
     return [jnp.isfinite(leaf).all() for leaf in leaves]
+
+
+def _as_stored(state: TrainState | TextState) -> dict[str, Any]:
+    """A state by names, without a `kl_coef` that nothing moves.
+
+    So a run without one is on disk as it was before there were any, and opens as well.
+    """
+    fields = state._asdict()
+    if fields.get("kl_coef", 0) is None:
+        del fields["kl_coef"]
+    return fields
 
 
 def _put_in_place(part: Path) -> None:
@@ -260,9 +271,9 @@ def restore(folder: str | Path, step: int, abstract_state: State) -> Saved[State
     """
     path = _find(folder, step)
     _check_shapes(path, abstract_state, whole=True)
-    loaded = _load(path, {"state": abstract_state, "arrays": None})
+    loaded = _load(path, {"state": _as_stored(abstract_state), "arrays": None})
     arrays = jax.tree.map(np.asarray, loaded["arrays"])
-    state = type(abstract_state)(*loaded["state"])
+    state = type(abstract_state)(**loaded["state"])
     return Saved(state, arrays, _read_record(path))
 
 

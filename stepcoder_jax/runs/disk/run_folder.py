@@ -145,8 +145,10 @@ class Folder:
     def check_config(self, config: Config) -> None:
         """Refuse a config that would not go on with the run here."""
         known = flatten(self.read_config().to_dict())
+        # rates that decay do so over run.total_steps
+        free = set(FREE) - ({"run.total_steps"} if config.ppo.decays else set())
         for name, value in flatten(config.to_dict()).items():
-            if name not in FREE and known[name] != value:
+            if name not in free and known[name] != value:
                 raise ConfigError(
                     f"{name}: the run in {self.path} was started with {known[name]!r}, not "
                     f"{value!r}; give the same value, or start another run.folder"
