@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import errno
 import io
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -134,10 +135,11 @@ def parse_config(command: str, argv: list[str]) -> Config:
 
 
 def prepare(command: str, argv: list[str]) -> Config:
-    """As `parse_config`; its files are looked at, and then JAX starts."""
-    from stepcoder_jax.runs.disk import preflight
+    """As `parse_config`; hosts compare it, its files are looked at, and JAX starts."""
+    from stepcoder_jax.runs.disk import common, preflight
 
     config = parse_config(command, argv)
+    common.agree(config)
     preflight.check_config(config)
     start_devices(minutes=config.run.join_minutes)
     return config
@@ -368,6 +370,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "data": run_data,
     "doctor": run_doctor,
 }
+# those that several hosts run together
+SHARED = ("train", "sft", "evaluate", "sample", "refine", "export")
 
 
 def print_version() -> None:
@@ -391,23 +395,47 @@ def main(argv: list[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    from stepcoder_jax.runs.hosts import channel
+
+    hosts = channel.adopt()
+    if hosts is not None:
+        return hosts.conduct(lambda: run_command(argv))
+    code, line = watch_hosts(argv) if argv[0] in SHARED else (None, "")
+    if code is None:
+        code, line = run_command(argv)
+    if line:
+        print(f"stepcoder {argv[0]}: {line}", file=sys.stderr)
+    return code
+
+
+def watch_hosts(argv: list[str]) -> tuple[int | None, str]:
+    """Where this is one of several hosts, the exit code of all; None where it is alone."""
+    from stepcoder_jax.records import InputError
+    from stepcoder_jax.runs.hosts import place, watching
+
+    try:
+        found = place.find(os.environ)
+        return (None, "") if found is None else (watching.watch(found, argv), "")
+    except InputError as error:
+        return 2, str(error)
+
+
+def run_command(argv: list[str]) -> tuple[int, str]:
+    """Run one command: the exit code, and for what is no bug the line that says why."""
     from stepcoder_jax.records import InputError
     from stepcoder_jax.runs.disk.preflight import refuse_urls
 
     try:
         refuse_urls(argv[1:])
-        return COMMANDS[argv[0]](argv[1:])
+        return COMMANDS[argv[0]](argv[1:]), ""
     except InputError as error:
-        print(f"stepcoder {argv[0]}: {error}", file=sys.stderr)
-        return 2
+        return 2, str(error)
     except OSError as error:
         if error.errno not in _OF_THE_DISK or error.filename is None:
             raise
-        print(f"stepcoder {argv[0]}: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
+        return 2, f"{error.filename}: {error.strerror}"
     except KeyboardInterrupt:
-        print(f"stepcoder {argv[0]}: stopped at once; nothing was saved", file=sys.stderr)
-        return 130
+        return 130, "stopped at once; nothing was saved"
 
 
 if __name__ == "__main__":

@@ -43,9 +43,11 @@ from stepcoder_jax.results import diagnosis
 from stepcoder_jax.results.logger import Logger, to_json
 from stepcoder_jax.runs import generate, iteration_metrics, schedule
 from stepcoder_jax.runs.closing import close
+from stepcoder_jax.runs.disk.common import require_same_level
 from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped
 from stepcoder_jax.runs.disk.run_folder import RunFolder, room
 from stepcoder_jax.runs.generate import Coder
+from stepcoder_jax.runs.hosts.channel import part
 from stepcoder_jax.runs.iteration import Iteration, Stopwatch, rollout_rows
 from stepcoder_jax.runs.rl_run import Run
 from stepcoder_jax.tracking import trackers
@@ -80,7 +82,8 @@ def iterate(
     )
     if contexts is not None:
         tasks = contexts.pose(tasks)
-    rollout, judged = generate.roll_out(coder, state.actor, tasks, step)
+    with part("sample", step):  # and then "judge"
+        rollout, judged = generate.roll_out(coder, state.actor, tasks, step)
     programs, reports = judged.programs, judged.reports
     with watch.part("feedback"):
         feedback, labelling = batch.feedback(
@@ -101,7 +104,7 @@ def iterate(
             labelling |= more
         # clocks differ: a program may time out, and leave less coverage, on one host alone
         feedback = Feedback(*sharding.from_first(feedback))
-    with watch.part("update"):
+    with watch.part("update"), part("update", step):
         state, experience, looked, learnt = coder.steps.learn(
             state, reference, rollout, feedback
         )
@@ -199,14 +202,14 @@ def train(config: Config) -> int:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
     coverage = "none" if config.fgo.mask == "none" else config.fgo.granularity
     settings = PoolSettings(**vars(config.execution), coverage=coverage)
-    alone = jax.process_count() == 1
     with (
         open_pool(settings) as pool,
-        Interrupt(at_once=alone) as interrupt,
+        Interrupt(config.run.walltime) as interrupt,
         room(config.run.folder),
     ):
         run = Run(config, pool)
         try:
+            require_same_level(pool)
             with run.folder.starting():
                 run.judge_before()
                 logger = Logger(
@@ -227,7 +230,8 @@ def train(config: Config) -> int:
             saved = f"saved iteration {int(run.state.step)} in {run.folder.path}"
             if isinstance(end, Stopped):
                 said = f"{saved}; go on with the same command and --run.resume"
-                print(said, file=sys.stderr)
+                if jax.process_index() == 0:
+                    print(said, file=sys.stderr)
                 return interrupt.code
             print(
                 f"stopped: no program could be judged in {run.empty} iterations in a row "

@@ -101,13 +101,13 @@ ROOMS = {
     ),
     "report": Room(("config", "data/formats", "records", "results"), ("numpy",)),
     # a leaf: a watcher must be light, and devices may ask where this process stands
-    "runs/hosts": Room(("records",), ()),
+    "runs/hosts": Room(("records", "execution/sandbox"), ()),
     "devices": Room(
         ("runs/hosts", "learning", "sampling", "models", "records", "pytrees"), ARRAYS
     ),
     "runs/disk": Room(
         (
-            *("devices", "results", "data", "data/generated", "execution"),
+            *("runs/hosts", "devices", "results", "data", "data/generated", "execution"),
             *("feedback", "feedback/rewards", "models", "progress", "similarity"),
             "tracking",
             *LEAVES,
@@ -116,7 +116,7 @@ ROOMS = {
     ),
     "runs": Room(
         (
-            *("runs/disk", "data/formats", "feedback/rewards", "own_code"),
+            *("runs/disk", "runs/hosts", "data/formats", "feedback/rewards", "own_code"),
             *("devices", "results", "data/generated", "execution"),
             *("feedback", "learning", "sampling", "models", "progress", *LEAVES),
             "strategies",
@@ -136,7 +136,17 @@ ROOMS["runs/refining"] = Room(
 ROOMS["train"] = Room(tuple(ROOMS), None)
 ROOMS["commands"] = Room(tuple(room for room in ROOMS if room != "train"), None)
 ROOMS["__main__"] = Room(
-    ("train", "commands", "runs", "runs/disk", "devices", "models", "config", "records"),
+    (
+        "train",
+        "commands",
+        "runs",
+        "runs/disk",
+        "runs/hosts",
+        "devices",
+        "models",
+        "config",
+        "records",
+    ),
     None,
 )
 ROOMS["__init__"] = Room((), ())

@@ -179,10 +179,9 @@ def refine(options: RefineOptions) -> int:
     by_file = work.load_problems(wanted, config)
     config.execution.tests = "run_all"  # records say how many tests passed
     settings = PoolSettings(**vars(config.execution), coverage="none")
-    alone = jax.process_count() == 1
     with (
         open_pool(settings) as pool,
-        Interrupt(at_once=alone) as interrupt,
+        Interrupt() as interrupt,
         room(options.out),
     ):
         job = Work(wanted, by_file, folder, pool)

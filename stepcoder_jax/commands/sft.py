@@ -33,6 +33,7 @@ from stepcoder_jax.results import curves
 from stepcoder_jax.results.logger import METRICS, Logger, to_json
 from stepcoder_jax.runs import raft
 from stepcoder_jax.runs.disk import sources
+from stepcoder_jax.runs.disk.common import require_same_level
 from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped
 from stepcoder_jax.runs.disk.run_folder import room
 from stepcoder_jax.runs.disk.sft_folder import SFTFolder
@@ -64,6 +65,7 @@ def judging(config: Config, tokenizer: Any, folder: SFTFolder) -> Iterator[Judgi
     mesh = sharding.make_mesh(config.mesh, jax.devices())
     steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
     with open_pool(PoolSettings(**vars(config.execution), coverage="none")) as pool:
+        require_same_level(pool)
         yield Judging(Coder.make(config, steps, pool, tokenizer), find)
 
 
@@ -226,10 +228,9 @@ def run(config: Config) -> int:
     config.validate()
     check_batches(config)
     examples, num_steps = load_examples(config, tokenizer)
-    alone = jax.process_count() == 1
     with (
         judging(config, tokenizer, folder) as judges,
-        Interrupt(at_once=alone) as interrupt,
+        Interrupt(config.run.walltime) as interrupt,
         room(config.run.folder),
         contextlib.ExitStack() as stack,
     ):

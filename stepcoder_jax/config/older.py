@@ -36,6 +36,8 @@ ADDED: dict[str, Any] = {
     "run.step": -1,  # a run went on from its newest checkpoint
     "run.max_empty": NEVER,  # rows that could not be judged ended no run
     "run.join_minutes": 5.0,  # JAX waited so long
+    # no host was watched, and no allocation's end was looked at
+    **{"run.lost_seconds": 30.0, "run.stall_minutes": 15.0, "run.walltime": 0.0},
     "cccs.prefix": "cccs",  # the paper's rule was the only one
     "cccs.demote": 0.0,  # and no problem went back
     "data.difficulties": (),  # all were learnt from

@@ -27,17 +27,25 @@ class RunConfig(Section):
     step: int = -1  # the checkpoint to go on from; -1: the newest
     # iterations in a row without a row that the judge could judge, after which a run stops
     max_empty: int = 10
+    join_minutes: float = 5.0  # of waiting, at the start, for the other hosts
+    # seconds without a word of a host after which it is lost; minutes that a part of an
+    # iteration may take on several hosts in any case, else ten times its median
+    lost_seconds: float = 30.0
+    stall_minutes: float = 15.0
+    # of the allocation, from its start, before whose end the run saves and ends; 0: as
+    # Slurm says, else none
+    walltime: float = 0.0  # minutes
     rollouts_every: int = 1  # iterations between rollouts/STEP.jsonl files; 0: none
     # who is told of the metrics, beside metrics.jsonl, which is always there; jsonl: nobody
     track: Literal["tensorboard", "wandb", "jsonl"] = "tensorboard"
-    join_minutes: float = 5.0  # of waiting, at the start, for the other hosts
     compilation_cache: str = ""  # folder of XLA's persistent cache; "": none
 
     ranges: ClassVar[Ranges] = {
         **dict.fromkeys(("total_steps", "save_every", "keep", "max_empty"), COUNT),
         **dict.fromkeys(("total_tokens", "seed", "rollouts_every"), NATURAL),
+        **dict.fromkeys(("join_minutes", "lost_seconds", "stall_minutes"), POSITIVE),
         "step": Range(-1),
-        "join_minutes": POSITIVE,
+        "walltime": NATURAL,
     }
 
 

@@ -255,13 +255,6 @@ def decided(yes: bool) -> bool:
     return bool(from_first(np.asarray(yes)))
 
 
-def highest(number: int) -> int:
-    """The highest number of any process: a signal reaches one host and is meant for all."""
-    if jax.process_count() == 1:
-        return number
-    return int(multihost_utils.process_allgather(np.asarray(number)).max())
-
-
 def on_first(action: Callable[[], None]) -> None:
     """Let process 0 act, the others wait until it has: for files that all of them share."""
     if jax.process_index() == 0:

@@ -31,6 +31,7 @@ from stepcoder_jax.records import (
     Verdict,
 )
 from stepcoder_jax.runs.disk.interrupt import breakable
+from stepcoder_jax.runs.hosts.channel import turn
 from stepcoder_jax.sampling import slots
 from stepcoder_jax.sampling.drawing import Truncation
 from stepcoder_jax.sampling.slots import Completion, FindStop
@@ -170,7 +171,7 @@ def judge_stream(
 
     def as_they_end() -> Iterator[Program]:
         nonlocal last_token
-        for done in stream:
+        for done in chunks:
             for completion in done:
                 task, place = tasks[completion.row], len(completions)
                 completions.append(completion)
@@ -185,9 +186,10 @@ def judge_stream(
                     asked.append(place)
                     yield program
         last_token = time.perf_counter()
+        turn("judge")
 
     progress = CountProgress(len(tasks), "program", label, is_quiet=not label)
-    with breakable(), progress as bar:
+    with breakable(stream) as chunks, progress as bar:
         for place, report in coder.pool.stream(as_they_end(), window=len(tasks)):
             reports[asked[place]] = report
             bar.update()
@@ -251,7 +253,7 @@ def run_all(pool: Pool, programs: Sequence[Program], label: str) -> list[Report]
     """The reports of programs, counted aloud where there is a `label`."""
     reports: dict[int, Report] = {}
     progress = CountProgress(len(programs), "program", label, is_quiet=not label)
-    with breakable(), progress as bar:
+    with breakable(()), progress as bar:
         for place, report in pool.stream(programs):
             reports[place] = report
             bar.update()

@@ -21,9 +21,11 @@ from stepcoder_jax.records import Problem
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs import problem_set, schedule
 from stepcoder_jax.runs.disk import checkpoint, contexts, sources
+from stepcoder_jax.runs.disk.interrupt import timed_save
 from stepcoder_jax.runs.disk.run_folder import RunFolder, versions
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.greedy import grade, pass_rate, scores, unmeasured, whole_tasks
+from stepcoder_jax.runs.hosts.channel import part
 from stepcoder_jax.runs.schedule import Spent
 
 LENGTH_FLAG = "--prompt.max_prompt_length"
@@ -137,7 +139,8 @@ class Run:
             "pending": self.pending,
         }
         keep = self.config.run.keep
-        self.folder.save(self.state, self.curriculum, record, keep, best)
+        with part("save", int(self.state.step)), timed_save():
+            self.folder.save(self.state, self.curriculum, record, keep, best)
         self.is_kept = self.is_kept or not best
 
     def load(self, split: Split) -> list[Problem]:
@@ -146,7 +149,9 @@ class Run:
 
     def grade(self, actor: Any, split: Split, count: int, label: str) -> list[Graded]:
         """Greedy verdicts on the first `count` problems of a split."""
-        return grade(self.coder, actor, self.graded_problems(split, count), label)
+        problems = self.graded_problems(split, count)
+        with part("validate", int(self.state.step)):
+            return grade(self.coder, actor, problems, label)
 
     def judge_before(self) -> None:
         """Verdicts on test and validation scores of the model that the run begins with."""

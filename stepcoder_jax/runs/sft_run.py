@@ -25,10 +25,12 @@ from stepcoder_jax.records import Problem
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs.disk import checkpoint, sources
 from stepcoder_jax.runs.disk.checkpoint import Saved
+from stepcoder_jax.runs.disk.interrupt import timed_save
 from stepcoder_jax.runs.disk.run_folder import versions
 from stepcoder_jax.runs.disk.sft_folder import Model, SFTFolder
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.greedy import grade, pass_rate, scores, unmeasured
+from stepcoder_jax.runs.hosts.channel import part
 
 LOSSES = ("validation/loss", "validation/perplexity")
 
@@ -176,7 +178,9 @@ class Run:
             "known": self.known,
             "pending": self.pending,
         }
-        self.folder.save_state(Saved(self.state(), {"best": np.array(self.best)}, record))
+        saved = Saved(self.state(), {"best": np.array(self.best)}, record)
+        with part("save", self.step), timed_save():
+            self.folder.save_state(saved)
         self.is_kept = True
 
     def model(self) -> Model:
@@ -204,10 +208,11 @@ class Run:
         """One update; its metrics, of which the loss is that before it."""
         start = time.perf_counter()
         batch = make_batch(group, self.config.sft.batch_size)
-        self.params, self.opt_state, value = self.programs.step(
-            self.params, self.opt_state, batch
-        )
-        value = float(value)
+        with part("update", self.step):
+            self.params, self.opt_state, value = self.programs.step(
+                self.params, self.opt_state, batch
+            )
+            value = float(value)
         if not math.isfinite(value):
             raise FloatingPointError(
                 f"update {self.step}: the loss is {value}; lower sft.learning_rate"
@@ -263,7 +268,8 @@ class Run:
         if self.judging is None:
             return {}, -1.0, math.inf
         count = self.config.evaluation.validation_problems
-        rows = self.judging.grade(self.params, "validation", count, "validation")
+        with part("validate", self.step):
+            rows = self.judging.grade(self.params, "validation", count, "validation")
         found = scores(rows, "validation")
         value = self.mean_loss(self.validated)
         if self.validated:

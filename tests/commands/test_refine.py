@@ -210,7 +210,7 @@ def test_what_is_drawn_and_answered_has_its_own_place(tmp_path, monkeypatch):
         monkeypatch.setattr(asking, "WINDOW", window + 1)
         folder = Folder(tmp_path / name)
         folder.begin({})
-        with open_pool(settings) as pool, Interrupt(at_once=True) as interrupt:
+        with open_pool(settings) as pool, Interrupt() as interrupt:
             jobs = drawing.draw_jobs(problems, 3, "me", 1.0)
             drawing.find_wrong(folder, jobs, pool, player, interrupt)
             known = {x.id: x for x in problems}

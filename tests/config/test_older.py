@@ -21,6 +21,9 @@ FORMS = {
 D6F60ED = {
     "run.track": "tensorboard",
     "run.join_minutes": 5.0,
+    "run.lost_seconds": 30.0,
+    "run.stall_minutes": 15.0,
+    "run.walltime": 0.0,
     "reward.terms": ["stepcoder"],
     "reward.located_alpha": "paper",
 }

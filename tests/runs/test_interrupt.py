@@ -28,7 +28,7 @@ SIGNALS = {signal.SIGINT: (130, "Ctrl-C: saving"), signal.SIGTERM: (75, "exit co
 def test_a_signal_is_asked_after_and_told(capsys, number):
     code, words = SIGNALS[number]
     before = signal.getsignal(number)
-    with Interrupt(at_once=True) as interrupt:
+    with Interrupt() as interrupt:
         interrupt.check()
         signal.raise_signal(number)  # outside of breakable work: it goes on
         with pytest.raises(Stopped):
@@ -40,28 +40,23 @@ def test_a_signal_is_asked_after_and_told(capsys, number):
 
 def test_breakable_work_ends_where_it_is_or_does_not_begin():
     reached = []
-    with Interrupt(at_once=True):
+    with Interrupt():
         with pytest.raises(Stopped), breakable():
             signal.raise_signal(signal.SIGTERM)
             reached.append("behind the signal")
         with pytest.raises(Stopped), breakable():
             reached.append("after it")
-    with Interrupt(at_once=False) as interrupt:  # on several hosts: not alone
-        with breakable():
-            signal.raise_signal(signal.SIGTERM)
-        with pytest.raises(Stopped):
-            interrupt.check()
     with breakable():  # no one listens
         reached.append("as usual")
     assert reached == ["as usual"]
 
 
 def test_a_second_signal():
-    with Interrupt(at_once=True) as interrupt:
+    with Interrupt() as interrupt:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)  # schedulers repeat themselves
         assert interrupt.code == 75
-    with Interrupt(at_once=True):
+    with Interrupt():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
@@ -74,7 +69,7 @@ def test_judging_is_given_up_in_its_middle(monkeypatch):
     monkeypatch.setattr(
         prompts, "decode", lambda *_: Program(problem, "while True: pass", 0, ())
     )
-    with Pool(make_settings(workers=1)) as pool, Interrupt(at_once=True):
+    with Pool(make_settings(workers=1)) as pool, Interrupt():
         coder = Coder(None, pool, None, [], None, PromptConfig())
         done = Completion(0, np.zeros(1, int), np.zeros(1), np.zeros(1), False)
         timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
@@ -91,7 +86,7 @@ import os, signal, sys
 from stepcoder_jax.devices import joining
 from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped
 joining.join_hosts()
-with Interrupt(at_once=False) as interrupt:
+with Interrupt() as interrupt:
     os.kill(os.getpid(), signal.SIGTERM)
     try:
         interrupt.check()

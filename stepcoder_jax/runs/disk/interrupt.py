@@ -1,18 +1,21 @@
-"""Ctrl-C and SIGTERM as a question to a loop, which ends where it can save."""
+"""Ctrl-C, SIGTERM and the wall time as a question to a loop, which ends where it can save.
+
+On several hosts a stop that reaches one of them is all hosts' (`runs.hosts.meeting`).
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
-from collections.abc import Iterator
-from typing import Any, ClassVar
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, TypeVar
 
-from stepcoder_jax.devices import sharding
+from stepcoder_jax.runs.hosts import channel, walltime
+from stepcoder_jax.runs.hosts.meeting import CODES
 
-TERMINATED = os.EX_TEMPFAIL  # 75: stopped from outside; start it again
-CODES = {signal.SIGINT: 130, signal.SIGTERM: TERMINATED}
+T = TypeVar("T")
 
 
 class Stopped(BaseException):
@@ -22,33 +25,66 @@ class Stopped(BaseException):
 class Interrupt:
     """Ctrl-C or SIGTERM asks the loop to stop; a second Ctrl-C stops at once.
 
-    What runs within `breakable` is given up, anything else is ended first. On several
-    hosts (`at_once` False) nothing is given up: the hosts would part.
+    What runs within `breakable` is given up, anything else is ended first.
     """
 
     active: ClassVar[Interrupt | None] = None
 
-    def __init__(self, at_once: bool) -> None:
-        self.at_once = at_once
+    def __init__(self, minutes: float = 0.0) -> None:
+        """Of `minutes`, see `walltime`; one host's clock is enough for all."""
+        self.channel = channel.active()  # to the other hosts, None where there are none
+        is_first = self.channel is None or self.channel.number == 0
+        self.end = walltime.end_of_allocation(minutes) if is_first else None
         self.asked = 0  # the signal that came, 0 for none
         self.may_break = False
 
     def __enter__(self) -> Interrupt:
         self.former = {number: signal.signal(number, self.ask) for number in CODES}
+        if self.channel is not None:
+            signal.signal(channel.WAKE, self._wake)  # for good: one may be under way
+            self.channel.is_listening = True
         Interrupt.active = self
+        self.save_takes(None)
         return self
 
     def __exit__(self, *exception: object) -> None:
         Interrupt.active = None
+        if self.end is not None:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        if self.channel is not None:
+            self.channel.is_listening = False
         for number, handler in self.former.items():
             # None: not set from Python, and not to be had back
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
+    def save_takes(self, seconds: float | None) -> None:
+        """Stop early enough for a save that takes so long (None: not known yet)."""
+        if self.end is None:
+            return
+        signal.signal(signal.SIGALRM, self._run_out)
+        left = walltime.time_to_save(self.end, seconds, time.time())
+        signal.setitimer(signal.ITIMER_REAL, max(left, 0.001))
+
+    def _run_out(self, number: int, frame: Any) -> None:
+        if self.channel is not None:
+            self.channel.ask_to_stop(signal.SIGTERM, "run.walltime")
+        elif not self.asked:
+            self._take(signal.SIGTERM, "run.walltime")
+
     def check(self) -> None:
-        """Raise Stopped, on all hosts, where a signal has come to one of them."""
-        self.asked = sharding.highest(self.asked)
-        if self.asked:
-            raise Stopped
+        """Raise Stopped, on all hosts at the same call, where one was asked to stop.
+
+        Of several hosts each must call it as often as the others.
+        """
+        if self.channel is None:
+            if self.asked:
+                raise Stopped
+        elif not self.channel.pass_boundary():
+            self._stop(self.channel)
+
+    def _stop(self, others: channel.Channel) -> None:
+        self.asked = others.stop_number
+        raise Stopped
 
     @property
     def code(self) -> int:
@@ -56,36 +92,71 @@ class Interrupt:
         return CODES[signal.Signals(self.asked)]
 
     def ask(self, number: int, frame: Any) -> None:
+        if self.channel is not None:
+            self.channel.ask_to_stop(number, "")
+            return
         if self.asked:
             if number == signal.SIGINT == self.asked:
                 raise KeyboardInterrupt
             return
+        self._take(number, signal.Signals(number).name)
+
+    def _take(self, number: int, why: str) -> None:
         self.asked = number
-        print(f"\n{self._say()}", file=sys.stderr, flush=True)
+        said = f"{why}: saving, then exit code {self.code}"
+        if number == signal.SIGINT:
+            said = "Ctrl-C: saving (again: at once, without)"
+        print(f"\n{said}", file=sys.stderr, flush=True)
         if self.may_break:
             raise Stopped
 
-    def _say(self) -> str:
-        now = "saving" if self.at_once else "saving after this iteration"
-        if self.asked == signal.SIGTERM:
-            return f"SIGTERM: {now}, then exit code {TERMINATED}"
-        return f"Ctrl-C: {now} (again: at once, without)"
+    def _wake(self, number: int, frame: Any) -> None:
+        """All hosts know where they stop."""
+        self._give_up()
+
+    def between(self, shared: Iterator[T]) -> Iterator[T]:
+        """Items that all hosts make together; once they are read, a signal may break."""
+        for item in shared:
+            self.check()
+            yield item
+        self.may_break = True
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """Stop where no host goes on to what all share."""
+        if self.channel is not None and self.may_break and self.channel.stops_here:
+            self._stop(self.channel)
 
 
 @contextlib.contextmanager
-def breakable() -> Iterator[None]:
-    """Work that a signal may give up at any point: Stopped is raised in it.
+def timed_save() -> Iterator[None]:
+    """A save, by whose duration the next one begins before the allocation's end."""
+    start = time.monotonic()
+    yield
+    if Interrupt.active is not None:
+        Interrupt.active.save_takes(time.monotonic() - start)
 
-    Only where an Interrupt listens, which a command that saves nothing has not.
+
+@contextlib.contextmanager
+def breakable(shared: Iterable[T] | None = None) -> Iterator[Iterator[T]]:
+    """Work that a signal may give up: Stopped is raised in it.
+
+    Only where an Interrupt listens, which a command that saves nothing has not. A host
+    alone gives up at any point. One of several does between two items of `shared`, which
+    all hosts make together and read to its end, and at any point behind the last: what
+    comes then must wait for no other host. Without `shared` it does nowhere.
     """
-    listening = Interrupt.active
-    if listening is None or not listening.at_once:
-        yield
+    listening, items = Interrupt.active, iter(shared or ())
+    if listening is None:
+        yield items
         return
-    listening.may_break = True
+    is_alone, former = listening.channel is None, listening.may_break
     try:
-        if listening.asked:
-            raise Stopped
-        yield
+        if is_alone:
+            listening.may_break = True
+            listening.check()
+        yield items if is_alone or shared is None else listening.between(items)
     finally:
-        listening.may_break = False
+        listening.may_break = former
+    if not is_alone and shared is not None:
+        listening.check()

@@ -37,6 +37,7 @@ from stepcoder_jax.runs.disk import checkpoint, model_folder, preflight, sources
 from stepcoder_jax.runs.disk.checkpoint import Saved
 from stepcoder_jax.runs.disk.interrupt import Stopped
 from stepcoder_jax.runs.disk.seals import DamagedError
+from stepcoder_jax.runs.hosts.channel import at_end
 from stepcoder_jax.tracking.trackers import EVENTS, WANDB
 
 PACKAGES = ("stepcoder_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -44,6 +45,7 @@ PACKAGES = ("stepcoder_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy"
 FREE = (
     *("run.total_steps", "run.total_tokens", "run.resume", "run.step"),
     *("run.folder", "run.save_every", "run.keep", "run.max_empty"),
+    *("run.lost_seconds", "run.stall_minutes", "run.walltime"),
     *("run.rollouts_every", "run.track", "run.compilation_cache"),
     "run.join_minutes",
     *("execution.workers", "execution.cache_size", "execution.url"),
@@ -134,13 +136,17 @@ class Folder:
     def starting(self) -> Iterator[None]:
         """What a new run does before its loop: if it fails, nothing of it stays behind."""
         try:
-            yield
+            with at_end(self._undo_start):
+                yield
         except Stopped:
             raise
         except BaseException:
-            if self.made is not None:
-                self._take_away(self.made)
+            self._undo_start()
             raise
+
+    def _undo_start(self) -> None:
+        if self.made is not None:
+            self._take_away(self.made)
 
     def check_config(self, config: Config) -> None:
         """Refuse a config that would not go on with the run here."""
