@@ -29,18 +29,24 @@ from absl import logging as orbax_logging
 
 from stepcoder_jax.config import Config
 from stepcoder_jax.devices import joining, sharding
-from stepcoder_jax.execution import PoolSettings, open_pool
+from stepcoder_jax.execution import open_pool
 from stepcoder_jax.feedback import cccs
 from stepcoder_jax.feedback.cccs import CurriculumState
-from stepcoder_jax.feedback.contexts import Contexts
+from stepcoder_jax.feedback.contexts import Contexts, part_metrics
 from stepcoder_jax.feedback.rewards import batch
 from stepcoder_jax.feedback.rewards.table import PAPER
 from stepcoder_jax.feedback.rewards.terms import OwnRewardError, Term
 from stepcoder_jax.progress import StepProgress, describe_iteration, describe_tokens
-from stepcoder_jax.pytrees import Feedback, TrainState
+from stepcoder_jax.pytrees import TrainState
 from stepcoder_jax.records import Problem
 from stepcoder_jax.results import diagnosis
-from stepcoder_jax.results.logger import Logger, to_json
+from stepcoder_jax.results.logger import (
+    HostLog,
+    Logger,
+    encode_row,
+    open_log,
+    to_json,
+)
 from stepcoder_jax.runs import generate, iteration_metrics, schedule
 from stepcoder_jax.runs.closing import close
 from stepcoder_jax.runs.disk.common import require_same_level
@@ -50,6 +56,7 @@ from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.hosts.channel import part
 from stepcoder_jax.runs.iteration import Iteration, Stopwatch, rollout_rows
 from stepcoder_jax.runs.rl_run import Run
+from stepcoder_jax.runs.shares import cores, known, telling
 from stepcoder_jax.tracking import trackers
 
 # sysexits.h, EX_UNAVAILABLE: what the run needs, a judge that works, is not there
@@ -84,35 +91,41 @@ def iterate(
         tasks = contexts.pose(tasks)
     with part("sample", step):  # and then "judge"
         rollout, judged = generate.roll_out(coder, state.actor, tasks, step)
-    programs, reports = judged.programs, judged.reports
+    rows, mask = judged.rows, rollout.mask
     with watch.part("feedback"):
-        feedback, labelling = batch.feedback(
-            programs,
-            reports,
-            rollout.mask,
+        feedback, columns = batch.feedback(
+            judged.programs,
+            judged.reports,
+            mask[rows],
             reward=config.reward,
             fgo=config.fgo,
             seed=seed,
             step=step,
             terms=terms if contexts is None else (),
-            truncated=rollout.truncated,
+            truncated=rollout.truncated[rows],
+            rows=rows,
         )
         if contexts is not None:
+            posed = [tasks[row] for row in rows]
             feedback, more = contexts.judge(
-                tasks, judged.answers, reports, rollout.mask, feedback
+                posed, judged.answers, judged.reports, mask[rows], feedback
             )
-            labelling |= more
-        # clocks differ: a program may time out, and leave less coverage, on one host alone
-        feedback = Feedback(*sharding.from_first(feedback))
+            columns |= more
+    own = iteration_metrics.of_judge(coder.pool)
+    with part("judge", step):  # until the slowest host has judged
+        feedback, columns, reports, counts = known.agree(
+            rows, judged.reports, feedback, columns, own, len(tasks)
+        )
     with watch.part("update"), part("update", step):
         state, experience, looked, learnt = coder.steps.learn(
             state, reference, rollout, feedback
         )
         looked, kept, learnt = sharding.to_host((looked, experience, learnt))
     metrics = {
-        **iteration_metrics.of_judge(coder.pool),
-        **batch.metrics(reports, rollout.mask, feedback),
-        **labelling,
+        **counts,
+        **batch.metrics(reports, mask, feedback),
+        **batch.numbers_of(columns),
+        **(part_metrics(feedback, mask) if contexts is not None else {}),
         **cccs.metrics(curriculum, tasks, reports, config.cccs),
         **iteration_metrics.of_learning(looked, learnt, reports),
         **watch.seconds,
@@ -120,12 +133,11 @@ def iterate(
         "seconds/judge": judged.seconds_waited,  # what decoding did not hide
     }
     curriculum = cccs.advance(curriculum, tasks, reports, config.cccs)
-    parts = (judged.answers, programs, reports)
-    done = Iteration(step, tasks, *parts, rollout, feedback, kept, metrics)
+    done = Iteration(step, tasks, judged, reports, rollout, feedback, kept, metrics, own)
     return state, curriculum, done
 
 
-def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
+def learn(run: Run, logger: Logger | HostLog, interrupt: Interrupt) -> None:
     """Iterate until run.total_steps or run.total_tokens.
 
     Raises Stopped where a signal ends it before: `run` is then as after its last whole
@@ -134,6 +146,7 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
     """
     config = run.config
     first, last = int(run.state.step), config.run.total_steps
+    every = config.run.rollouts_every
     blank, watch = run.not_validated(), diagnosis.Watch(config)
     if run.pending is not None:
         conclude(run, logger, first - 1, run.pending)
@@ -163,8 +176,13 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
                 )
             generated = int(done.rollout.mask.sum())
             metrics |= run.count(generated, metrics["batch/valid_rows"]) | blank
-            if config.run.rollouts_every and done.step % config.run.rollouts_every == 0:
-                logger.write_rollouts(done.step, rollout_rows(done))
+            is_kept = every and done.step % every == 0
+            lines = [encode_row(row) for row in rollout_rows(done)] if is_kept else []
+            lines, slowest = telling.tell(done.judged.rows, lines, metrics)
+            metrics |= slowest
+            logger.note(done.step, done.own)
+            if is_kept:
+                logger.write_rollouts(done.step, lines)
             metrics["seconds/iteration"] = time.perf_counter() - start
             conclude(run, logger, done.step, metrics)
             mark, warning = watch.look({"step": done.step, **metrics})
@@ -172,11 +190,13 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
                 progress.write(warning)
             said = describe_iteration(metrics, config.batch_size, mark)
             progress.update(said + describe_tokens(metrics, config.run.total_tokens))
-            if sharding.decided(run.is_judge_broken):
+            if run.is_judge_broken:
                 raise JudgeFailsError
 
 
-def conclude(run: Run, logger: Logger, step: int, metrics: dict[str, Any]) -> None:
+def conclude(
+    run: Run, logger: Logger | HostLog, step: int, metrics: dict[str, Any]
+) -> None:
     """Validate, log and save, as far as they are due after iteration `step`."""
     if schedule.is_validation_due(run.spent, run.config):
         # kept by a save, should a signal end the validation
@@ -201,7 +221,7 @@ def train(config: Config) -> int:
     if config.run.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.run.compilation_cache)
     coverage = "none" if config.fgo.mask == "none" else config.fgo.granularity
-    settings = PoolSettings(**vars(config.execution), coverage=coverage)
+    settings = cores.pool_settings(config.execution, coverage=coverage)
     with (
         open_pool(settings) as pool,
         Interrupt(config.run.walltime) as interrupt,
@@ -212,8 +232,9 @@ def train(config: Config) -> int:
             require_same_level(pool)
             with run.folder.starting():
                 run.judge_before()
-                logger = Logger(
-                    run.folder.log,
+                logger = open_log(
+                    run.folder.path,
+                    jax.process_index(),
                     track=config.run.track,
                     start_step=run.next_row,
                     about=config.to_dict(),

@@ -60,7 +60,7 @@ def run_train(folder: Path, *flags: str) -> int:
 
 
 def metrics_of(
-    folder: Path, clocked: tuple[str, ...] = ("seconds/", "judge/")
+    folder: Path, clocked: tuple[str, ...] = ("seconds/", "judge/", "hosts/")
 ) -> list[dict]:
     """The rows of metrics.jsonl without what a clock or the judge's cache put there."""
     return [

@@ -256,7 +256,8 @@ def test_a_program_cannot_drive_the_terminal_nor_turn_its_text_around():
 
 def test_line_ends_that_only_python_knows_do_not_cut_a_row_of_metrics(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    logger.write_lines(path, [{"step": 0, "a": "\u2028\x85\x0b"}, {"step": 1}])
+    rows = [{"step": 0, "a": "\u2028\x85\x0b"}, {"step": 1}]
+    logger.write_lines(path, map(logger.encode_row, rows))
     assert [row["step"] for row in logger.read_metrics(path)] == [0, 1]
 
 

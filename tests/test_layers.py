@@ -105,18 +105,22 @@ ROOMS = {
     "devices": Room(
         ("runs/hosts", "learning", "sampling", "models", "records", "pytrees"), ARRAYS
     ),
+    "runs/shares": Room(
+        ("devices", "execution", "pytrees", "config", "records"), ("jax", "numpy")
+    ),
     "runs/disk": Room(
         (
             *("runs/hosts", "devices", "results", "data", "data/generated", "execution"),
             *("feedback", "feedback/rewards", "models", "progress", "similarity"),
-            "tracking",
+            *("runs/shares", "tracking"),
             *LEAVES,
         ),
         (*ARRAYS, "orbax", "transformers", "tqdm"),
     ),
     "runs": Room(
         (
-            *("runs/disk", "runs/hosts", "data/formats", "feedback/rewards", "own_code"),
+            *("runs/disk", "runs/hosts", "runs/shares", "data/formats"),
+            *("feedback/rewards", "own_code"),
             *("devices", "results", "data/generated", "execution"),
             *("feedback", "learning", "sampling", "models", "progress", *LEAVES),
             "strategies",

@@ -19,6 +19,7 @@ import pytest
 from stepcoder_jax import train
 from stepcoder_jax.config import CCCSConfig, Config, FGOConfig, ModelConfig, RewardConfig
 from stepcoder_jax.data.generated import benchmark
+from stepcoder_jax.devices import digests
 from stepcoder_jax.execution import Pool, PoolSettings, limits
 from stepcoder_jax.feedback import cccs, prompts
 from stepcoder_jax.feedback.rewards import batch
@@ -191,7 +192,7 @@ def test_a_start_that_fails_takes_away_what_it_made(tmp_path, monkeypatch):
         (tmp_path / "b" / "run" / "mine").write_text("not of the run")
         raise Failed
 
-    monkeypatch.setattr(rl_run.checkpoint, "hash_params", fail)
+    monkeypatch.setattr(rl_run.digests, "digest", fail)
     (tmp_path / "b" / "run").mkdir(parents=True)
     with pytest.raises(Failed):
         run_train(tmp_path / "b" / "run")
@@ -286,7 +287,7 @@ def test_a_checkpoint_holds_what_a_resume_needs(first):
     assert float(state.reward_scale.count) == STEPS * 16
     assert set(record["versions"]) == {"python", *PACKAGES}
     reference = sources.load_reference(folder / "reference")
-    assert record["reference"] == checkpoint.hash_params(reference)
+    assert record["reference"] == digests.digest(reference)
     assert record["config"]["sampling"]["problems_per_step"] == 4
     resolved = json.loads((folder / "config.json").read_text())["config"]
     assert record["config"] == resolved

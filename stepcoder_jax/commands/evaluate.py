@@ -273,8 +273,8 @@ def sample_window(
         actor, batch, plan.truncation, plan.samples, plan.seed, coder.find_stop
     )
     judged = judge_stream(coder, tasks, stream, label)
-    for task, completion, program, report in zip(
-        tasks, judged.completions, judged.programs, judged.reports, strict=True
+    for task, completion, (program, report) in zip(
+        tasks, judged.completions, judged.wholly(tasks), strict=True
     ):
         outcome = outcome_of(task.problem, report, bool(completion.truncated))
         yield Sampled(outcome, program, report)

@@ -22,7 +22,7 @@ from stepcoder_jax.data.refinements import (
     read_refinements,
 )
 from stepcoder_jax.devices import joining
-from stepcoder_jax.execution import PoolSettings, open_pool
+from stepcoder_jax.execution import open_pool
 from stepcoder_jax.execution.limits import digest_file
 from stepcoder_jax.records import Problem, Variant
 from stepcoder_jax.runs import restore
@@ -32,6 +32,7 @@ from stepcoder_jax.runs.disk.run_folder import room
 from stepcoder_jax.runs.refining import work
 from stepcoder_jax.runs.refining.folder import Folder
 from stepcoder_jax.runs.refining.work import RULE, Wanted, Work
+from stepcoder_jax.runs.shares.cores import pool_settings
 from stepcoder_jax.strategies.mending import Fate
 
 _EXIT_GOOD, _EXIT_INFRA = 0, 2
@@ -178,7 +179,7 @@ def refine(options: RefineOptions) -> int:
         restore.read_config(wanted.teacher)  # refused before anything is drawn
     by_file = work.load_problems(wanted, config)
     config.execution.tests = "run_all"  # records say how many tests passed
-    settings = PoolSettings(**vars(config.execution), coverage="none")
+    settings = pool_settings(config.execution, coverage="none")
     with (
         open_pool(settings) as pool,
         Interrupt() as interrupt,

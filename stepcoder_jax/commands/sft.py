@@ -24,13 +24,13 @@ from stepcoder_jax.data import tokenizer as bpe
 from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.devices import joining, sharding
 from stepcoder_jax.devices.steps import Steps
-from stepcoder_jax.execution import PoolSettings, open_pool
+from stepcoder_jax.execution import open_pool
 from stepcoder_jax.feedback import sft_rows, turns
 from stepcoder_jax.feedback.sft_rows import Example
 from stepcoder_jax.progress import StepProgress, describe_update
 from stepcoder_jax.records import Problem
 from stepcoder_jax.results import curves
-from stepcoder_jax.results.logger import METRICS, Logger, to_json
+from stepcoder_jax.results.logger import METRICS, HostLog, Logger, open_log, to_json
 from stepcoder_jax.runs import raft
 from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.runs.disk.common import require_same_level
@@ -41,6 +41,7 @@ from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.greedy import scores, whole_tasks
 from stepcoder_jax.runs.refining import lessons
 from stepcoder_jax.runs.sft_run import Judging, Run
+from stepcoder_jax.runs.shares.cores import pool_settings
 from stepcoder_jax.tracking import trackers
 
 
@@ -64,12 +65,12 @@ def judging(config: Config, tokenizer: Any, folder: SFTFolder) -> Iterator[Judgi
     sources.require_validation(config)
     mesh = sharding.make_mesh(config.mesh, jax.devices())
     steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
-    with open_pool(PoolSettings(**vars(config.execution), coverage="none")) as pool:
+    with open_pool(pool_settings(config.execution, coverage="none")) as pool:
         require_same_level(pool)
         yield Judging(Coder.make(config, steps, pool, tokenizer), find)
 
 
-def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
+def learn(run: Run, logger: Logger | HostLog, interrupt: Interrupt) -> None:
     """Update until the last step; raises Stopped where a signal ends it before."""
     groups = run.groups()
     with StepProgress(run.num_steps, "update", first=run.next_row) as progress:
@@ -83,7 +84,7 @@ def learn(run: Run, logger: Logger, interrupt: Interrupt) -> None:
             progress.update(describe_update(row))
 
 
-def conclude(run: Run, logger: Logger, row: dict[str, Any]) -> dict[str, Any]:
+def conclude(run: Run, logger: Logger | HostLog, row: dict[str, Any]) -> dict[str, Any]:
     """Validate, log and save, as far as they are due after an update; its whole row."""
     settings = run.config
     if run.due(settings.evaluation.every):
@@ -241,8 +242,9 @@ def run(config: Config) -> int:
             job = Run(config, examples, num_steps, tokenizer, judges, folder)
             if config.evaluation.every and job.step == 0:
                 job.measure_start()
-            logger = Logger(
-                folder.log,
+            logger = open_log(
+                folder.path,
+                jax.process_index(),
                 track=config.run.track,
                 start_step=job.next_row,
                 about=config.to_dict(),

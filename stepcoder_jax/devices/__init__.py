@@ -2,5 +2,6 @@
 
 Imports learning, sampling, models and the leaves; runs and commands come in by `Steps`.
 Read joining (JAX as one process of several), sharding (mesh, rules, the way in and out for
-arrays), then steps, and sampler for the programs that completions are made by.
+arrays), gathers (what hosts tell each other) and digests, then steps, and sampler for the
+programs that completions are made by.
 """

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 
-from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices import gathers, sharding
 from stepcoder_jax.models import decoding
 from stepcoder_jax.sampling import chunks, slots
 
@@ -104,6 +104,7 @@ class SamplerPrograms:
             """Arrays of the host over the rows: jit does not do it on several hosts."""
             return [sharding.to_devices(array, self.rows) for array in arrays]
 
+        finder = gathers.finders(self.rows, (self.num_slots,))
         return slots.Sampler(
             prepare=self.prepare,
             read_prompts=lambda params, tokens, length: self.read_prompts(
@@ -117,9 +118,11 @@ class SamplerPrograms:
             advance=lambda decoded, now, closed, enough: self.advance(
                 decoded, now, *split(closed), enough
             ),
-            to_host=sharding.to_host,
+            to_host=gathers.own_rows,
             num_slots=self.num_slots,
             num_prompts=self.num_prompts,
             num_columns=self.settings.num_columns,
             chunk=self.settings.chunk,
+            looks=finder == jax.process_index(),
+            share=lambda *found: gathers.share_rows(finder, found),
         )

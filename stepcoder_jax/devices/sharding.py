@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
+from stepcoder_jax.devices import gathers
 from stepcoder_jax.learning.batching import Layout
 from stepcoder_jax.records import InputError
 
@@ -231,23 +232,15 @@ def to_devices(tree: Any, shardings: Any) -> Any:
 
 
 def to_host(tree: Any) -> Any:
-    """Global arrays -> whole numpy arrays, on every process; the host's own stay."""
-    if jax.process_count() == 1:
-        return jax.device_get(tree)
-
-    def get(leaf: Any) -> Any:
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            return multihost_utils.process_allgather(leaf, tiled=True)
-        return jax.device_get(leaf)  # gathered, it would be there once per process
-
-    return jax.tree.map(get, tree)
+    """`gathers.to_host`: whole numpy arrays on every process; the host's own stay."""
+    return gathers.to_host(tree)
 
 
 def from_first(tree: Any) -> Any:
     """Process 0's host arrays, on every process."""
     if jax.process_count() == 1:
         return tree
-    return multihost_utils.broadcast_one_to_all(tree)
+    return jax.tree.map(lambda rows: rows[0], gathers.stack(tree))
 
 
 def decided(yes: bool) -> bool:

@@ -72,12 +72,12 @@ class Contexts(NamedTuple):
         reports: Sequence[Report],
         mask: np.ndarray,
         feedback: Feedback,
-    ) -> tuple[Feedback, dict[str, float]]:
-        """The feedback with rewards of both parts of each answer, and metrics.
+    ) -> tuple[Feedback, dict[str, np.ndarray]]:
+        """The feedback with rewards of both parts of each answer, and columns.
 
         FGO's labels stay: tokens outside of the code, the explanation's too, are kept.
         """
-        rewards, explained, metrics = split_rewards(
+        rewards, explained, columns = split_rewards(
             tasks,
             answers,
             reports,
@@ -88,8 +88,7 @@ class Contexts(NamedTuple):
             kind=self.rating.kind,
             one_scalar=self.rating.one_scalar,
         )
-        feedback = feedback._replace(rewards=rewards, explained=explained)
-        return feedback, metrics | part_metrics(feedback, np.asarray(mask))
+        return feedback._replace(rewards=rewards, explained=explained), columns
 
 
 def part_metrics(feedback: Feedback, mask: np.ndarray) -> dict[str, float]:

@@ -26,7 +26,7 @@ least of the map.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -192,8 +192,8 @@ def split_rewards(
     explanation_map: ExplanationMap = PAPER,
     kind: ProgramReward = "paper",
     one_scalar: bool = False,
-) -> tuple[np.ndarray, np.ndarray, dict[str, float]]:
-    """Return the rewards f32[B, T] of a batch, |e| i32[B], and metrics.
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Return the rewards f32[B, T] of a batch, |e| i32[B], and columns of numbers f64[B].
 
     Row b answers the context `tasks[b]`, to which `siblings[b]` are right answers; `mask`
     is bool[B, T] of the rollout. Rewards stand on token |e| and on the last True of the
@@ -208,7 +208,7 @@ def split_rewards(
     if embed is not None:
         texts = [answer.explanation for answer in answers]
         similar = explanation_similarities(texts, siblings, embed)
-    seen: list[dict[str, float]] = []
+    columns = {f"split/{name}": np.full(len(mask), np.nan) for name in _LOOKED_AT}
     rows = zip(tasks, answers, reports, siblings, strict=True)
     for row, (task, answer, report, right) in enumerate(rows):
         asked = task.variant is Variant.EXPLAIN
@@ -226,8 +226,12 @@ def split_rewards(
             value = explanation_map(scores.explanation) if said else explanation_map.least
             if one_scalar or explained[row]:
                 rewards[row, places[-1 if one_scalar else explained[row] - 1]] += value
-        seen.append(_look(task, answer, scores))
-    return rewards, explained, _means(seen)
+        for name, number in _look(task, answer, scores).items():
+            columns[f"split/{name}"][row] = number
+    return rewards, explained, columns
+
+
+_LOOKED_AT = ("tests", "codebleu", "explanation", "copied", "without_code")
 
 
 def _look(task: Task, answer: Answer, scores: Scores) -> dict[str, float]:
@@ -240,12 +244,3 @@ def _look(task: Task, answer: Answer, scores: Scores) -> dict[str, float]:
         "copied": float(program is not None and syntax.is_same(wrong, program.source)),
         "without_code": float(program is None),
     }
-
-
-def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The mean of each number over the rows that have it; nan where none does."""
-    metrics = {}
-    for name in ("tests", "codebleu", "explanation", "copied", "without_code"):
-        known = [row[name] for row in rows if not math.isnan(row[name])]
-        metrics[f"split/{name}"] = sum(known) / len(known) if known else math.nan
-    return metrics

@@ -16,6 +16,7 @@ from stepcoder_jax.tracking.trackers import Track, open_tracker
 METRICS = "metrics.jsonl"
 START = "start.json"  # the metrics of validation before learning
 ROLLOUTS = "rollouts"
+HOSTS = "hosts"
 
 
 def to_json(value: Any) -> Any:
@@ -46,13 +47,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object per line, all or nothing: a reader never sees half a file."""
+def encode_row(row: Mapping[str, Any]) -> str:
+    """Return a row as the one line of JSON that files have."""
+    return json.dumps(row, ensure_ascii=False, allow_nan=False)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write lines, all or nothing: a reader never sees half a file."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
+            file.writelines(line + "\n" for line in lines)
         os.replace(part, path)
     except OSError:
         part.unlink(missing_ok=True)
@@ -81,7 +86,8 @@ class Logger:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             rows = read_metrics(path) if path.exists() else []
-            write_lines(path, [row for row in rows if row["step"] < start_step])
+            kept = [row for row in rows if row["step"] < start_step]
+            write_lines(path, map(encode_row, kept))
             self.file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise ConfigError(
@@ -93,17 +99,19 @@ class Logger:
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Append one iteration's metrics and flush, so that a kill loses none."""
         row = {name: to_json(value) for name, value in metrics.items()}
-        line = json.dumps({"step": step, **row}, ensure_ascii=False, allow_nan=False)
-        self.file.write(line + "\n")
+        self.file.write(encode_row({"step": step, **row}) + "\n")
         self.file.flush()
         if self.tracker is not None:
             numbers = {name: x for name, x in row.items() if isinstance(x, (int, float))}
             self.tracker.write(step, numbers)
 
-    def write_rollouts(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+    def write_rollouts(self, step: int, lines: Iterable[str]) -> None:
         """Write one iteration's rollouts to `rollouts/STEP.jsonl`."""
         (self.folder / ROLLOUTS).mkdir(exist_ok=True)
-        write_lines(self.folder / ROLLOUTS / f"{step}.jsonl", rows)
+        write_lines(self.folder / ROLLOUTS / f"{step}.jsonl", lines)
+
+    def note(self, step: int, own: Mapping[str, float]) -> None:
+        """What this host did by itself is not kept: see `HostLog`."""
 
     def close(self) -> None:
         self.file.close()
@@ -115,3 +123,52 @@ class Logger:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class HostLog:
+    """What a host other than the first writes: `hosts/N.log`, a line for each iteration.
+
+    Everything else in the folder of a run is written by the first. Raises ConfigError when
+    the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, host: int):
+        path = folder / HOSTS / f"{host}.log"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(
+                f"run.folder: cannot write {path} ({error.strerror}); choose another with "
+                "--run.folder, which all hosts can write"
+            ) from error
+
+    def note(self, step: int, own: Mapping[str, float]) -> None:
+        """Append what this host counted in an iteration."""
+        told = ", ".join(f"{name} {number:g}" for name, number in own.items() if number)
+        self.file.write(f"iteration {step}: {told}\n")
+        self.file.flush()
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """The metrics of a run are written by its first host."""
+
+    def write_rollouts(self, step: int, lines: Iterable[str]) -> None:
+        """So are its rollouts."""
+
+    def close(self) -> None:
+        self.file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def open_log(
+    folder: Path, host: int, *, track: Track, start_step: int, about: Mapping[str, Any]
+) -> Logger | HostLog:
+    """What this host logs to."""
+    if host:
+        return HostLog(folder, host)
+    return Logger(folder, track=track, start_step=start_step, about=about)

@@ -28,7 +28,7 @@ def close(run: Run) -> None:
     if jax.process_index():
         return
     path, judged = run.folder.path, run.verdicts
-    rows = read_metrics(run.folder.log / METRICS)
+    rows = read_metrics(path / METRICS)
     shares = [row["cccs/stage0_share"] for row in rows[-10:]]
     curves.draw(path / METRICS, path / "curves.png", path.name)
     print(

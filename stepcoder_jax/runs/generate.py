@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from stepcoder_jax.config import Config, ConfigError, PromptConfig
-from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import answers, prompts
@@ -32,6 +29,7 @@ from stepcoder_jax.records import (
 )
 from stepcoder_jax.runs.disk.interrupt import breakable
 from stepcoder_jax.runs.hosts.channel import turn
+from stepcoder_jax.runs.shares import dealing, known
 from stepcoder_jax.sampling import slots
 from stepcoder_jax.sampling.drawing import Truncation
 from stepcoder_jax.sampling.slots import Completion, FindStop
@@ -96,43 +94,24 @@ class Coder(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """Rollouts with what the judge said, all in the order of their tasks."""
+    """Rollouts, and what the judge said of this host's; in the order of their tasks."""
 
-    completions: list[Completion]
+    completions: list[Completion]  # of all rows
+    rows: list[int]  # this host's, which the lists below are of; alone all of them
     answers: list[Answer]
     programs: list[Program]  # of an answer without code `answers.stand_in`
     reports: list[Report]
     seconds_sampled: float  # from the start to the last token
     seconds_waited: float  # from the last token to the last verdict
 
+    def briefly(self) -> list[Report]:
+        """What all hosts know of the report of each row; one gather."""
+        return known.briefly(self.rows, self.reports, len(self.completions))
 
-def agree(reports: Sequence[Report]) -> list[Report]:
-    """The reports with process 0's verdicts.
-
-    Clocks differ between hosts: one that alone saw a timeout would go on with another
-    curriculum.
-    """
-    known = list(Verdict)
-    codes = np.array([known.index(report.verdict) for report in reports], np.int32)
-    return [
-        report if known[code] is report.verdict else replace(report, verdict=known[code])
-        for report, code in zip(reports, sharding.from_first(codes), strict=True)
-    ]
-
-
-def share(reports: Sequence[Report]) -> list[Report]:
-    """The reports of process 0, whole, on every process.
-
-    What a chain of rounds asks next depends on all of a report: hosts that saw other
-    timeouts would ask for other batches, and wait for each other for ever.
-    """
-    if jax.process_count() == 1:
-        return list(reports)
-    ours = np.frombuffer(pickle.dumps(list(reports)), np.uint8)
-    theirs = np.zeros(int(sharding.from_first(np.asarray(len(ours)))), np.uint8)
-    theirs[: len(ours)] = ours[: len(theirs)]
-    shared: list[Report] = pickle.loads(sharding.from_first(theirs).tobytes())
-    return shared
+    def wholly(self, tasks: Sequence[Task]) -> list[tuple[Program, Report]]:
+        """Program and report of each row, on every host."""
+        judged = list(zip(self.programs, self.reports, strict=True))
+        return known.wholly(self.rows, judged, [task.problem for task in tasks])
 
 
 def roll_out(
@@ -159,9 +138,11 @@ def judge_stream(
     """Judge completions as they end, one for each task; row i of them continues task i.
 
     The pool takes programs without limit, so that decoding never waits for it. Verdicts
-    are counted aloud where there is a `label`. An answer without code is not judged.
+    are counted aloud where there is a `label`. An answer without code is not judged. Of
+    several hosts each judges its share (`dealing`), all see what was sampled.
     """
     completions: list[Completion] = []
+    rows: list[int] = []  # this host's, as they end
     found: list[Answer] = []
     programs: list[Program] = []
     reports: dict[int, Report] = {}
@@ -173,8 +154,11 @@ def judge_stream(
         nonlocal last_token
         for done in chunks:
             for completion in done:
-                task, place = tasks[completion.row], len(completions)
                 completions.append(completion)
+                if not dealing.is_ours(len(completions) - 1):
+                    continue
+                task, place = tasks[completion.row], len(rows)
+                rows.append(completion.row)
                 found.append(coder.read(task, completion))
                 program = found[-1].program
                 if program is None:
@@ -188,18 +172,20 @@ def judge_stream(
         last_token = time.perf_counter()
         turn("judge")
 
-    progress = CountProgress(len(tasks), "program", label, is_quiet=not label)
+    ours = len(dealing.share_of(len(tasks)))
+    progress = CountProgress(ours, "program", label, is_quiet=not label)
     with breakable(stream) as chunks, progress as bar:
         for place, report in coder.pool.stream(as_they_end(), window=len(tasks)):
             reports[asked[place]] = report
             bar.update()
     ended = time.perf_counter()
-    order = sorted(range(len(tasks)), key=lambda place: completions[place].row)
+    order = sorted(range(len(rows)), key=lambda place: rows[place])
     return Judged(
-        completions=[completions[place] for place in order],
+        completions=sorted(completions, key=lambda completion: completion.row),
+        rows=[rows[place] for place in order],
         answers=[found[place] for place in order],
         programs=[programs[place] for place in order],
-        reports=agree([reports[place] for place in order]),
+        reports=[reports[place] for place in order],
         seconds_sampled=last_token - started,
         seconds_waited=ended - last_token,
     )
@@ -250,14 +236,20 @@ class Player(NamedTuple):
 
 
 def run_all(pool: Pool, programs: Sequence[Program], label: str) -> list[Report]:
-    """The reports of programs, counted aloud where there is a `label`."""
-    reports: dict[int, Report] = {}
-    progress = CountProgress(len(programs), "program", label, is_quiet=not label)
+    """The reports of programs, counted aloud where there is a `label`.
+
+    Each host runs its share, and all have all of them.
+    """
+    rows, reports = dealing.share_of(len(programs)), dict[int, Report]()
+    ours = [programs[row] for row in rows]
+    progress = CountProgress(len(ours), "program", label, is_quiet=not label)
     with breakable(()), progress as bar:
-        for place, report in pool.stream(programs):
+        for place, report in pool.stream(ours):
             reports[place] = report
             bar.update()
-    return share([reports[place] for place in range(len(programs))])
+    judged = [(program, reports[place]) for place, program in enumerate(ours)]
+    problems = [program.problem for program in programs]
+    return [report for _, report in known.wholly(rows, judged, problems)]
 
 
 def refine_all(

@@ -25,7 +25,7 @@ def grade(
     coder: Coder, actor: Any, problems: Sequence[Problem], label: str
 ) -> list[Graded]:
     """Greedy pass@1's raw material: the verdict of one greedy program per problem."""
-    reports = complete_greedily(coder, actor, whole_tasks(problems), label).reports
+    reports = complete_greedily(coder, actor, whole_tasks(problems), label).briefly()
     return [
         Graded(problem.id, problem.difficulty, report.verdict)
         for problem, report in zip(problems, reports, strict=True)

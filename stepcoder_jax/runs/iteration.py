@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stepcoder_jax.feedback.answers import Answer
 from stepcoder_jax.feedback.turns import describe_results
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout
-from stepcoder_jax.records import Attempt, Program, Report, Task
+from stepcoder_jax.records import Attempt, Report, Task
+from stepcoder_jax.runs.generate import Judged
 
 
 class Iteration(NamedTuple):
@@ -20,13 +20,13 @@ class Iteration(NamedTuple):
 
     step: int
     tasks: list[Task]
-    answers: list[Answer]
-    programs: list[Program]
-    reports: list[Report]
+    judged: Judged  # this host's rows
+    reports: list[Report]  # of all rows, as far as all hosts know them
     rollout: Rollout
     feedback: Feedback
     experience: Experience
     metrics: dict[str, Any]
+    own: dict[str, float]  # what this host's pool counted
 
 
 class Stopwatch:
@@ -43,16 +43,18 @@ class Stopwatch:
 
 
 def rollout_rows(done: Iteration) -> Iterator[dict[str, Any]]:
-    """The rows of rollouts/STEP.jsonl; token arrays end with the row's completion.
+    """This host's rows of rollouts/STEP.jsonl; token arrays end with the completion.
 
     Numbers of tokens have five digits. `rewards` are those above or below 0, each behind
     the token that carries it; `shown` is what some tests asked, expected and got; `turns`,
     where there are any, are the programs and the feedback that the prompt held, and of a
     run in contexts `explained` is how many tokens the explanation has.
     """
-    for i, (task, answer, program, judged) in enumerate(
-        zip(done.tasks, done.answers, done.programs, done.reports, strict=True)
+    ours = done.judged
+    for i, answer, program, judged in zip(
+        ours.rows, ours.answers, ours.programs, ours.reports, strict=True
     ):
+        task = done.tasks[i]
         count = int(done.rollout.mask[i].sum())
         source = program.source.encode()
         rewards = np.asarray(done.feedback.rewards[i, :count])

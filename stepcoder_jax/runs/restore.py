@@ -22,7 +22,7 @@ from stepcoder_jax.config.paths import SHIPPED
 from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
-from stepcoder_jax.execution import PoolSettings, open_pool
+from stepcoder_jax.execution import open_pool
 from stepcoder_jax.models.hf_config import checkpoint_folder
 from stepcoder_jax.records import Problem
 from stepcoder_jax.runs.disk import sources
@@ -30,6 +30,7 @@ from stepcoder_jax.runs.disk.run_folder import RunFolder
 from stepcoder_jax.runs.disk.sft_folder import SFTFolder
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.greedy import whole_tasks
+from stepcoder_jax.runs.shares.cores import pool_settings
 
 _ABOVE = 3  # RUN/checkpoints/best/STEP is so far below its run
 PROMPT_FLAG = "--max-prompt-length"
@@ -211,7 +212,7 @@ def opened(
 ) -> Iterator[tuple[Config, Coder, Any, str]]:
     """A model's config, its coder, the actor that `restore` finds, and what that is."""
     found = restore(name, step, before, asked)
-    settings = PoolSettings(**vars(found.config.execution), coverage=coverage)
+    settings = pool_settings(found.config.execution, coverage=coverage)
     with open_pool(settings) as pool:
         coder = Coder.make(found.config, found.steps, pool, found.tokenizer)
         yield found.config, coder, found.actor, found.label

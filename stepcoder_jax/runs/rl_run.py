@@ -12,7 +12,7 @@ import jax
 
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated.splits import Split
-from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices import digests, sharding
 from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import cccs
@@ -20,7 +20,7 @@ from stepcoder_jax.feedback.rewards.table import load_terms
 from stepcoder_jax.records import Problem
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs import problem_set, schedule
-from stepcoder_jax.runs.disk import checkpoint, contexts, sources
+from stepcoder_jax.runs.disk import contexts, sources
 from stepcoder_jax.runs.disk.interrupt import timed_save
 from stepcoder_jax.runs.disk.run_folder import RunFolder, versions
 from stepcoder_jax.runs.generate import Coder
@@ -69,7 +69,7 @@ class Run:
         sharding.on_first(lambda: self.folder.keep_rewards(config.reward.terms))
         layout = self.steps.actor_shardings
         self.reference = sources.load_reference(self.folder.reference, layout)
-        self.reference_hash = checkpoint.hash_params(self.reference)
+        self.reference_hash = digests.digest(self.reference)
         self.graded: dict[Split, list[Problem]] = {}  # as they were met
         self.best = -1.0
         self.spent = Spent()
@@ -108,7 +108,8 @@ class Run:
         if restored is None:
             return False
         self.state, self.curriculum, record = restored
-        if record["reference"] != self.reference_hash:
+        ours = self.reference_hash
+        if not digests.agrees(record["reference"], ours, self.reference):
             raise ConfigError(
                 f"run.folder: the reference in {self.folder.reference} is not the one that "
                 f"checkpoint {record['step']} was trained against; restore the folder's own"

@@ -15,7 +15,7 @@ import optax
 
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated.splits import Split
-from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices import digests, sharding
 from stepcoder_jax.feedback import sft_rows
 from stepcoder_jax.feedback.sft_rows import Example, Group, make_batch
 from stepcoder_jax.learning import sft
@@ -23,7 +23,7 @@ from stepcoder_jax.models import lora, policy
 from stepcoder_jax.pytrees import TextState
 from stepcoder_jax.records import Problem
 from stepcoder_jax.results.summary import Graded
-from stepcoder_jax.runs.disk import checkpoint, sources
+from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.runs.disk.checkpoint import Saved
 from stepcoder_jax.runs.disk.interrupt import timed_save
 from stepcoder_jax.runs.disk.run_folder import versions
@@ -32,6 +32,7 @@ from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.greedy import grade, pass_rate, scores, unmeasured
 from stepcoder_jax.runs.hosts.channel import part
 
+WEIGHTS = "weights of model.checkpoint"  # what LoRA leaves alone
 LOSSES = ("validation/loss", "validation/perplexity")
 
 
@@ -125,7 +126,7 @@ class Run:
         # what must not change under a run that is resumed
         self.known = {
             "problems or samples": sft_rows.digest(examples),
-            "weights of model.checkpoint": checkpoint.hash_params(self.frozen),
+            WEIGHTS: digests.digest(self.frozen),
         }
         self.pending: dict[str, Any] | None = None  # a row that waits for validation
         self.is_kept = config.run.resume == "yes" and self.resume()
@@ -153,7 +154,11 @@ class Run:
             return False
         state, arrays, record = saved
         for name, value in self.known.items():
-            if record["known"][name] != value:
+            then = record["known"][name]
+            is_same = then == value
+            if name == WEIGHTS:
+                is_same = digests.agrees(then, value, self.frozen)
+            if not is_same:
                 raise ConfigError(
                     f"run.folder: the {name} have changed since the run in "
                     f"{self.folder.path} was stopped; put them back, or choose another "

@@ -2,7 +2,9 @@
 
 Rollouts wait in the order of the batch; a prompt is read once for all of its rollouts.
 After every chunk the host looks for stop strings, lets finished completions go, and gives
-their slots to those that wait. Every process of a run decides alike, from the same arrays.
+their slots to those that wait. Of several hosts each looks at the slots that its devices
+hold, and tells the others what they drew and where it stops: from there on all have the
+same arrays, and decide alike.
 """
 
 from __future__ import annotations
@@ -18,10 +20,20 @@ from stepcoder_jax.sampling.chunks import Chunk, DecodeState, Prompts
 
 Params = Any
 FindStop = Callable[[list[int]], int | None]
+NO_STOP = -1
+
+
+def alone(chunk: Chunk, stops: np.ndarray) -> tuple[Chunk, np.ndarray]:
+    """`Sampler.share` of the only host."""
+    return chunk, stops
 
 
 class Sampler(NamedTuple):
-    """The jitted pieces of a sampler, and how an array comes to the host whole."""
+    """The jitted pieces of a sampler, and how a chunk comes to the hosts.
+
+    `to_host` gives the rows that this host looks at (`looks`, bool[R]; None: all), and
+    `share` those of all hosts, with what was found in them.
+    """
 
     prepare: Callable[[Params], Params]
     read_prompts: Callable[[Params, np.ndarray, np.ndarray], Prompts]
@@ -36,6 +48,8 @@ class Sampler(NamedTuple):
     num_prompts: int  # G, read at a time
     num_columns: int  # T
     chunk: int  # C
+    looks: np.ndarray | None = None
+    share: Callable[[Chunk, np.ndarray], tuple[Chunk, np.ndarray]] = alone
 
 
 class Completion(NamedTuple):
@@ -114,17 +128,33 @@ class Slots:
         need = max(longest + self.sampler.chunk, self.prompt_width)
         return width_for(need, self.limit)
 
-    def take(self, chunk: Chunk, find_stop: FindStop | None) -> list[Completion]:
+    def find_stops(self, chunk: Chunk, find_stop: FindStop | None) -> np.ndarray:
+        """How many tokens of each slot's rollout to keep, i32[R]; NO_STOP where it goes on.
+
+        Of the slots that this host looks at.
+        """
+        stops = np.full(len(self.row), NO_STOP, np.int32)
+        if find_stop is not None:
+            looks = (
+                self.busy if self.sampler.looks is None else self.busy & self.sampler.looks
+            )
+            for slot in np.flatnonzero(looks).tolist():
+                parts = [part.tokens[: part.drawn] for part in self.drawn[slot]]
+                parts.append(chunk.tokens[slot][: chunk.drawn[slot]])
+                cut = find_stop(np.concatenate(parts).tolist())
+                stops[slot] = NO_STOP if cut is None else cut
+        return stops
+
+    def take(self, chunk: Chunk, stops: np.ndarray) -> list[Completion]:
         """Note what a chunk drew; free the slots of the rollouts that have ended."""
         done = []
         for slot in np.flatnonzero(self.busy).tolist():
             self.length[slot] += chunk.drawn[slot]
             self.drawn[slot].append(Chunk(*(x[slot] for x in chunk)))
-            completion = self.completion(slot)
-            cut = find_stop(completion.tokens.tolist()) if find_stop else None
-            if cut is not None:
-                done.append(cut_to(completion, cut))
+            if stops[slot] != NO_STOP:
+                done.append(cut_to(self.completion(slot), int(stops[slot])))
             elif not chunk.live[slot]:
+                completion = self.completion(slot)
                 done.append(completion._replace(truncated=not chunk.ended[slot]))
             else:
                 continue
@@ -195,7 +225,8 @@ def stream(
         )
         if done:
             yield done
-        done = slots.take(sampler.to_host(chunk), find_stop)
+        chunk = sampler.to_host(chunk)
+        done = slots.take(*sampler.share(chunk, slots.find_stops(chunk, find_stop)))
     if done:
         yield done
 

@@ -123,6 +123,7 @@ KINDS = {
             ("seconds/feedback", SECONDS, "rewards and labels of tokens"),
             ("seconds/update", SECONDS, "scores, advantages and updates"),
             ("seconds/iteration", SECONDS, "all of it, a validation included"),
+            ("hosts/slowest", "index", "of the host whose parts took longest; 0 alone"),
         ),
     ),
     "ppo": Kind(

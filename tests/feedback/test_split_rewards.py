@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from stepcoder_jax.feedback.answers import Answer
+from stepcoder_jax.feedback.rewards.batch import mean_of
 from stepcoder_jax.feedback.split_rewards import (
     CLIPPED,
     PAPER,
@@ -62,7 +63,7 @@ def reward(*rows, tasks=None, siblings=None, **options):
     """Rewards, |e| and metrics of (answer, report) rows of 5 tokens, in 6 columns."""
     answers, reports = zip(*rows)
     mask = np.tile(np.arange(6) < 5, (len(rows), 1))
-    return split_rewards(
+    rewards, explained, columns = split_rewards(
         tasks or [CONTEXT] * len(rows),
         answers,
         reports,
@@ -70,6 +71,7 @@ def reward(*rows, tasks=None, siblings=None, **options):
         mask,
         **{"embed": embed, **options},
     )
+    return rewards, explained, {name: mean_of(columns[name]) for name in columns}
 
 
 @pytest.mark.parametrize(

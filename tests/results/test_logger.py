@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from stepcoder_jax.config import ConfigError
-from stepcoder_jax.results.logger import Logger, read_metrics
+from stepcoder_jax.results.logger import Logger, encode_row, read_metrics
 
 
 def rows(folder):
@@ -59,10 +59,11 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 
 def test_rollouts_are_written_whole(tmp_path):
     with Logger(tmp_path, track="jsonl", start_step=0) as logger:
-        logger.write_rollouts(7, [{"id": "a", "reward": -0.3}, {"id": "b", "mask": [1, 0]}])
+        rows = [{"id": "a", "reward": -0.3}, {"id": "b", "mask": [1, 0]}]
+        logger.write_rollouts(7, map(encode_row, rows))
 
         def broken():
-            yield {"id": "c"}
+            yield encode_row({"id": "c"})
             raise RuntimeError("half way")
 
         with pytest.raises(RuntimeError):

@@ -10,6 +10,7 @@ from stepcoder_jax.config import Config, ConfigError, FGOConfig, ModelConfig, Re
 from stepcoder_jax.data.refinements import RefinementRecord, append_refinements
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import cccs
+from stepcoder_jax.feedback.contexts import part_metrics
 from stepcoder_jax.feedback.rewards import batch
 from stepcoder_jax.pytrees import Experience, PromptBatch
 from stepcoder_jax.records import (
@@ -215,7 +216,7 @@ def judged(tmp_path_factory, tokenizer):
 def feedback_of(judged, reports=None, mask="executed"):
     tasks, rollout, seen, found = judged
     reports = reports or seen.reports
-    plain, _ = batch.feedback(
+    plain, checks = batch.feedback(
         seen.programs,
         reports,
         rollout.mask,
@@ -224,7 +225,9 @@ def feedback_of(judged, reports=None, mask="executed"):
         seed=0,
         step=0,
     )
-    return found.judge(tasks, seen.answers, reports, rollout.mask, plain)
+    feedback, columns = found.judge(tasks, seen.answers, reports, rollout.mask, plain)
+    columns |= checks
+    return feedback, batch.numbers_of(columns) | part_metrics(feedback, rollout.mask)
 
 
 def test_rewards_stand_on_the_last_token_of_each_part(judged, tokenizer):
@@ -306,12 +309,12 @@ def test_rollouts_on_disk_have_both_parts(judged):
     done = Iteration(
         0,
         tasks,
-        seen.answers,
-        seen.programs,
+        seen,
         seen.reports,
         rollout,
         feedback,
         experience,
+        {},
         {},
     )
     rows = [json.loads(json.dumps(row)) for row in rollout_rows(done)]

@@ -1,14 +1,10 @@
 """What is told of other problems, by a scripted player."""
 
 import dataclasses
-import pickle
 from types import SimpleNamespace
 
-import jax
-import numpy as np
 import pytest
 
-from stepcoder_jax.devices import sharding
 from stepcoder_jax.feedback.answers import Answer
 from stepcoder_jax.feedback.turns import Others
 from stepcoder_jax.records import (
@@ -23,10 +19,10 @@ from stepcoder_jax.records import (
     Told,
     Verdict,
 )
-from stepcoder_jax.runs import generate
-from stepcoder_jax.runs.generate import Player, hear_others, refine_all
+from stepcoder_jax.runs.generate import Player, hear_others, refine_all, run_all
 from stepcoder_jax.sampling.drawing import Truncation
 from stepcoder_jax.strategies.rounds import Refinement
+from tests.hosts_kit import on_hosts
 
 SHOWN = (TestCase((1,), 2),)
 RANDOM = Refinement(2, told=Told.RANDOM)
@@ -84,19 +80,28 @@ def test_one_alone_cannot_be_told_of_another(player):
         hear_others(player, tasks_of("a", "B"), RANDOM)
 
 
-def test_all_hosts_read_the_reports_of_the_first(player, monkeypatch):
-    """One saw a timeout more, and has a longer report; it goes on as the first does."""
+def test_all_hosts_read_the_report_of_the_host_that_ran_the_program(player, monkeypatch):
+    """One sees a timeout in each program; they go on alike, with longer reports of some."""
     programs = [Program(task.problem, "", 0, ()) for task in tasks_of("a", "B", "c")]
-    first = player.run(programs)
-    slow = TestResult(Verdict.TIMEOUT, "CPU time", stderr="x" * 999)
-    ours = [Report(Verdict.TIMEOUT, (slow,), frozenset()), *first[1:]]
-    assert generate.share(ours) == ours
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    for here, there in ((ours, first), (first, ours)):
-        sent = pickle.dumps(there)
-        told = iter([np.asarray(len(sent)), np.frombuffer(sent, np.uint8)])
-        monkeypatch.setattr(sharding, "from_first", lambda tree, told=told: next(told))
-        assert generate.share(here) == there
+    slow = TestResult(Verdict.TIMEOUT, "CPU time", stderr="x" * 99_999)
+    late = Report(Verdict.TIMEOUT, (slow,), frozenset())
+    told = {
+        program.problem.id: report
+        for program, report in zip(programs, player.run(programs))
+    }
+
+    class Judge:
+        def __init__(self, is_late):
+            self.is_late = is_late
+
+        def stream(self, programs):
+            for place, program in enumerate(programs):
+                yield place, late if self.is_late else told[program.problem.id]
+
+    work = lambda host: run_all(Judge(host == 1), programs, "")  # noqa: E731
+    found, count = on_hosts(monkeypatch, 2, work)
+    assert found == [[told["a"], late, told["c"]]] * 2
+    assert count == 2  # so long a text takes two
 
 
 def test_a_first_answer_that_happens_to_fail_here_alone_is_told_of_another(player):

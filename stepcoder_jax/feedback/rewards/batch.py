@@ -15,6 +15,11 @@ from stepcoder_jax.feedback.rewards.terms import Extras, Term, values_on
 from stepcoder_jax.pytrees import Feedback
 from stepcoder_jax.records import Program, Report
 
+# A number of each row, f64[B], nan where it has none: hosts that each know some rows put
+# their columns together before they are added up.
+Columns = dict[str, np.ndarray]
+UNCERTAIN, DROPPED, BUT_RAN = "fgo/uncertain", "fgo/dropped", "fgo/dropped_but_ran"
+
 
 def feedback(
     programs: Sequence[Program],
@@ -27,15 +32,14 @@ def feedback(
     step: int,
     terms: Sequence[Term] = PAPER,
     truncated: Sequence[bool] | np.ndarray | None = None,
-) -> tuple[Feedback, dict[str, float]]:
-    """Return what running the programs said about each token of the batch, and metrics.
+    rows: Sequence[int] | None = None,
+) -> tuple[Feedback, Columns]:
+    """Return what running the programs said about each token, and columns for `numbers_of`.
 
-    `mask` is bool[B, T] of the rollout, `truncated` bool[B] too (None: no row is); rewards
-    are those of `add_up`, and `executed` is a subset of the mask. (seed, step, row)
-    settle the draws of `fgo.mask="random"`. The metrics check FGO, before its controls:
-    `fgo/uncertain` counts programs that keep all tokens because their labels are uncertain;
-    `fgo/dropped_but_ran` is the share of dropped tokens that ran by the judge's record. It
-    must be 0.
+    The programs are those of the batch's `rows`, None: all B of it. `mask` is bool[B, T] of
+    the rollout, `truncated` bool[B] too (None: no row is); rewards are those of `add_up`,
+    and `executed` is a subset of the mask. (seed, step, row) settle the draws of
+    `fgo.mask="random"`. The columns check FGO, before its controls.
     """
     mask = np.asarray(mask)
     if not len(programs) == len(reports) == mask.shape[0]:
@@ -43,20 +47,21 @@ def feedback(
             f"expected as many reports and mask rows as the {len(programs)} programs, got "
             f"{len(reports)} and {mask.shape[0]}"
         )
-    rewards, told = add_up(terms, programs, reports, mask, reward, truncated)
+    rewards, told = add_up(terms, programs, reports, mask, reward, truncated, rows)
     executed = np.zeros(mask.shape, bool)
     labels = [masks.label(*pair, fgo) for pair in zip(programs, reports)]
-    dropped = sum(int((~label.kept).sum()) for label in labels)
-    numbers = {
-        "fgo/uncertain": float(sum(label.is_uncertain for label in labels)),
-        "fgo/dropped_but_ran": sum(label.dropped_but_ran for label in labels)
-        / max(1, dropped),
+    columns = {
+        UNCERTAIN: np.array([label.is_uncertain for label in labels], float),
+        DROPPED: np.array([(~label.kept).sum() for label in labels], float),
+        BUT_RAN: np.array([label.dropped_but_ran for label in labels], float),
     }
+    numbers = range(len(programs)) if rows is None else rows
     for row, (program, report) in enumerate(zip(programs, reports)):
-        kept = masks.control(labels[row], program, report, fgo, (seed, step, row))
+        draw = seed, step, numbers[row]
+        kept = masks.control(labels[row], program, report, fgo, draw)
         executed[row, : len(kept)] = kept
     valid = np.array([report.is_valid for report in reports], bool)
-    return Feedback(rewards, executed & mask, valid), told | numbers
+    return Feedback(rewards, executed & mask, valid), told | columns
 
 
 def add_up(
@@ -66,14 +71,16 @@ def add_up(
     mask: np.ndarray,
     reward: RewardConfig,
     truncated: Sequence[bool] | np.ndarray | None = None,
-) -> tuple[np.ndarray, dict[str, float]]:
+    rows: Sequence[int] | None = None,
+) -> tuple[np.ndarray, Columns]:
     """Return the sum of the terms, f32[B, T], and what each gave.
 
-    `reward/NAME` is the mean over valid rows of a term's sum over the row, weight included:
-    added up they are `reward`. A row that is not valid, or has no token, has no reward.
+    `reward/NAME` is a term's sum over each valid row, weight included: added up they are
+    its reward. A row that is not valid, or has no token, has no reward.
     """
     rewards = np.zeros(mask.shape)
-    given: dict[str, list[float]] = {term.name: [] for term in terms}
+    told = {f"reward/{term.name}": np.full(len(programs), math.nan) for term in terms}
+    numbers = range(len(programs)) if rows is None else rows
     for row, (program, report) in enumerate(zip(programs, reports)):
         places = np.flatnonzero(mask[row])
         if not report.is_valid:
@@ -81,17 +88,34 @@ def add_up(
         cut = truncated is not None and bool(truncated[row])
         extras = Extras(reward, places.size, mask.shape[1], cut)
         for term in terms:
+            given = told[f"reward/{term.name}"]
+            given[row] = 0.0
             if places.size:
-                values = values_on(term, program, report, extras, row)
+                values = values_on(term, program, report, extras, numbers[row])
                 rewards[row, places] += values
-                given[term.name].append(float(values.sum()))
-            else:
-                given[term.name].append(0.0)
-    told = {
-        f"reward/{name}": sum(sums) / len(sums) if sums else math.nan
-        for name, sums in given.items()
-    }
+                given[row] = values.sum()
     return rewards.astype(np.float32), told
+
+
+def numbers_of(columns: Columns) -> dict[str, float]:
+    """Return the metrics of a whole batch's columns: of most the mean, nan of none.
+
+    `fgo/uncertain` counts programs that keep all tokens because their labels are uncertain;
+    `fgo/dropped_but_ran` is the share of dropped tokens that ran by the judge's record. It
+    must be 0.
+    """
+    numbers = {
+        UNCERTAIN: float(columns[UNCERTAIN].sum()),
+        BUT_RAN: float(columns[BUT_RAN].sum() / max(1, columns[DROPPED].sum())),
+    }
+    others = columns.keys() - {UNCERTAIN, BUT_RAN, DROPPED}
+    return {name: mean_of(columns[name]) for name in columns if name in others} | numbers
+
+
+def mean_of(column: np.ndarray) -> float:
+    """Return the mean over the rows that have a number; nan where none does."""
+    known = column[~np.isnan(column)].tolist()
+    return sum(known) / len(known) if known else math.nan
 
 
 def metrics(

@@ -10,7 +10,6 @@ replaces is <step>.former until then. Those made before there were seals open as
 from __future__ import annotations
 
 import errno
-import hashlib
 import itertools
 import json
 import logging
@@ -362,18 +361,3 @@ def _check_shapes(path: Path, abstract_state: Any, whole: bool) -> None:
                 f"{path}: {name} has shape {found.get(name)}, the config asks for "
                 f"{expected.get(name)}; resume with the config the run began with"
             )
-
-
-def hash_params(params: Any) -> str:
-    """SHA-256 of the names, dtypes, shapes and bytes of a tree of global or host arrays.
-
-    One array at a time is whole on the host; every process must call it.
-    """
-    digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if isinstance(leaf, jax.Array):
-            leaf = sharding.to_host(leaf)
-        array = np.ascontiguousarray(leaf)
-        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()

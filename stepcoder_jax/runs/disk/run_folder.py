@@ -2,7 +2,7 @@
 
 config.json   the resolved config and the versions        reference/  the frozen SFT policy
 before.json, after.json   verdicts on test                  checkpoints/STEP, best/STEP
-metrics.jsonl, rollouts/STEP.jsonl, events/, curves.png
+metrics.jsonl, rollouts/STEP.jsonl, events/, curves.png     hosts/N.log of other hosts
 limits.json   measured CPU limits of the problems  rewards/    the user's own, if any
 """
 
@@ -31,7 +31,7 @@ from stepcoder_jax.feedback.rewards import own
 from stepcoder_jax.models import lora
 from stepcoder_jax.pytrees import TrainState
 from stepcoder_jax.records import InputError, Verdict
-from stepcoder_jax.results.logger import START, to_json
+from stepcoder_jax.results.logger import HOSTS, START, to_json
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs.disk import checkpoint, model_folder, preflight, sources
 from stepcoder_jax.runs.disk.checkpoint import Saved
@@ -114,14 +114,9 @@ class Folder:
             "metrics.jsonl",
             EVENTS,
             WANDB,
+            HOSTS,
             "config.part",
         ]
-
-    @property
-    def log(self) -> Path:
-        """Where this host logs: hosts other than the first have folders of their own."""
-        index = jax.process_index()
-        return self.path / f"process_{index}" if index else self.path
 
     def open(self, config: Config) -> None:
         """Start a run here, or make sure that this config may go on with the one here."""

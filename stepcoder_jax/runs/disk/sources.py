@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.records import Problem, Task, order_difficulties
 from stepcoder_jax.runs.disk import model_folder
 from stepcoder_jax.runs.disk.visible import leave_out_wrong
+from stepcoder_jax.runs.shares import dealing
+from stepcoder_jax.runs.shares.cores import pool_settings
 
 _MOST_NAMED = 20
 
@@ -173,7 +175,7 @@ def load_problems(
         return []
     if not has_problems(path) and (near := meant(path)):
         raise ConfigError(f"{path} does not exist; {near}That is a tier of our benchmark")
-    settings = PoolSettings(**vars(execution or ExecutionConfig()))
+    settings = pool_settings(execution or ExecutionConfig())
     problems, complaints = read_any(path, strict=config.strict, settings=settings)
     for complaint in complaints:
         print(complaint, file=sys.stderr)
@@ -240,64 +242,87 @@ def limit_cpu(
     """The problems with `cpu_seconds` set, as their reference solutions need.
 
     Limits are taken from the run's own file `kept`, else from beside the problem file,
-    else measured and stored in both. Those of process 0 hold for all. A problem whose
-    reference solution fails, or that has none, keeps its own or the default. The generated
-    problems bring theirs, the smallest limit: lists are so short that every solution ends
-    within milliseconds.
+    else measured, a share by each host, and stored in both. A problem whose reference
+    solution fails, or that has none, keeps its own or the default. The generated problems
+    bring theirs, the smallest limit: lists are so short that every solution ends within
+    milliseconds.
     """
     if config.data.path in SHIPPED or not problems:
         return problems
-    seconds = np.zeros(len(problems))  # 0: the default
+    file = split_file(config.data, split)
+    each = {problem.id: problem for problem in problems}
+    seconds = np.full(len(each), np.nan)  # nan: unknown; 0: the default
+    stored = _Stored(file, kept)
 
-    def find() -> None:
-        file, settings = split_file(config.data, split), vars(config.execution)
-        each = list({problem.id: problem for problem in problems}.values())
-        known = _known_limits(each, file, PoolSettings(**settings), kept)
-        seconds[:] = [known.get(problem.id) or 0 for problem in problems]
+    def read() -> None:
+        known = stored.read()
+        seconds[:] = [(known[x] or 0) if x in known else np.nan for x in each]
 
-    sharding.on_first(find)
+    sharding.on_first(read)
+    limits_of = dict(zip(each, sharding.from_first(seconds).tolist()))
+    missing = [x for x in each.values() if x.solution and np.isnan(limits_of[x.id])]
+    if missing:
+        settings = pool_settings(config.execution)
+        measured = dealing.deal(missing, lambda ours: _measure(ours, settings), float)
+        found = dict(zip((x.id for x in missing), measured.tolist()))
+        _name_failed(found, settings.cpu_seconds)
+        limits_of |= found
+        stored.known |= {name: limit or None for name, limit in found.items()}
+    sharding.on_first(lambda: stored.write(is_new=bool(missing)))
     return [
-        dataclasses.replace(problem, cpu_seconds=float(limit) or problem.cpu_seconds)
-        for problem, limit in zip(problems, sharding.from_first(seconds))
+        dataclasses.replace(problem, cpu_seconds=limit or problem.cpu_seconds)
+        for problem in problems
+        for limit in [np.nan_to_num(limits_of[problem.id]).item()]
     ]
 
 
-def _known_limits(
-    problems: list[Problem], file: str, settings: PoolSettings, kept: Path | None
-) -> limits.Limits:
-    known_as, beside = digest(file), limits.side_file(file)
-    stored = limits.read_limits(beside, known_as)
-    if stored is None and beside.exists():
-        print(f"{beside}: made for another version of {file}; not used", file=sys.stderr)
-    own = limits.read_limits(kept, known_as) if kept else None
-    known = {**(stored or {}), **(own or {})}
-    missing = [x for x in problems if x.solution and x.id not in known]
-    known |= _measure(missing, settings)
-    if missing:
-        _store(beside, known_as, known)
-    if kept and known != own:
-        _store(kept, known_as, known)
-    return known
+class _Stored:
+    """The limits of a problem file as they are kept: beside it, and in a run."""
+
+    def __init__(self, file: str, kept: Path | None) -> None:
+        self.file, self.kept, self.beside = file, kept, limits.side_file(file)
+        self.own: limits.Limits | None = None
+        self.known: limits.Limits = {}
+
+    def read(self) -> limits.Limits:
+        known_as = digest(self.file)
+        stored = limits.read_limits(self.beside, known_as)
+        if stored is None and self.beside.exists():
+            print(
+                f"{self.beside}: made for another version of {self.file}; not used",
+                file=sys.stderr,
+            )
+        self.own = limits.read_limits(self.kept, known_as) if self.kept else None
+        self.known = {**(stored or {}), **(self.own or {})}
+        return self.known
+
+    def write(self, is_new: bool) -> None:
+        known_as = digest(self.file)
+        if is_new:
+            _store(self.beside, known_as, self.known)
+        if self.kept and self.known != self.own:
+            _store(self.kept, known_as, self.known)
 
 
-def _measure(problems: list[Problem], settings: PoolSettings) -> limits.Limits:
-    """Run reference solutions, tell how far, and name those that fail."""
-    if not problems:
-        return {}
+def _measure(problems: Sequence[Problem], settings: PoolSettings) -> list[float]:
+    """The limit of each problem by its reference solution, 0 where that fails."""
     plain = dataclasses.replace(settings, coverage="none", tests="early_exit")
     with (
         open_pool(plain) as pool,
         CountProgress(len(problems), "problem", "CPU limits") as bar,
     ):
         found = limits.measure_limits(pool, problems, bar.update)
-    failed = [name for name, seconds in found.items() if seconds is None]
-    if failed:
+    return [found[problem.id] or 0.0 for problem in problems]
+
+
+def _name_failed(found: Mapping[str, float], default: float) -> None:
+    failed = [name for name, seconds in found.items() if not seconds]
+    if failed and jax.process_index() == 0:
         print(
             f"{len(failed)} reference solutions fail, so their problems have the default "
-            f"CPU limit of {settings.cpu_seconds:g} s: {', '.join(failed)}",
+            f"CPU limit of {default:g} s: {', '.join(failed)}",
             file=sys.stderr,
         )
-    return found
 
 
 def _store(path: Path, digest: str, known: limits.Limits) -> None:

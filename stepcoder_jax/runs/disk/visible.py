@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from stepcoder_jax.devices import sharding
 from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.records import Problem, Program, TestCase
+from stepcoder_jax.runs.shares import dealing
 
 _MOST_NAMED = 20
 
@@ -20,8 +20,8 @@ _MOST_NAMED = 20
 def leave_out_wrong(problems: list[Problem], settings: PoolSettings) -> list[Problem]:
     """The problems without the visible tests that their canonical solutions fail.
 
-    The judge runs those that do not score as well, each by itself; what process 0 saw holds
-    for all. They are named on standard error. Without a solution all tests stay.
+    The judge runs those that do not score as well, each by itself, and each host a share of
+    them. They are named on standard error. Without a solution all tests stay.
     """
     asked = [
         (row, test)
@@ -31,10 +31,9 @@ def leave_out_wrong(problems: list[Problem], settings: PoolSettings) -> list[Pro
     ]
     if not asked:
         return problems
-    passed = np.ones(len(asked), bool)
-    sharding.on_first(lambda: _run(problems, asked, settings, passed))
+    passed = dealing.deal(asked, lambda ours: _run(problems, ours, settings), bool)
     wrong: dict[int, list[TestCase]] = {}
-    for (row, test), is_right in zip(asked, sharding.from_first(passed), strict=True):
+    for (row, test), is_right in zip(asked, passed, strict=True):
         if not is_right:
             wrong.setdefault(row, []).append(test)
     if wrong and jax.process_index() == 0:
@@ -49,8 +48,9 @@ def _run(
     problems: Sequence[Problem],
     asked: Sequence[tuple[int, TestCase]],
     settings: PoolSettings,
-    passed: np.ndarray,
-) -> None:
+) -> np.ndarray:
+    """Whether each of these tests passed, bool[tests]."""
+    passed = np.ones(len(asked), bool)
     plain = dataclasses.replace(settings, coverage="none")
     programs = (
         Program(
@@ -65,6 +65,7 @@ def _run(
         for place, report in pool.stream(programs):
             passed[place] = report.passed
             bar.update()
+    return passed
 
 
 def _name(problems: Sequence[Problem], wrong: dict[int, list[TestCase]]) -> str:

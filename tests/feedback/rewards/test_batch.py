@@ -189,10 +189,10 @@ def metrics_of_labels(reports, sources):
         Program(PROBLEM, source, 0, ((0, len(source.encode())),)) for source in sources
     ]
     mask = np.ones((len(sources), 1), bool)
-    _, numbers = batch.feedback(
+    _, columns = batch.feedback(
         programs, reports, mask, reward=REWARD, fgo=FGOConfig(), seed=0, step=0
     )
-    return numbers
+    return batch.numbers_of(columns)
 
 
 def test_programs_that_nobody_can_label_are_counted():

@@ -158,9 +158,10 @@ def test_length_and_format():
 
 def add_up(terms, program, report, columns=20, rows=1):
     mask = np.arange(columns)[None] < len(program.token_spans)
-    return batch.add_up(
+    rewards, told = batch.add_up(
         terms, [program] * rows, [report] * rows, mask.repeat(rows, 0), RewardConfig()
     )
+    return rewards, {name: batch.mean_of(told[name]) for name in told}
 
 
 def test_terms_add_up_and_each_is_logged():
