@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2402.01391)
 
   stepcoder train EXPERIMENT[:ARG] [--section.field VALUE ...]   PPO or GRPO, CCCS, FGO
+  stepcoder plan EXPERIMENT[:ARG] --topology v5e:4x4 [...]       what chips it would take
   stepcoder sft EXPERIMENT[:ARG] [--section.field VALUE ...]     supervised fine-tuning
   stepcoder evaluate RUN [--samples-per-problem 10] [--k 1 10]   pass@k of a run
   stepcoder evaluate MODEL --problems FILE [...]                 pass@k of any model folder
@@ -154,10 +155,50 @@ def start_devices(**join: float) -> None:
 
 
 def run_train(argv: list[str]) -> int:
-    config = prepare("train", argv)
+    config = prepare("train", [word for word in argv if word != "--plan"])
+    if "--plan" in argv:
+        from stepcoder_jax.commands import plan
+
+        if code := plan.of_this_machine(config):
+            return code
     from stepcoder_jax import train
 
     return train.train(config)
+
+
+def run_plan(argv: list[str]) -> int:
+    parser = Parser(prog="stepcoder plan EXPERIMENT", allow_abbrev=False)
+    parser.add_argument(
+        "--topology",
+        nargs="+",
+        required=True,
+        metavar="NAME",
+        help="slices of TPUs, such as v5e:8x8, or numbers of GPUs, such as h100:8",
+    )
+    parser.add_argument(
+        "--analytic",
+        action="store_true",
+        help="count by shapes and formulas alone; nothing is compiled",
+    )
+    parser.add_argument(
+        "--search",
+        action="store_true",
+        help="try meshes, micro-batches, slots, attention and optimizers by count, and "
+        "compile the best three",
+    )
+    parser.add_argument(
+        "--judge-ms",
+        type=float,
+        default=30.0,
+        help="CPU ms that the judge takes for a program; default: 30, ten short tests",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    given, rest = parser.parse_known_args(argv)
+    os.environ["JAX_PLATFORMS"] = "cpu"  # the chips are not here
+    config = parse_config("plan", rest)
+    from stepcoder_jax.commands import plan
+
+    return plan.run(config, given)
 
 
 def run_sft(argv: list[str]) -> int:
@@ -359,6 +400,7 @@ def run_doctor(argv: list[str]) -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": run_train,
+    "plan": run_plan,
     "sft": run_sft,
     "evaluate": run_evaluate,
     "sample": run_sample,

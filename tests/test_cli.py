@@ -94,6 +94,7 @@ def test_flags_that_cannot_work(capsys, tmp_path, name):
 def test_unknown_options_of_every_command(capsys, command):
     targets = {"train": [HERE], "sft": [HERE], "doctor": [], "export": ["no", "--out", "x"]}
     targets["data"] = ["stats", "nowhere"]
+    targets["plan"] = [HERE, "--topology", "h100:8"]
     target = targets.get(command, ["nowhere"])
     has(
         refuse(capsys, command, *target, "--no-such", "1"),
@@ -115,7 +116,17 @@ def test_version(capsys):
     assert re.fullmatch(r"stepcoder \d+\.\d+\S*\n", capsys.readouterr().out)
 
 
-WORDS = ["train", "sft", "evaluate", "sample", "export", "judge", "compare", "doctor"]
+WORDS = [
+    "train",
+    "plan",
+    "sft",
+    "evaluate",
+    "sample",
+    "export",
+    "judge",
+    "compare",
+    "doctor",
+]
 WORDS += ["data", "data generate", "data stats", "data check", "data build"]
 
 
@@ -136,6 +147,7 @@ PLACES = [
     *(f"train {URL}", f"sft {URL}", f"evaluate {URL}", f"sample {URL}", f"judge {URL}"),
     *(f"export {URL} --out x", f"compare a {URL}", f"data generate {URL}"),
     *(f"data stats {URL}", f"data check {URL}", f"data build {URL} --train x"),
+    f"plan {HERE} --topology h100:8 --data.path {URL}",
     *(f"train {HERE} --run.folder {URL}", f"train {HERE} --data.path={URL}"),
     f"train {HERE} --model.checkpoint {URL}",
     *(f"evaluate x --problems {URL}", f"evaluate x --out {URL}", f"export x --out {URL}"),

@@ -59,6 +59,10 @@ FLAGS = {
     "duplicate": ("number", "similarity from which on statements are near duplicates"),
     "report": ("text", "the report of a curation"),
     "rollouts": ("number", "how many rollouts are kept in a report"),
+    "topology": ("texts", "slices of TPUs or numbers of GPUs that are planned for"),
+    "analytic": ("switch", "plan by shapes and formulas alone"),
+    "search": ("switch", "plan for other meshes, micro-batches and slots as well"),
+    "judge-ms": ("number", "CPU time that the judge takes for a program"),
 }
 OPTIONS = {
     "judge": judge.JudgeOptions,
@@ -67,7 +71,7 @@ OPTIONS = {
     "report": report.ReportOptions,
     **{f"data {verb}": kind for verb, (kind, _) in data.VERBS.items()},
 }
-PARSED = ("evaluate", "sample", "export", "doctor")
+PARSED = ("evaluate", "sample", "export", "doctor", "plan")
 
 
 class Found(Exception):
@@ -78,7 +82,8 @@ def parser_of(command, monkeypatch):
     def stop(self, args=None, namespace=None):
         raise Found(self)
 
-    monkeypatch.setattr(Parser, "parse_args", stop)
+    for name in ("parse_args", "parse_known_args"):  # some flags are the config's
+        monkeypatch.setattr(Parser, name, stop)
     with pytest.raises(Found) as found:
         COMMANDS[command]([])
     return found.value.args[0]

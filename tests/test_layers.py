@@ -108,6 +108,10 @@ ROOMS = {
     "runs/shares": Room(
         ("devices", "execution", "pytrees", "config", "records"), ("jax", "numpy")
     ),
+    "planning": Room(
+        ("devices", "learning", "sampling", "models", "config", "records", "pytrees"),
+        ARRAYS,
+    ),
     "runs/disk": Room(
         (
             *("runs/hosts", "devices", "results", "data", "data/generated", "execution"),

@@ -13,8 +13,9 @@ from stepcoder_jax.__main__ import parse_config
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.models import policy
+from stepcoder_jax.planning import counting
 from stepcoder_jax.runs.experiment import load_experiment
-from tests.test_paper import GIB, ROOT, docstring, state_memory, stated
+from tests.test_paper import GIB, ROOT, docstring, stated
 
 LEDEX = "experiments/ledex.py"
 SIZES = {"7b": 6_738_546_688, "13b": 13_016_028_160}  # weights of CodeLlama's checkpoints
@@ -122,7 +123,7 @@ def test_the_memory_stated_is_the_memory_counted():
     assert list(rows) == ["@7b", "@13b", "grpo@7b", "grpo@13b"]
     for arg, sizes in rows.items():
         load(arg).validate()  # as the command that counts does
-        parts = state_memory().count(load(arg), 8)
+        parts = counting.count(load(arg), 8)
         *counted, most = [size / GIB for size in (*parts[:6], parts.at_most)]
         *expected, stated_most = sizes
         # what the backward pass keeps is JAX's own affair, and may change with its version

@@ -3,7 +3,6 @@
 import ast
 import dataclasses
 import functools
-import importlib.util
 import re
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import ALGORITHMS
 from stepcoder_jax.learning import updates
 from stepcoder_jax.models import policy
+from stepcoder_jax.planning import counting
 from stepcoder_jax.runs.experiment import load_experiment
 
 ROOT = Path(__file__).parent.parent
@@ -32,15 +32,6 @@ def at_the_root(monkeypatch):
 
 def docstring(file):
     return ast.get_docstring(ast.parse((ROOT / file).read_text()))
-
-
-@functools.cache
-def state_memory():
-    path = ROOT / "experiments" / "benchmarks" / "state_memory.py"
-    spec = importlib.util.spec_from_file_location("state_memory", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def arms(file):
@@ -118,7 +109,7 @@ def test_the_memory_stated_is_the_memory_counted(file):
         arg = "" if row == "(none)" else row
         config = load_experiment(f"{file}:{arg}")
         config.validate()
-        parts = state_memory().count(config, 8 if file == PAPER else 1)
+        parts = counting.count(config, 8 if file == PAPER else 1)
         *counted, most = [size / GIB for size in (*parts[:6], parts.at_most)]
         *expected, stated_most = sizes
         # what the backward pass keeps is JAX's own affair, and may change with its version

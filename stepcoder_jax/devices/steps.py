@@ -135,16 +135,26 @@ class Steps:
         """
         if self.config.model.lora_rank:
             return {}
+        program = jax.jit(self._round_reference, out_shardings=self.actor_shardings)
+        return jax.device_put(program(reference), self.reference_shardings)
+
+    def abstract_reference(self) -> Params:
+        """The reference as `place_reference` leaves it, without its numbers."""
+        if self.config.model.lora_rank:
+            return {}
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            jax.eval_shape(self._round_reference, self.abstract_state.actor),
+            self.reference_shardings,
+        )
+
+    def _round_reference(self, reference: Params) -> Params:
         dtype = self.config.model.dtype
 
         def cast(path: Any, x: jax.Array) -> jax.Array:
             return x.astype(dtype) if path[-1].key in ("kernel", "embedding") else x
 
-        program = jax.jit(
-            functools.partial(jax.tree_util.tree_map_with_path, cast),
-            out_shardings=self.actor_shardings,
-        )
-        return jax.device_put(program(reference), self.reference_shardings)
+        return jax.tree_util.tree_map_with_path(cast, reference)
 
     def _reference_shardings(self) -> Params:
         if self.config.model.lora_rank:

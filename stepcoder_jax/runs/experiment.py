@@ -34,7 +34,7 @@ def load_experiment(name: str, command: str = "") -> Config:
         if not hasattr(module, "get_config"):
             raise ConfigError(f'{path} has no get_config(arg=""); add one')
         arm = arg.partition("@")[0]
-        if command == "train" and arm in getattr(module, "OF_TEXT", ()):
+        if command in ("train", "plan") and arm in getattr(module, "OF_TEXT", ()):
             raise ConfigError(
                 f"{arm} learns text, not by rewards; use `stepcoder sft {name}`"
             )
