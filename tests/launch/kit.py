@@ -1,0 +1,182 @@
+"""Stand-ins on PATH for what a launcher calls: they note it, fail and come back by a plan.
+
+A trainer is `python -m stepcoder_jax ...`. Each start (of several at once: each process)
+takes the next word of the file `plan`: an exit code, `long` (until SIGTERM, then 75),
+`crash` (killed, no code), or `taken` (its slice goes). The last word holds for all later.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+LAUNCH = Path(__file__).parents[2] / "launch"
+
+TRAINER = """#!/bin/bash
+[[ "$2" == stepcoder_jax ]] || exit 0
+shift 2
+home="${HOST:-$STATE}"
+echo "$*" >>"$home/starts"
+read -ra plan <"$STATE/plan"
+start="$(wc -l <"$home/starts")"
+if [[ -n "$RANK" ]]; then start=$((RANK + 1)); fi # they are at once
+word="${plan[$((start - 1))]:-${plan[-1]}}"
+case "$word" in
+  long)
+    "$SLEEP" 100 &
+    trap "kill $!; exit 75" TERM INT
+    echo >>"$home/ready"
+    wait
+    ;;
+  crash) kill -KILL "$PPID"; kill -KILL $$ ;;
+  taken)
+    echo "${plan[@]:1}" >"$STATE/plan" # the starts of the next slice are counted anew
+    echo SUSPENDED >"$STATE/slice"
+    exit 1
+    ;;
+  *) echo "ending with $word"; exit "$word" ;;
+esac
+"""
+
+VENV = """#!/bin/bash
+mkdir -p "$3/bin"
+cp "$TRAINER" "$3/bin/python"
+"""
+
+GCLOUD = r"""#!{python}
+import os, pathlib, shutil, subprocess, sys
+state = pathlib.Path(os.environ["STATE"])
+slice_file, hosts = state / "slice", [state / "host0", state / "host1"]
+words = sys.argv[1:]
+with open(state / "calls", "a") as calls:
+    print(*words[2:5], file=calls)
+flags = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+def left(name):
+    "Counts a file down: whether it was above 0."
+    file = state / name
+    number = int(file.read_text()) if file.exists() else 0
+    file.write_text(str(number - 1))
+    return number > 0
+if left("offline"):
+    sys.exit("the network is unreachable")
+now = slice_file.read_text().strip() if slice_file.exists() else ""
+verb = words[3]
+if words[2] == "queued-resources":
+    if verb == "create":
+        if left("refused"):
+            sys.exit("no such type")
+        slice_file.write_text("WAITING_FOR_RESOURCES")
+        for host in hosts:
+            host.mkdir()
+    elif verb == "delete":
+        slice_file.unlink()
+        for host in hosts:
+            shutil.move(host, state / f"gone{{len(list(state.glob('gone*')))}}")
+    elif not now:
+        sys.exit("NOT_FOUND: no such queued resource")
+    else:
+        if now == "WAITING_FOR_RESOURCES":
+            now = "FAILED" if left("failing") else "ACTIVE"
+            slice_file.write_text(now)
+        print(now)
+elif verb == "describe":
+    machines = state / "machines"
+    print(machines.read_text() if machines.exists() else "READY")
+    machines.unlink(missing_ok=True)
+elif now != "ACTIVE":
+    sys.exit(255)
+else:
+    assert "--zone" in flags, words
+    number = flags["--worker"]
+    chosen = hosts if number == "all" else [hosts[int(number)]]
+    codes = [0]
+    for host in chosen:
+        if verb == "scp":
+            shutil.copy(words[4], host / words[5].split(":")[1])
+        else:
+            env = os.environ | {{"HOME": str(host), "HOST": str(host)}}
+            run = ["bash", "-c", flags["--command"]]
+            codes.append(subprocess.run(run, env=env, cwd=host).returncode)
+    sys.exit(max(codes))
+"""
+
+SBATCH = """#!/bin/bash
+printf '%s\\n' "$@" >"$STATE/sbatch"
+for word in "$@"; do case "$word" in --wrap=*) job="${word#--wrap=}" ;; esac; done
+export SLURM_JOB_ID=7 SLURM_RESTART_COUNT=0
+while :; do
+  rm -f "$STATE/requeued"
+  bash -c "$job"
+  echo "$?" >>"$STATE/codes"
+  [[ -e "$STATE/requeued" ]] || break
+  SLURM_RESTART_COUNT=$((SLURM_RESTART_COUNT + 1))
+done
+"""
+
+SRUN = """#!/bin/bash
+echo "srun $*" >>"$STATE/calls"
+while [[ "$1" == --* ]]; do shift; done
+exec "$@"
+"""
+
+SCONTROL = """#!/bin/bash
+echo "scontrol $*" >>"$STATE/calls"
+touch "$STATE/requeued"
+"""
+
+
+class StandIns:
+    """A folder of stand-ins, what they have noted, and the launchers run among them."""
+
+    def __init__(self, folder: Path, plan: str = "0") -> None:
+        self.state, programs = folder / "state", folder / "bin"
+        self.state.mkdir()
+        programs.mkdir()
+        self.write("plan", plan)
+        texts = {
+            "python": TRAINER,
+            "python3.13": VENV,
+            "gcloud": GCLOUD.format(python=sys.executable),
+            "sbatch": SBATCH,
+            "srun": SRUN,
+            "scontrol": SCONTROL,
+            "nvidia-smi": "#!/bin/sh\n",
+            # nobody waits long in a test
+            "sleep": f"#!/bin/sh\nexec {shutil.which('sleep')} 0.02\n",
+        }
+        for name, text in texts.items():
+            (programs / name).write_text(text)
+            (programs / name).chmod(0o755)
+        kept = {x: os.environ[x] for x in ("HOME", "LANG") if x in os.environ}
+        self.env = kept | {
+            "PATH": f"{programs}:{os.environ['PATH']}",
+            "STATE": str(self.state),
+            "TRAINER": str(programs / "python"),
+            "SLEEP": str(shutil.which("sleep")),
+            "GIT_CONFIG_GLOBAL": os.devnull,
+        }
+
+    def write(self, name: str, text: object) -> None:
+        (self.state / name).write_text(f"{text}\n")
+
+    def read(self, name: str) -> list[str]:
+        """The lines of a file that the stand-ins have written."""
+        file = self.state / name
+        return file.read_text().splitlines() if file.exists() else []
+
+    def begin(self, script: Path, *arguments: str) -> subprocess.Popen:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [str(script), *arguments], env=self.env, stdout=pipe, stderr=pipe, text=True
+        )
+
+    def run(self, script: Path, *arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [str(script), *arguments],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
