@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
 from stepcoder_jax.devices import gathers
 
@@ -43,6 +44,7 @@ def on_hosts(
         patch.setattr(jax, "process_count", lambda: count)
         patch.setattr(jax, "process_index", lambda: getattr(mine, "host", 0))
         patch.setattr(gathers, "exchange", exchange)
+        patch.setattr(multihost_utils, "sync_global_devices", lambda name: meeting.wait(60))
         threads = [threading.Thread(target=run, args=(host,)) for host in range(count)]
         for thread in threads:
             thread.start()

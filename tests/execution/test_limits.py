@@ -10,6 +10,7 @@ from stepcoder_jax.execution import Pool, limits
 from stepcoder_jax.records import InputError, Mode
 from stepcoder_jax.runs.disk import sources
 from tests.execution.kit import make_program, make_settings
+from tests.hosts_kit import on_hosts
 from tests.run_kit import get_config
 
 SPIN = "import time\nwhile time.process_time() < {}: pass\nprint(input())\n"
@@ -146,6 +147,30 @@ def test_a_run_measures_once_and_keeps_what_it_found(file, tmp_path, capsys):
     limits.side_file(file).unlink()
     assert of_file(file, kept)[1].cpu_seconds == 5.0
     assert not measured(capsys)[0] and not limits.side_file(file).exists()
+
+
+def test_hosts_measure_a_share_each_and_all_know_all(file, tmp_path, capsys, monkeypatch):
+    alone, measure = of_file(file), limits.measure_limits
+    limits.side_file(file).unlink()
+    measured(capsys)
+    shares = []
+
+    def look(pool, problems, tick):
+        shares.append(sorted(problem.id for problem in problems))
+        return measure(pool, problems, tick)
+
+    monkeypatch.setattr(limits, "measure_limits", look)
+    kept = tmp_path / "limits.json"
+    found, _ = on_hosts(monkeypatch, 2, lambda host: of_file(file, kept))
+    assert found == [alone, alone]
+    assert [len(share) for share in shares] == [2, 2]
+    assert sorted(shares[0] + shares[1]) == sorted(problem.id for problem in alone)
+    said = [line for line in measured(capsys)[1] if "reference solutions fail" in line]
+    assert len(said) == 1 and "failing" in said[0]  # once, not by each
+    assert len(limits.read_limits(kept, limits.digest_file(file))) == 4
+    shares.clear()
+    found, _ = on_hosts(monkeypatch, 2, lambda host: of_file(file, kept))
+    assert found == [alone, alone] and not shares
 
 
 def test_only_problems_that_are_used_are_measured(file, capsys):

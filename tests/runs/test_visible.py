@@ -8,6 +8,7 @@ from stepcoder_jax.data.problems import read_any
 from stepcoder_jax.records import Mode, Problem, TestCase
 from stepcoder_jax.runs.disk import visible
 from tests.execution.kit import make_settings, need_data
+from tests.hosts_kit import on_hosts
 
 SCORED = TestCase("assert f(5) == 6\n", None)
 RIGHT = TestCase("assert f(1) == 2\n", None)
@@ -43,6 +44,18 @@ def test_wrong_ones_are_left_out_by_name(capsys, opened):
     assert capsys.readouterr().err.splitlines()[-1] == (
         "left out: 2 visible tests that the canonical solutions do not pass, of p (1, 4)"
     )
+
+
+def test_hosts_run_a_share_each_and_leave_out_the_same(monkeypatch, capsys, opened):
+    again = dataclasses.replace(PROBLEM, id="s")
+    problems, settings = [PROBLEM, again], make_settings(workers=1)
+    alone = visible.leave_out_wrong(problems, settings)
+    line = capsys.readouterr().err.splitlines()[-1]
+    opened.clear()
+    work = lambda host: visible.leave_out_wrong(problems, settings)  # noqa: E731
+    found, count = on_hosts(monkeypatch, 2, work)
+    assert found == [alone, alone] and count == 1 and len(opened) == 2
+    assert capsys.readouterr().err.count(line) == 1
 
 
 def test_nothing_runs_where_all_of_them_score(opened):
