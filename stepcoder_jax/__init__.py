@@ -23,7 +23,8 @@ What a notebook or an experiment imports is this; anything else may move:
     from stepcoder_jax.similarity.lexemes import overlap
     from stepcoder_jax.results.logger import read_metrics
 
-Read train.py first, then the rooms that it names.
+Read train.py first, then the rooms that it names. Each has a README.md: what lives there,
+who may call it, in which order to read it, and in some how to add one more.
 """
 
 __version__ = "0.1.0"

@@ -314,7 +314,8 @@ def test_a_folder_is_small_and_its_init_says_what_it_is():
         assert len(files) <= MOST_FILES, f"{folder} has {len(files)} files"
         tree = ast.parse((folder / "__init__.py").read_text())
         text = ast.get_docstring(tree) or ""
-        assert folder == PACKAGE or "\n\n" in text, f"{folder}: what lives there?"
+        is_told = "\n\nREADME.md" in text and (folder / "README.md").is_file()
+        assert folder == PACKAGE or is_told, f"{folder}: what lives there?"
         most = {PACKAGE: 2, **dict.fromkeys(FACES, len(tree.body))}.get(folder, 1)
         assert len(tree.body) == most, f"{folder}/__init__.py does more than to tell"
 

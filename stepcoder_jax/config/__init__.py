@@ -1,15 +1,6 @@
 """Every knob and every default, as typed dataclasses; `Config.validate` runs once.
 
-Functions elsewhere take no defaults for hyper-parameters. An experiment is a Python file
-whose `get_config(arg="")` returns a `Config`; the command line overrides fields by dotted
-flag. The defaults are the paper's where it gives them (arXiv:2402.01391, section 4.2) and
-METHOD's where it is silent; those of the judge stand in execution/settings.py, which works
-without this folder.
-
-Who comes in takes the names below. The fields of a section, their ranges and the rules that
-join them stand in its file. Read whole, then a section as the need is: model, learning,
-sampling, feedback, execution, data, run, sft. Beneath them are section, ranges and paths;
-older reads the config of an older run.
+README.md beside this file says what lives here and who may call it.
 """
 
 from stepcoder_jax.config.data import DataConfig, EvaluationConfig

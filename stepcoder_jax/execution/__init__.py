@@ -1,8 +1,6 @@
 """Running untrusted programs: standard library only, usable on its own.
 
-Imports records alone. Who comes in takes the four names below; limits (CPU limits from
-reference solutions) is the one other door. Read settings and opening, then the rooms from
-below: sandbox/, crossing/, worker/, judging/, pool/, remote/.
+README.md beside this file says what lives here and who may call it.
 """
 
 from __future__ import annotations
