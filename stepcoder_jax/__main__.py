@@ -29,6 +29,7 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
   stepcoder sample RUN [...] --rounds 1 [--variant explain]      what it reads of a failure
   stepcoder refine RUN --problems FILE ... --out DIR [...]       records of self-debugging
   stepcoder export RUN [--step N] --out DIR                      a folder for transformers
+  stepcoder replay RUN/nonfinite/STEP                            rerun a non-finite update
   stepcoder judge FILE --solutions canonical                     run canonical solutions
   stepcoder judge FILE --write-limits                            measure CPU limits
   stepcoder judge SAMPLES --problems FILE [--out FILE]           run samples of a model
@@ -350,6 +351,16 @@ def run_export(argv: list[str]) -> int:
     return export.export_run(given.run, given.step, given.to, given.dtype)
 
 
+def run_replay(argv: list[str]) -> int:
+    parser = Parser(prog="stepcoder replay")
+    parser.add_argument("folder", help="RUN/nonfinite/STEP, as a run that stopped names it")
+    given = parser.parse_args(argv)
+    start_devices()
+    from stepcoder_jax.commands import replay
+
+    return replay.replay_update(given.folder)
+
+
 def run_judge(argv: list[str]) -> int:
     from stepcoder_jax.commands import judge, judge_samples
 
@@ -406,6 +417,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sample": run_sample,
     "refine": run_refine,
     "export": run_export,
+    "replay": run_replay,
     "judge": run_judge,
     "compare": run_compare,
     "report": run_report,

@@ -53,6 +53,9 @@ from stepcoder_jax.runs.disk.common import require_same_level
 from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped
 from stepcoder_jax.runs.disk.run_folder import RunFolder, room
 from stepcoder_jax.runs.generate import Coder
+from stepcoder_jax.runs.guards.not_finite import LeftOut
+from stepcoder_jax.runs.guards.stopping import stop
+from stepcoder_jax.runs.guards.watch import Watch
 from stepcoder_jax.runs.hosts.channel import part
 from stepcoder_jax.runs.iteration import Iteration, Stopwatch, rollout_rows
 from stepcoder_jax.runs.rl_run import Run
@@ -77,7 +80,10 @@ def iterate(
     contexts: Contexts | None = None,
     terms: Sequence[Term] = PAPER,
 ) -> tuple[TrainState, CurriculumState, Iteration]:
-    """One iteration: choose, sample, run, score, learn, move on."""
+    """One iteration: choose, sample, run, score, learn, move on.
+
+    Raises LeftOut where an update was not finite.
+    """
     watch, step, seed = Stopwatch(), int(state.step), config.run.seed
     tasks = cccs.choose_tasks(
         problems,
@@ -121,6 +127,9 @@ def iterate(
             state, reference, rollout, feedback
         )
         looked, kept, learnt = sharding.to_host((looked, experience, learnt))
+    first = int(learnt.pop("nonfinite_first"))
+    if learnt.pop("nonfinite"):
+        raise LeftOut(state, experience, first)
     metrics = {
         **counts,
         **batch.metrics(reports, mask, feedback),
@@ -148,6 +157,7 @@ def learn(run: Run, logger: Logger | HostLog, interrupt: Interrupt) -> None:
     first, last = int(run.state.step), config.run.total_steps
     every = config.run.rollouts_every
     blank, watch = run.not_validated(), diagnosis.Watch(config)
+    signs = Watch(config, logger.before)
     if run.pending is not None:
         conclude(run, logger, first - 1, run.pending)
     with StepProgress(last, "iteration", first=first) as progress:
@@ -169,11 +179,6 @@ def learn(run: Run, logger: Logger | HostLog, interrupt: Interrupt) -> None:
             if run.coder.pool.unsafe:
                 progress.write(run.coder.pool.banner)
             metrics = done.metrics
-            if metrics.pop("nonfinite"):
-                raise FloatingPointError(
-                    f"iteration {done.step}: a gradient is not finite; lower "
-                    "ppo.actor.learning_rate, or that of ppo.critic if there is one"
-                )
             generated = int(done.rollout.mask.sum())
             metrics |= run.count(generated, metrics["batch/valid_rows"]) | blank
             is_kept = every and done.step % every == 0
@@ -185,9 +190,11 @@ def learn(run: Run, logger: Logger | HostLog, interrupt: Interrupt) -> None:
                 logger.write_rollouts(done.step, lines)
             metrics["seconds/iteration"] = time.perf_counter() - start
             conclude(run, logger, done.step, metrics)
-            mark, warning = watch.look({"step": done.step, **metrics})
-            if warning:
-                progress.write(warning)
+            row = {"step": done.step, **metrics}
+            mark, warning = watch.look(row)
+            for said in [warning] * bool(warning) + signs.look(row):
+                progress.write(said)
+                logger.write_warning(done.step, said)
             said = describe_iteration(metrics, config.batch_size, mark)
             progress.update(said + describe_tokens(metrics, config.run.total_tokens))
             if run.is_judge_broken:
@@ -243,6 +250,8 @@ def train(config: Config) -> int:
                 learn(run, logger, interrupt)
             close(run)
             return 0
+        except LeftOut as left:
+            stop(run, left)
         except (Stopped, JudgeFailsError, OwnRewardError) as end:
             if not run.is_kept:
                 run.save(best=False)

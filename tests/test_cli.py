@@ -123,6 +123,7 @@ WORDS = [
     "evaluate",
     "sample",
     "export",
+    "replay",
     "judge",
     "compare",
     "doctor",
@@ -145,7 +146,7 @@ def test_help_everywhere(capsys, command, flag):
 URL = "gs://bucket/x"
 PLACES = [
     *(f"train {URL}", f"sft {URL}", f"evaluate {URL}", f"sample {URL}", f"judge {URL}"),
-    *(f"export {URL} --out x", f"compare a {URL}", f"data generate {URL}"),
+    *(f"export {URL} --out x", f"replay {URL}", f"compare a {URL}", f"data generate {URL}"),
     *(f"data stats {URL}", f"data check {URL}", f"data build {URL} --train x"),
     f"plan {HERE} --topology h100:8 --data.path {URL}",
     *(f"train {HERE} --run.folder {URL}", f"train {HERE} --data.path={URL}"),

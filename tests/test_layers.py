@@ -140,6 +140,13 @@ ROOMS["runs/refining"] = Room(
     ),
     ("jax", "numpy"),
 )
+ROOMS["runs/guards"] = Room(
+    (
+        *("runs", "runs/disk", "devices", "learning", "results"),
+        *("pytrees", "config", "records"),
+    ),
+    ("jax", "numpy"),
+)
 # These join the sides: all rooms of the table are open to them, and the later to none.
 ROOMS["train"] = Room(tuple(ROOMS), None)
 ROOMS["commands"] = Room(tuple(room for room in ROOMS if room != "train"), None)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from stepcoder_jax import train
+from stepcoder_jax.__main__ import main
 from stepcoder_jax.config import CCCSConfig, Config, FGOConfig, ModelConfig, RewardConfig
 from stepcoder_jax.data.generated import benchmark
 from stepcoder_jax.devices import digests
@@ -262,6 +263,39 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(
     assert RunFolder(folder).latest(best=False) == 1
     assert run_train(folder, *flags, "--run.resume", "auto") == 0
     assert [row["step"] for row in metrics_of(folder)] == [0, 1]
+
+
+@pytest.mark.long
+def test_an_update_that_is_not_finite_ends_the_run_before_it(tmp_path, monkeypatch, capfd):
+    """Nothing of it is learnt; from where it stopped the run is the undisturbed one."""
+    given, flags = (
+        batch.feedback,
+        ["--run.total_steps", "2", "--ppo.num_minibatches", "1"],
+    )
+    flags += ["--evaluation.every", "0", "--evaluation.test_problems", "0"]
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    assert run_train(whole, *flags) == 0
+
+    def broken(*arguments, step, **more):
+        feedback, metrics = given(*arguments, step=step, **more)
+        if step == 1:
+            feedback = feedback._replace(rewards=feedback.rewards * np.float32(np.inf))
+        return feedback, metrics
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch, "feedback", broken)
+        assert run_train(folder, *flags) == 2
+    (line,) = [x for x in capfd.readouterr().err.splitlines() if "is not finite" in x]
+    dump = folder / "nonfinite" / "1"
+    assert "stepcoder train: iteration 1, update 1 of 1: the gradient of actor/" in line
+    assert f"`stepcoder replay {dump}`" in line
+    assert RunFolder(folder).latest(best=False) == 1
+    assert main(["replay", str(dump)]) == 0
+    assert capfd.readouterr().out.endswith("as in the run\n")
+    assert run_train(folder, *flags, "--run.resume") == 0
+    assert metrics_of(folder) == metrics_of(whole)
+    states = [saved(x, 2)[0] for x in (folder, whole)]
+    jax.tree.map(np.testing.assert_array_equal, *states)
 
 
 def test_validation_without_problems_is_refused(tmp_path, capfd):

@@ -66,6 +66,7 @@ class PPOConfig(Section):
     value_coef: float = 1.0  # only with a shared trunk; a separate critic has its own Adam
     entropy_coef: float = 0.0
     kl_coef: float = 0.05
+    kl_warning: float = 0.5  # nats per token to the reference, warned of above; 0: never
     gamma: float = 1.0
     gae_lambda: float = 0.95
     # of an explanation and the program behind it, which are rewarded apart: whether the
@@ -99,7 +100,7 @@ class PPOConfig(Section):
 
     ranges: ClassVar[Ranges] = {
         **dict.fromkeys(("num_epochs", "num_minibatches", "num_micro_batches"), COUNT),
-        **dict.fromkeys(("value_coef", "entropy_coef", "kl_coef"), NATURAL),
+        **dict.fromkeys(("value_coef", "entropy_coef", "kl_coef", "kl_warning"), NATURAL),
         "widths": COUNT,
         "clip_eps": WITHIN,
         "value_clip_eps": POSITIVE,

@@ -50,6 +50,7 @@ ADDED: dict[str, Any] = {
     # eq. 3 was all that a program earned
     **{"reward.terms": ("stepcoder",), "reward.located_alpha": "paper"},
     "ppo.coupling": "printed",  # no answer had an explanation
+    "ppo.kl_warning": 0.0,  # nobody was warned
     "ppo.value_unit": "token",  # each token had a value
     # no records were learnt
     "sft.records": (),

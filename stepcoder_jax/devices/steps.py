@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
+import numpy as np
 
-from stepcoder_jax.devices import sharding
+from stepcoder_jax.devices import finite, sharding
 from stepcoder_jax.devices.sampler import SamplerPrograms
 from stepcoder_jax.learning import grpo, ppo, updates
 from stepcoder_jax.models import policy
@@ -88,6 +89,10 @@ class Steps:
         def update(state: TrainState, experience: Experience) -> Any:
             return updates.update(algorithm, config, state, experience, layout)
 
+        def look(state: TrainState, experience: Experience, chosen: jax.Array) -> Any:
+            batch = layout.place(jax.tree.map(lambda x: x[chosen], experience), 0)
+            return batch, finite.look(algorithm, config, state, batch, layout)
+
         self.experience_program = jax.jit(
             from_batch(updates.make_experience),
             in_shardings=given,
@@ -98,6 +103,14 @@ class Steps:
             in_shardings=(self.state_shardings, rows),
             out_shardings=(self.state_shardings, whole),
             donate_argnums=0,
+        )
+        self.look_program = jax.jit(
+            sharding.on_mesh(mesh, look),
+            in_shardings=(self.state_shardings, rows, whole),
+            out_shardings=(rows, whole),
+        )
+        self.keep_scale_program = jax.jit(
+            updates.keep_scale, in_shardings=whole, out_shardings=whole
         )
         self.pass_program = jax.jit(
             from_batch(updates.one_pass),
@@ -179,16 +192,28 @@ class Steps:
         """Experience and update, in one pass where `updates.learns_in_one_pass`.
 
         Also returns the metrics of both; `state` is donated, `rollout` and `feedback` may
-        be numpy arrays of the whole batch.
+        be numpy arrays of the whole batch. Where metrics["nonfinite"] is not 0, the state
+        is that before the first update that was not finite; with the iteration's first it
+        is that before the iteration.
         """
         if updates.learns_in_one_pass(self.algorithm, self.config):
             rollout, feedback = self._on_devices(rollout), self._on_devices(feedback)
             return self.pass_program(state, reference, rollout, feedback)
+        before = state.reward_scale
         experience, state, looked = self.make_experience(
             state, reference, rollout, feedback
         )
         state, learnt = self.update(state, experience)
-        return state, experience, looked, learnt
+        scale = self.keep_scale_program(before, state.reward_scale, learnt["nonfinite"])
+        return state._replace(reward_scale=scale), experience, looked, learnt
+
+    def look(
+        self, state: TrainState, experience: Experience, rows: np.ndarray
+    ) -> tuple[Experience, finite.Soundness]:
+        """`finite.look` at the update by some rows; these rows' experience, and it."""
+        chosen = sharding.to_devices(rows, self.replicated)
+        found = self.look_program(state, self._on_devices(experience), chosen)
+        return sharding.to_host(found)
 
     def make_experience(
         self, state: TrainState, reference: Params, rollout: Rollout, feedback: Feedback

@@ -192,5 +192,6 @@ def step_metrics(stacked: Metrics) -> Metrics:
             "ratio_max": known(high.max(), high.max()),
             "ratio_min": known(low.min(), high.max()),
             "nonfinite": jnp.sum(stacked["nonfinite"], dtype=jnp.int32),
+            "nonfinite_first": jnp.argmax(stacked["nonfinite"]),
         }
     )

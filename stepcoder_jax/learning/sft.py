@@ -78,12 +78,25 @@ def step(
     opt_state: optax.OptState,
     batch: TextBatch,
 ) -> tuple[Params, optax.OptState, jax.Array]:
-    """One pure update: new parameters, new optimizer state, the loss before it."""
+    """One pure update: new parameters, new optimizer state, the loss before it.
+
+    A gradient or a loss that is not finite changes nothing, and the loss is nan then.
+    """
     trained, frozen = lora.split(params)
     value, gradients = gradient(config, layout, trained, frozen, batch)
-    updates, opt_state = optimizer.update(gradients, opt_state, trained)
-    trained = optax.apply_updates(trained, updates)
-    return lora.graft(frozen, trained), opt_state, value
+    is_sound = jnp.isfinite(optax.tree.norm(gradients)) & jnp.isfinite(value)
+    changes, new_state = optimizer.update(gradients, opt_state, trained)
+    new = (optax.apply_updates(trained, changes), new_state)
+    trained, opt_state = jax.tree.map(
+        lambda a, b: jnp.where(is_sound, a, b), new, (trained, opt_state)
+    )
+    return lora.graft(frozen, trained), opt_state, jnp.where(is_sound, value, jnp.nan)
+
+
+def look(config: Config, layout: Layout, params: Params, batch: TextBatch) -> Params:
+    """Of which parameters the gradient of an update is finite: a tree of bool[]."""
+    gradients = gradient(config, layout, *lora.split(params), batch)[1]
+    return jax.tree.map(lambda x: jnp.isfinite(jnp.sum(jnp.square(x))), gradients)
 
 
 def make_schedule(config: SFTConfig, num_steps: int) -> optax.Schedule:

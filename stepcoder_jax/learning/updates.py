@@ -228,6 +228,21 @@ def experience_metrics(
     return metrics
 
 
+def minibatch_loss(
+    algorithm: Algorithm, config: Config, frozen: Params, batch: Experience, layout: Layout
+) -> Callable[[tuple[Params, Params], Experience], tuple[jax.Array, Logged]]:
+    """The loss of a part of one minibatch by (actor, critic), divided by the whole's
+    counts; `frozen` is the actor's rest."""
+    divisors = algorithm.divisors(config, batch)
+
+    def loss(params: tuple[Params, Params], part: Experience) -> tuple[jax.Array, Logged]:
+        actor = lora.graft(frozen, params[0])
+        current = run_networks(config, actor, params[1], part, layout.vocab_shards)
+        return algorithm.loss(config, current, part, divisors)
+
+    return loss
+
+
 def minibatch_gradients(
     algorithm: Algorithm,
     config: Config,
@@ -237,13 +252,7 @@ def minibatch_gradients(
     layout: Layout,
 ) -> tuple[tuple[Params, Params], Metrics]:
     """Gradients of (actor, critic) over one minibatch; `frozen` is the actor's rest."""
-    divisors = algorithm.divisors(config, batch)
-
-    def loss(params: tuple[Params, Params], part: Experience) -> tuple[jax.Array, Logged]:
-        actor = lora.graft(frozen, params[0])
-        current = run_networks(config, actor, params[1], part, layout.vocab_shards)
-        return algorithm.loss(config, current, part, divisors)
-
+    loss = minibatch_loss(algorithm, config, frozen, batch, layout)
     return accumulate_gradients(config, loss, params, batch, batch, layout)[:2]
 
 
@@ -301,12 +310,15 @@ def update_networks(
     gradients: tuple[Params, Params],
     batch: Experience,
     step: jax.Array,
+    sums: Metrics,
+    is_sound: jax.Array,
 ) -> tuple[Updated, Metrics]:
     """One step of each optimizer in iteration `step`, and the gradients' norms.
 
     Beside a critic the actor learns from iteration `critic_warmup_steps` on. A batch
     without a token in a loss's mask leaves that network, its moments and its schedule
-    untouched.
+    untouched. So does, for both networks, a gradient or a loss of `sums` that is not
+    finite, and a state that is not `is_sound` (see `update`); "nonfinite" says so.
     """
     has_critic = current.critic is not None
     warm = step >= config.ppo.critic_warmup_steps if has_critic else True
@@ -318,14 +330,17 @@ def update_networks(
     norms = {"actor_grad_norm": optax.tree.norm(gradients[0])}
     if has_critic:
         norms["critic_grad_norm"] = optax.tree.norm(gradients[1])
-        judges = jnp.any(batch.mask)
+    values = [x.total for name, x in sums.items() if name.endswith("_loss")]
+    is_sound &= jnp.isfinite(sum(norms.values())) & jnp.isfinite(sum(values))
+    if has_critic:
+        judges = is_sound & jnp.any(batch.mask)
         critic = optimizer_step(config.ppo.critic, *critic, gradients[1], judges, shares[1])
         if config.model.shared_trunk:  # the value loss moves the trunk as well
             acts = batch.mask
-    learn = warm & jnp.any(acts)
+    learn = is_sound & warm & jnp.any(acts)
     actor = (current.actor, current.actor_opt)
     actor = optimizer_step(config.ppo.actor, *actor, gradients[0], learn, shares[0])
-    metrics = norms | {"nonfinite": ~jnp.isfinite(sum(norms.values()))}
+    metrics = norms | {"nonfinite": ~is_sound}
     return Updated(actor[0], critic[0], actor[1], critic[1]), metrics
 
 
@@ -342,12 +357,20 @@ def join_state(
     current: Updated,
     frozen: Params,
     experience: Experience,
+    learnt: Metrics,
 ) -> TrainState:
-    """The state after an iteration's updates."""
+    """The state after an iteration's updates; one that was left out is no iteration."""
+    is_whole = learnt["nonfinite"] == 0
     changed = current._asdict() | {"actor": lora.graft(frozen, current.actor)}
     if state.kl_coef is not None:
-        changed["kl_coef"] = controls.next_kl_coef(config, state.kl_coef, experience)
-    return state._replace(step=state.step + 1, **changed)
+        coef = controls.next_kl_coef(config, state.kl_coef, experience)
+        changed["kl_coef"] = jnp.where(is_whole, coef, state.kl_coef)
+    return state._replace(step=state.step + is_whole, **changed)
+
+
+def keep_scale(before: RewardScale, after: RewardScale, left_out: jax.Array) -> RewardScale:
+    """The reward moments after an iteration of which so many updates were left out."""
+    return jax.tree.map(lambda a, b: jnp.where(left_out == 0, b, a), before, after)
 
 
 def update(
@@ -359,27 +382,33 @@ def update(
 ) -> tuple[TrainState, Metrics]:
     """All epochs and minibatches over one experience: arXiv:1707.06347, Algorithm 1.
 
-    metrics["nonfinite"] counts updates whose gradient was not finite.
+    The first update whose gradient is not finite is left out, and so are those behind it:
+    the state is that before it, with the iteration's number. metrics["nonfinite"] counts
+    them, and metrics["nonfinite_first"] is the first's place.
     """
     current, frozen = split_state(state)
 
-    def learn(current: Updated, batch: Experience) -> tuple[Updated, Metrics]:
+    def learn(
+        carried: tuple[Updated, jax.Array], batch: Experience
+    ) -> tuple[tuple[Updated, jax.Array], Metrics]:
+        current, is_sound = carried
         params = (current.actor, current.critic)
-        gradients, metrics = minibatch_gradients(
+        gradients, sums = minibatch_gradients(
             algorithm, config, params, frozen, batch, layout
         )
-        new, more = update_networks(config, current, gradients, batch, state.step)
-        return new, metrics | more
+        given = (gradients, batch, state.step, sums, is_sound)
+        new, more = update_networks(config, current, *given)
+        return (new, ~more["nonfinite"]), sums | more
 
     order = shuffle_order(config, state.step, experience.mask.shape[0])
-    batches = (experience, order, layout)
+    batches, begun = (experience, order, layout), (current, jnp.bool_(True))
     if config.ppo.target_kl:
         careful = controls.stop_early(config.ppo.target_kl, learn)
-        begun = (current, jnp.bool_(True))
-        (current, _), metrics = scan_minibatches(careful, begun, *batches)
+        start = (begun, jnp.bool_(True))
+        ((current, _), _), metrics = scan_minibatches(careful, start, *batches)
     else:
-        current, metrics = scan_minibatches(learn, current, *batches)
-    return join_state(config, state, current, frozen, experience), metrics
+        (current, _), metrics = scan_minibatches(learn, begun, *batches)
+    return join_state(config, state, current, frozen, experience, metrics), metrics
 
 
 def one_pass(
@@ -395,18 +424,21 @@ def one_pass(
 
     Actor and critic run forward once instead of twice: of nine passes in all (a backward
     one counts two) seven are left, and four of five without a critic. Returns the state,
-    which has the new reward moments, the experience, and the metrics of either.
+    which has the new reward moments, the experience, and the metrics of either. An update
+    that is not finite is left out as in `update`.
     """
     begun = begin_batch(algorithm, config, state, rollout, feedback)
     gradients, metrics, scores = scored_gradients(
         algorithm, config, state, reference, begun, layout
     )
     current, frozen = split_state(state)
-    where = (begun.experience, state.step)
-    current, more = update_networks(config, current, gradients, *where)
+    given = (gradients, begun.experience, state.step, metrics, jnp.bool_(True))
+    current, more = update_networks(config, current, *given)
     experience = algorithm.complete(config, begun.experience, begun.outcome, scores)
     looked = experience_metrics(algorithm, config, experience, rollout, scores.kl)
     looked |= begun.metrics
-    state = state._replace(reward_scale=begun.reward_scale)
-    state = join_state(config, state, current, frozen, experience)
-    return state, experience, looked, step_metrics(stack_one(metrics | more))
+    learnt = step_metrics(stack_one(metrics | more))
+    scale = keep_scale(state.reward_scale, begun.reward_scale, learnt["nonfinite"])
+    state = state._replace(reward_scale=scale)
+    state = join_state(config, state, current, frozen, experience, learnt)
+    return state, experience, looked, learnt

@@ -15,6 +15,7 @@ from stepcoder_jax.tracking.trackers import Track, open_tracker
 
 METRICS = "metrics.jsonl"
 START = "start.json"  # the metrics of validation before learning
+WARNINGS = "warnings.jsonl"
 ROLLOUTS = "rollouts"
 HOSTS = "hosts"
 
@@ -86,8 +87,12 @@ class Logger:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             rows = read_metrics(path) if path.exists() else []
-            kept = [row for row in rows if row["step"] < start_step]
-            write_lines(path, map(encode_row, kept))
+            self.before = [row for row in rows if row["step"] < start_step]
+            write_lines(path, map(encode_row, self.before))
+            warned = self.folder / WARNINGS
+            if warned.exists():
+                kept = [row for row in read_metrics(warned) if row["step"] < start_step]
+                write_lines(warned, map(encode_row, kept))
             self.file = path.open("a", encoding="utf-8")
         except OSError as error:
             raise ConfigError(
@@ -104,6 +109,11 @@ class Logger:
         if self.tracker is not None:
             numbers = {name: x for name, x in row.items() if isinstance(x, (int, float))}
             self.tracker.write(step, numbers)
+
+    def write_warning(self, step: int, text: str) -> None:
+        """Append what was warned of after an iteration to `warnings.jsonl`."""
+        with (self.folder / WARNINGS).open("a", encoding="utf-8") as file:
+            file.write(encode_row({"step": step, "warning": text}) + "\n")
 
     def write_rollouts(self, step: int, lines: Iterable[str]) -> None:
         """Write one iteration's rollouts to `rollouts/STEP.jsonl`."""
@@ -133,7 +143,7 @@ class HostLog:
     """
 
     def __init__(self, folder: Path, host: int):
-        path = folder / HOSTS / f"{host}.log"
+        path, self.before = folder / HOSTS / f"{host}.log", list[dict[str, Any]]()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.file = path.open("a", encoding="utf-8")
@@ -151,6 +161,9 @@ class HostLog:
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
         """The metrics of a run are written by its first host."""
+
+    def write_warning(self, step: int, text: str) -> None:
+        """And what it warns of."""
 
     def write_rollouts(self, step: int, lines: Iterable[str]) -> None:
         """So are its rollouts."""

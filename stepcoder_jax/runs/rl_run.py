@@ -125,9 +125,9 @@ class Run:
         self.folder.set_later_aside(record["step"], chosen >= 0)
         return True
 
-    def save(self, best: bool) -> None:
-        """Write a checkpoint of the present state."""
-        record = {
+    def record(self) -> dict[str, Any]:
+        """What a checkpoint knows beside its arrays."""
+        return {
             "config": dataclasses.asdict(self.config),
             "versions": versions(),
             "reference": self.reference_hash,
@@ -139,9 +139,12 @@ class Run:
             "problems": self.known_problems,  # row i of the curriculum is problem i
             "pending": self.pending,
         }
+
+    def save(self, best: bool) -> None:
+        """Write a checkpoint of the present state."""
         keep = self.config.run.keep
         with part("save", int(self.state.step)), timed_save():
-            self.folder.save(self.state, self.curriculum, record, keep, best)
+            self.folder.save(self.state, self.curriculum, self.record(), keep, best)
         self.is_kept = self.is_kept or not best
 
     def load(self, split: Split) -> list[Problem]:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import jax
 import numpy as np
@@ -15,13 +15,13 @@ import optax
 
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated.splits import Split
-from stepcoder_jax.devices import digests, sharding
+from stepcoder_jax.devices import digests, finite, sharding
 from stepcoder_jax.feedback import sft_rows
 from stepcoder_jax.feedback.sft_rows import Example, Group, make_batch
 from stepcoder_jax.learning import sft
 from stepcoder_jax.models import lora, policy
-from stepcoder_jax.pytrees import TextState
-from stepcoder_jax.records import Problem
+from stepcoder_jax.pytrees import TextBatch, TextState
+from stepcoder_jax.records import InputError, Problem
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.runs.disk.checkpoint import Saved
@@ -36,11 +36,16 @@ WEIGHTS = "weights of model.checkpoint"  # what LoRA leaves alone
 LOSSES = ("validation/loss", "validation/perplexity")
 
 
+class NotFiniteError(InputError):
+    """An update that was not finite; the state before it is saved."""
+
+
 class Programs(NamedTuple):
     """The jitted, sharded programs of a run."""
 
     step: Callable[..., Any]  # (params, opt_state, batch) -> new ones and the loss
     score: Callable[..., Any]  # (params, batch) -> summed loss
+    look: Callable[..., Any]  # (params, batch) -> which gradients are finite
     init: Callable[..., Any]  # params -> opt_state
     params: Any  # shardings of the parameters, adapters included
 
@@ -68,11 +73,17 @@ def make_programs(
         in_shardings=(layout, rows),
         out_shardings=whole,
     )
+    look = jax.jit(
+        on_mesh(partial(sft.look, config, spread)),
+        in_shardings=(layout, rows),
+        out_shardings=whole,
+    )
     # jit itself does not split a host's arrays where there are several hosts
     return Programs(
         step=lambda params, state, batch: step(
             params, state, sharding.to_devices(batch, rows)
         ),
+        look=lambda params, batch: look(params, sharding.to_devices(batch, rows)),
         score=lambda params, batch: score(params, sharding.to_devices(batch, rows)),
         init=jax.jit(
             lambda params: optimizer.init(lora.split(params)[0]),
@@ -219,9 +230,7 @@ class Run:
             )
             value = float(value)
         if not math.isfinite(value):
-            raise FloatingPointError(
-                f"update {self.step}: the loss is {value}; lower sft.learning_rate"
-            )
+            self.stop(batch)
         seconds = time.perf_counter() - start
         metrics = {
             "loss": value,
@@ -235,6 +244,17 @@ class Run:
         self.is_kept = False
         self.is_over = self.find_end()
         return metrics
+
+    def stop(self, batch: TextBatch) -> NoReturn:
+        """End a run whose update was not finite, and so has changed nothing."""
+        unsound = sharding.to_host(self.programs.look(self.params, batch))
+        found = finite.describe(finite.name_unsound(unsound))
+        if not self.is_kept:
+            self.save_state()
+        raise NotFiniteError(
+            f"update {self.step}: {found}; the state before it is in {self.folder.states}, "
+            "and --run.resume runs it again; begin again with a lower sft.learning_rate"
+        )
 
     def find_end(self) -> bool:
         limit = self.config.sft.minutes * 60

@@ -368,3 +368,17 @@ def test_weights_that_are_not_finite_are_never_written(first, tmp_path):
         with pytest.raises(CheckpointError, match="trunk/norm/scale holds a number"):
             write()
     assert not folder.path.exists()
+
+
+@pytest.mark.long
+def test_an_update_that_is_not_finite_ends_the_run_before_it(experiment, tmp_path, capsys):
+    file, folder = experiment(benchmark.generate("sft", 0, (32, 0, 0))), tmp_path / "run"
+    flags = ["--model.tokenizer", "builtin", "--evaluation.every", "0"]
+    flags += ["--sft.learning_rate", "1e30", "--evaluation.test_problems", "0"]
+    flags += ["--run.folder", str(folder)]
+    assert main(["sft", file, *flags]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "update 1: the gradient of " in said and "not finite; the state before" in said
+    assert [path.name for path in (folder / "resume").iterdir()] == ["1"]
+    assert main(["sft", file, *flags, "--run.resume"]) == 2  # it says the same again
+    assert capsys.readouterr().err.splitlines()[-1] == said

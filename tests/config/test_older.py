@@ -39,6 +39,7 @@ D6F60ED = {
     "ppo.critic.decay": "none",
     "ppo.actor.floor": 0.0,
     "ppo.critic.floor": 0.0,
+    "ppo.kl_warning": 0.0,
 }
 E2BE149 = {
     **D6F60ED,

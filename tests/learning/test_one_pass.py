@@ -72,12 +72,20 @@ def test_one_pass_learns_what_two_do(case):
         head = {"kernel": jnp.full((32, 1), 0.02), "bias": jnp.full(1, 0.1)}
         state = state._replace(critic=state.critic | {"value_head": head})
     given = (state, reference(), *kit.rollout_batch())
-    got, expected = jax.jit(in_one)(*given), jax.jit(in_two)(*given)
+    compiled = jax.jit(in_one)
+    got, expected = compiled(*given), jax.jit(in_two)(*given)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), got, expected
     )
     moved = jax.tree.map(lambda a, b: np.any(a != b), got[0].actor, state.actor)
     assert any(jax.tree.leaves(moved)) == (case != "warm-up")
+    assert got[3]["nonfinite"] == 0 and got[0].step == 1
+    broken = given[3]._replace(
+        rewards=given[3].rewards + np.where(given[2].mask, np.inf, 0)
+    )
+    left = compiled(*given[:3], broken)
+    assert left[3]["nonfinite"] == 1
+    jax.tree.map(np.testing.assert_array_equal, left[0], state)  # reward moments as well
 
 
 def test_only_a_single_update_without_whitening_takes_one_pass():

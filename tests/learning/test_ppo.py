@@ -299,14 +299,28 @@ def test_a_shared_trunk_learns_values_through_the_actor():
     assert differs(after.critic, state.critic)
 
 
-def test_a_gradient_that_is_not_finite_is_counted():
+def test_an_update_that_is_not_finite_leaves_itself_out_and_those_behind_it():
     state, experience, *_ = iteration()
-    _, _, update = programs()
-    broken = experience.advantages.copy()
-    row, column = np.argwhere(experience.loss_mask)[0]
-    broken[row, column] = np.nan
-    _, metrics = update(state, experience._replace(advantages=broken))
-    assert metrics["nonfinite"] >= 1  # and every update after it: parameters are ruined
+    config, _, update = programs()
+    order = batching.shuffle_order(config, state.step, kit.ROWS)
+
+    def broken_in(minibatch, value):
+        places = np.argwhere(experience.loss_mask)
+        row, column = next(x for x in places if x[0] in np.asarray(order[minibatch]))
+        advantages = experience.advantages.copy()
+        advantages[row, column] = value
+        return update(state, experience._replace(advantages=advantages))
+
+    for value in (np.nan, np.inf, 1e38):  # the last: a gradient whose squares overflow
+        after, metrics = broken_in(0, value)
+        assert metrics["nonfinite"] == 2
+        jax.tree.map(np.testing.assert_array_equal, after, state)  # its number as well
+    after, metrics = broken_in(1, np.nan)
+    assert metrics["nonfinite"] == 1 and after.step == state.step
+    assert differs(after.actor, state.actor) and differs(after.critic, state.critic)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+    counts = [x for x in jax.tree.leaves(after.actor_opt) if x.ndim == 0]
+    assert counts and all(count == 1 for count in counts)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ FREE = (
     *("run.rollouts_every", "run.track", "run.compilation_cache"),
     "run.join_minutes",
     *("execution.workers", "execution.cache_size", "execution.url"),
-    *("mesh.data", "mesh.fsdp", "mesh.tensor"),
+    *("mesh.data", "mesh.fsdp", "mesh.tensor", "ppo.kl_warning"),
 )
 
 
@@ -125,7 +125,7 @@ class Folder:
             return
         self.check_new()
         self.made = _missing(self.path)
-        self._start(config)
+        self.start(config)
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
@@ -173,7 +173,8 @@ class Folder:
             begun.unlink()  # all that a start leaves which was killed
         preflight.require_new_folder("run.folder", self.path, preflight.NEW_RUN)
 
-    def _start(self, config: Config) -> None:
+    def start(self, config: Config) -> None:
+        """Make the folder, and write what a run is started with."""
         record = {"config": config.to_dict(), "versions": versions()}
         part = self.path / "config.part"
         try:
