@@ -24,7 +24,8 @@ def counted() -> list[dict[str, int]]:
     """A list that fills as iterations end."""
     iterations: list[dict[str, int]] = []
     counts: collections.Counter[str] = collections.Counter()
-    exchange, share_rows, conclude = gathers.exchange, gathers.share_rows, train.conclude
+    exchange, share_rows = gathers.exchange, gathers.share_rows
+    iterate, conclude = train.iterate, train.conclude
 
     def count_gather(data: Any) -> Any:
         counts["gathers"] += 1
@@ -34,14 +35,17 @@ def counted() -> list[dict[str, int]]:
         counts["chunks"] += 1
         return share_rows(*given)
 
+    def begin(*given: Any) -> Any:
+        counts.clear()  # what came before was not of an iteration
+        return iterate(*given)
+
     def note(*given: Any) -> None:
         others = counts["gathers"] - counts["chunks"]
         iterations.append({"chunks": counts["chunks"], "others": others})
         conclude(*given)
-        counts.clear()
 
     gathers.exchange, gathers.share_rows = count_gather, count_chunk
-    train.conclude = note
+    train.iterate, train.conclude = begin, note
     return iterations
 
 
