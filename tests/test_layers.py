@@ -123,7 +123,7 @@ ROOMS = {
     ),
     "runs": Room(
         (
-            *("runs/disk", "runs/hosts", "runs/shares", "data/formats"),
+            *("planning", "runs/disk", "runs/hosts", "runs/shares", "data/formats"),
             *("feedback/rewards", "own_code"),
             *("devices", "results", "data/generated", "execution"),
             *("feedback", "learning", "sampling", "models", "progress", *LEAVES),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from stepcoder_jax.planning import chips, compiling, plan, search, showing
+from stepcoder_jax.planning import chips, compiling, counting, plan, search, showing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,6 +60,7 @@ def _show(plans: list[plan.Plan], as_json: bool) -> None:
 def _compile(config: Config, topology: chips.Topology) -> list[compiling.Compiled]:
     """All programs, with a line on standard error for each."""
     found = []
+    config = plan.settled(config, topology, counting.Shapes(config))
     with _quiet_compiler():
         for program in compiling.compile_all(config, topology):
             print(

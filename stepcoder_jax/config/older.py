@@ -65,6 +65,7 @@ ADDED: dict[str, Any] = {
     **{"ppo.adaptive_kl_target": 0.0, "ppo.adaptive_kl_horizon": 10000},
     **dict.fromkeys(("ppo.actor.decay", "ppo.critic.decay"), "none"),
     **dict.fromkeys(("ppo.actor.floor", "ppo.critic.floor"), 0.0),
+    "sampling.layout": "replicated",  # the only one
     # generated tokens were not counted
     **dict.fromkeys(("run.total_tokens", "evaluation.every_tokens"), 0),
 }

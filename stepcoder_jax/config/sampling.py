@@ -48,6 +48,9 @@ class SamplingConfig(Section):
     min_p: float = 0.0  # share of the largest probability; 0: off
     chunk: int = 32  # tokens decoded between two looks of the host
     slots: int = 0  # rollouts decoded at a time, the others wait; 0: all of an iteration
+    # the weights while decoding: whole on each device (but for mesh.tensor), or split over
+    # mesh.fsdp as well; auto: split where a plan by shapes says that the whole does not fit
+    layout: Literal["auto", "replicated", "split"] = "auto"
 
     ranges: ClassVar[Ranges] = {
         **dict.fromkeys(("problems_per_step", "rollouts_per_problem"), COUNT),

@@ -28,7 +28,8 @@ class SamplerPrograms:
     """The programs for `num_slots` slots and `num_prompts` prompts read at a time.
 
     `actor` is a tree of jax.ShapeDtypeStruct, each with its sharding. Both numbers are
-    multiples of the parts that a batch is split into.
+    multiples of the parts that a batch is split into. `layout` is that of the weights while
+    decoding, "replicated" or "split".
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class SamplerPrograms:
         actor: Params,
         num_slots: int,
         num_prompts: int,
+        layout: str,
     ) -> None:
         self.model, self.settings = model, settings
         self.num_slots, self.num_prompts = num_slots, num_prompts
@@ -50,7 +52,7 @@ class SamplerPrograms:
         state: Any = chunks.DecodeState._make((cache, *(rows,) * 5))
         places = jax.tree.map(lambda leaf: leaf.sharding, actor)
         prepare = functools.partial(decoding.prepare, model)
-        weights = sharding.decode_shardings(mesh, jax.eval_shape(prepare, actor))
+        weights = sharding.decode_shardings(mesh, jax.eval_shape(prepare, actor), layout)
         self.prepare = jax.jit(prepare, in_shardings=(places,), out_shardings=weights)
         self.read_prompts = jax.jit(
             sharding.on_mesh(mesh, functools.partial(chunks.read_prompts, model)),
@@ -75,7 +77,9 @@ class SamplerPrograms:
             donate_argnums=0,
         )
         self.advance = jax.jit(
-            functools.partial(chunks.advance, model, settings),
+            functools.partial(
+                chunks.advance, model, settings, places=sharding.places(mesh, layout)
+            ),
             in_shardings=(weights, state, rows, whole),
             out_shardings=(state, rows),
             donate_argnums=1,

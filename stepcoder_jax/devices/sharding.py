@@ -18,6 +18,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from stepcoder_jax.devices import gathers
 from stepcoder_jax.learning.batching import Layout
+from stepcoder_jax.models.transformer import HERE, Places
 from stepcoder_jax.records import InputError
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 P = PartitionSpec
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
+# of weights while decoding with sampling.layout split; fsdp last, so that the rows can take
+# it from the columns without a look at the rest
+SPLIT = ("tensor", "fsdp")
 
 # Path of a parameter (its end, so that optimizer moments match too) -> axes. Every
 # parameter matches exactly one rule; there is no catch-all.
@@ -139,23 +143,62 @@ def param_shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
     return jax.tree_util.tree_map_with_path(shard, tree)
 
 
-def decode_shardings(mesh: Mesh | AbstractMesh, weights: Any) -> Any:
+def decode_shardings(mesh: Mesh | AbstractMesh, weights: Any, layout: str) -> Any:
     """A NamedSharding per leaf of `decoding.prepare`'s weights: the rules less fsdp.
 
     Every token reads all weights, so what fsdp splits is gathered once per iteration, not
-    once per token.
+    once per token. With the layout "split" what tensor splits is split over fsdp as well:
+    no device holds a whole copy, and hidden states move in place of weights (see `places`).
+    Raises ShardingError where a size does not divide.
     """
+    parts = SPLIT if layout == "split" else "tensor"
 
     def shard(path: Any, leaf: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         if name in ("embed", "head"):
-            axes = ("tensor", None) if name == "embed" else (None, "tensor")
-            return NamedSharding(mesh, P(*axes))
-        name, in_layer = re.subn(r"^layers/\d+/", "layers/", name)
-        rule = find_rule(f"trunk/{name}")[in_layer:]
-        return NamedSharding(mesh, P(*(axis if axis != "fsdp" else None for axis in rule)))
+            rule: Any = ("tensor", None) if name == "embed" else (None, "tensor")
+        else:
+            found, in_layer = re.subn(r"^layers/\d+/", "layers/", name)
+            rule = find_rule(f"trunk/{found}")[in_layer:]
+        spec = P(*(parts if axis == "tensor" else None for axis in rule))
+        sharded = NamedSharding(mesh, spec)
+        if layout == "split" and any(
+            size % math.prod(mesh.shape[one] for one in SPLIT)
+            for size, axis in zip(leaf.shape, spec)
+            if axis is not None
+        ):
+            raise ShardingError(
+                f"sampling.layout=split: {name} of shape {leaf.shape} does not divide over "
+                f"mesh.fsdp x mesh.tensor = {mesh.shape['fsdp']} x {mesh.shape['tensor']}; "
+                "take replicated"
+            )
+        return sharded
 
     return jax.tree_util.tree_map_with_path(shard, weights)
+
+
+def places(mesh: Mesh, layout: str) -> Places:
+    """Where hidden states and heads of a token lie while weights lie in `layout`.
+
+    With split weights each device computes its share of every row's products, so hidden
+    states are those of all rows of its data shard; the cache stays with its rows.
+    """
+    if layout != "split":
+        return HERE
+
+    def pin(x: jax.Array, rows: Any, columns: Any) -> jax.Array:
+        between = (None,) * (x.ndim - 2)
+        spec = P(rows) if x.ndim == 1 else P(rows, *between, columns)
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
+
+    def columns(x: jax.Array) -> jax.Array:
+        return pin(x, "data", SPLIT)
+
+    return Places(
+        whole=lambda x: pin(x, "data", None),
+        columns=columns,
+        rows=lambda x: pin(columns(x), BATCH, "tensor"),
+    )
 
 
 def cache_sharding(mesh: Mesh | AbstractMesh, num_kv_heads: int) -> NamedSharding:
@@ -200,6 +243,12 @@ def on_mesh(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
 def layout(mesh: Mesh) -> Layout:
     """The mesh as the pure steps see it."""
     return Layout(functools.partial(constrain_batch, mesh), mesh.shape["tensor"])
+
+
+def memory(mesh: Mesh) -> int:
+    """Bytes that a program may use of a device; 0 where the device does not say."""
+    stats = mesh.devices.flat[0].memory_stats() or {}
+    return int(stats.get("bytes_limit", 0))
 
 
 HOST = "pinned_host"  # memory of the host that a device can read from

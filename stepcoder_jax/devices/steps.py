@@ -305,5 +305,11 @@ class Steps:
         )
         actor = self.abstract_state.actor  # adapters included, where a run has them
         return SamplerPrograms(
-            self.config.model, settings, self.mesh, actor, num_slots, num_prompts
+            self.config.model,
+            settings,
+            self.mesh,
+            actor,
+            num_slots,
+            num_prompts,
+            layout="split" if sampling.layout == "split" else "replicated",
         )

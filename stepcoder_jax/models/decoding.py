@@ -13,7 +13,14 @@ import jax.numpy as jnp
 
 from stepcoder_jax.models import policy
 from stepcoder_jax.models.rotary import rotary_angles
-from stepcoder_jax.models.transformer import Block, CacheView, LayerCache, make_norm
+from stepcoder_jax.models.transformer import (
+    HERE,
+    Block,
+    CacheView,
+    LayerCache,
+    Places,
+    make_norm,
+)
 
 if TYPE_CHECKING:
     from stepcoder_jax.config import ModelConfig
@@ -75,18 +82,19 @@ def decode(
     position: jax.Array,
     slot: jax.Array,
     keep: jax.Array,
+    places: Places = HERE,
 ) -> tuple[jax.Array, KVCache]:
     """Read one more token per row: logits f32[B, V] of the next, and the longer cache.
 
     `weights` are those of `prepare`. token i32[B] stands at position i32[B] of its row and
     goes to cache slot i32[], the same for all rows; keep bool[B, S] are the slots that it
-    sees, its own among them.
+    sees, its own among them. `places` says where each token is computed.
     """
-    x = jnp.take(weights["embed"], token, axis=0)[:, None]
+    x = places.whole(jnp.take(weights["embed"], places.whole(token), axis=0)[:, None])
     angles = rotary_angles(config, position[:, None])
     longer = []
     for layer, kept in zip(weights["layers"], cache, strict=True):
-        view = CacheView(kept, slot, keep)
+        view = CacheView(kept, slot, keep, places)
         applied: Any = Block(config).apply({"params": layer}, x, angles, view, None)
         x = applied[0]
         longer.append(applied[1])
@@ -97,4 +105,4 @@ def decode(
         ("bh,vh->bv", weights["embed"]) if head is None else ("bh,hv->bv", head)
     )
     logits = jnp.einsum(equation, hidden, matrix, preferred_element_type=jnp.float32)
-    return logits, tuple(longer)
+    return places.rows(logits), tuple(longer)

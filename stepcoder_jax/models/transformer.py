@@ -13,6 +13,7 @@ sees only positions to its left, and those are all real.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -35,12 +36,24 @@ class LayerCache(NamedTuple):
     values: jax.Array  # dtype[B, K, S, D]
 
 
+class Places(NamedTuple):
+    """What pins arrays of one token to devices; `sharding.places` makes them."""
+
+    whole: Callable[[jax.Array], jax.Array]  # rows together, for products with weights
+    columns: Callable[[jax.Array], jax.Array]  # the last axis, as such a product leaves it
+    rows: Callable[[jax.Array], jax.Array]  # a product's columns to the rows' caches
+
+
+HERE = Places(*(lambda x: x,) * 3)  # the compiler's own choice
+
+
 class CacheView(NamedTuple):
     """One layer's cache, where the new tokens go in it, and what they may see."""
 
     layer: LayerCache
     slot: jax.Array  # i32[], the same for all rows
     keep: jax.Array  # bool[B, S], the new token's own slot included
+    places: Places
 
 
 class RMSNorm(nn.Module):
@@ -113,10 +126,10 @@ class Block(nn.Module):
             kernel_init=nn.initializers.variance_scaling(scale, "fan_in", "normal"),
         )
 
-    def heads(self, h: jax.Array, count: int, name: str) -> jax.Array:
+    def heads(self, h: jax.Array, count: int, name: str, places: Places) -> jax.Array:
         """A projection of h as [B, L, count, D]; Qwen3 norms queries and keys."""
         config = self.config
-        x = self.dense(count * config.head_dim, f"{name}_proj")(h)
+        x = places.rows(self.dense(count * config.head_dim, f"{name}_proj")(h))
         x = x.reshape(*h.shape[:2], count, config.head_dim)
         if name != "v" and FAMILIES[config.family].qk_norm:
             x = RMSNorm(config.norm_eps, jnp.dtype(config.dtype), name=f"{name}_norm")(x)
@@ -138,17 +151,20 @@ class Block(nn.Module):
         branch = 1.0 / (2 * config.num_layers)
 
         h = make_norm(config, "input_layernorm")(x)
-        query = rotate(self.heads(h, config.num_heads, "q"), *angles)
-        key = rotate(self.heads(h, config.num_kv_heads, "k"), *angles)
-        value = self.heads(h, config.num_kv_heads, "v")
+        places = HERE if view is None else view.places
+        query = rotate(self.heads(h, config.num_heads, "q", places), *angles)
+        key = rotate(self.heads(h, config.num_kv_heads, "k", places), *angles)
+        value = self.heads(h, config.num_kv_heads, "v", places)
         if view is None:
             h, kept = attend(config, query, key, value, segments), (key, value)
         else:
             kept = write_slot(view, key, value)
             h = attend_cached(query, kept, view.keep)
         h = h.reshape(*x.shape[:2], -1)
-        x = x + self.dense(config.hidden_size, "o_proj", branch)(h)
-        x = x + self.mlp(make_norm(config, "post_attention_layernorm")(x), branch)
+        h = self.dense(config.hidden_size, "o_proj", branch)(places.columns(h))
+        x = x + places.whole(h)
+        h = self.mlp(make_norm(config, "post_attention_layernorm")(x), branch)
+        x = x + places.whole(h)
         return x, kept
 
 

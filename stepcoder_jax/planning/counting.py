@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from stepcoder_jax.config import Config, ModelConfig
 
 GIB = 2**30
+# Of a device's memory, what a count by shapes may fill: it leaves out XLA's workspace.
+SHARE = 0.9
 FUSED = ("cudnn", "splash")  # attention that keeps no scores of positions by positions
 
 
@@ -164,7 +166,10 @@ def count(config: Config, devices: int, shapes: Shapes | None = None) -> Parts:
     gradients = bytes_of(trained, sharding.param_shardings(mesh, _named(trained)))
     if ppo.num_micro_batches > 1:
         gradients *= 2
-    decoded = bytes_of(shapes.prepared, sharding.decode_shardings(mesh, shapes.prepared))
+    decoded = bytes_of(
+        shapes.prepared,
+        sharding.decode_shardings(mesh, shapes.prepared, config.sampling.layout),
+    )
     parts = ppo.num_minibatches * ppo.num_micro_batches * sharding.batch_shards(mesh)
     length = config.prompt.max_prompt_length + config.sampling.max_completion_length
     saved = shapes.kept(config.batch_size // parts, length)
@@ -182,6 +187,27 @@ def count(config: Config, devices: int, shapes: Shapes | None = None) -> Parts:
         weights=weights,
         moments=whole - weights,
     )
+
+
+def choose_layout(
+    config: Config, devices: int, memory: int, shapes: Shapes | None = None
+) -> str:
+    """`sampling.layout`; where it is auto, split if the whole copy does not fit.
+
+    `memory` are bytes of a device, of which a count by shapes may fill SHARE.
+    """
+    if config.sampling.layout != "auto":
+        return config.sampling.layout
+    shapes = Shapes(config) if shapes is None else shapes
+    whole = count(config, devices, shapes)
+    if whole.sampling <= SHARE * memory:
+        return "replicated"
+    ours = dataclasses.replace(config.sampling, layout="split")
+    try:
+        split = count(dataclasses.replace(config, sampling=ours), devices, shapes)
+    except sharding.ShardingError:
+        return "replicated"
+    return "split" if split.sampling < whole.sampling else "replicated"
 
 
 def _named(trained: tuple[Any, Any]) -> dict[str, Any]:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from stepcoder_jax.planning.counting import Parts, Shapes
 
 LABEL = "prediction by shapes, formulas and published peaks; none has met a chip"
-# Of a chip's memory, what a count by shapes may fill: it leaves out XLA's workspace.
-SHARE = 0.9
 # CPU ms of the judge for a program with ten short tests: 3.3 for the first, 3 for another
 JUDGE_MS = 30.0
 DISK = 1e9  # bytes per second that a host writes, to have a figure
@@ -50,6 +48,7 @@ class Plan(NamedTuple):
 
     topology: Topology
     mesh: dict[str, int]
+    layout: str  # of the weights while decoding
     parts: Parts
     predicted: tuple[roofline.Predicted, ...]
     rollouts: int  # of an iteration
@@ -69,7 +68,7 @@ class Plan(NamedTuple):
     def fits(self) -> bool:
         if any(program.refused for program in self.compiled):
             return False
-        share = 1.0 if self.compiled else SHARE
+        share = 1.0 if self.compiled else counting.SHARE
         return self.at_most <= share * self.topology.chip.memory
 
     @property
@@ -134,9 +133,11 @@ def without_knobs(
     judge_ms: float = JUDGE_MS,
 ) -> Plan:
     """As `make_plan`, without what would help; ShardingError if it cannot divide."""
+    config = settled(config, topology, shapes)
+    layout = config.sampling.layout
     parts = counting.count(config, topology.size, shapes)
     mesh = work.mesh_of(config, topology.size)
-    done = work.parts_of(config, shapes, mesh, parts, "replicated")
+    done = work.parts_of(config, shapes, mesh, parts, layout)
     for name, programs in PARTS.items():
         found = [program for program in compiled if program.name in programs]
         if found and not any(program.refused for program in found):
@@ -145,6 +146,7 @@ def without_knobs(
     return Plan(
         topology=topology,
         mesh=mesh,
+        layout=layout,
         parts=parts,
         predicted=tuple(
             roofline.predict(name, each, topology.chip) for name, each in done.items()
@@ -155,6 +157,12 @@ def without_knobs(
         knobs=(),
         judge_ms=judge_ms,
     )
+
+
+def settled(config: Config, topology: Topology, shapes: Shapes) -> Config:
+    """The config with the layout that decoding takes on a slice."""
+    layout = counting.choose_layout(config, topology.size, topology.chip.memory, shapes)
+    return changed(config, {"sampling.layout": layout})
 
 
 def written(flags: dict[str, Any]) -> str:
@@ -267,6 +275,7 @@ def candidates(config: Config, topology: Topology) -> list[dict[str, Any]]:
     mesh = sharding.mesh_sizes(config.mesh, topology.size)
     fused = "splash" if topology.chip.dims else "cudnn"
     tried: list[dict[str, Any]] = [
+        {"sampling.layout": "split"},
         {"sampling.slots": slots // 2},
         {"sampling.slots": slots // 4},
         {"ppo.num_micro_batches": 2 * micro},
@@ -299,6 +308,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "chips": plan.topology.size,
         "hosts": plan.topology.hosts,
         "mesh": plan.mesh,
+        "layout": plan.layout,
         "capacity": chip.memory,
         "by": "compiler" if plan.compiled else "count",
         "at_most": plan.at_most,

@@ -78,5 +78,11 @@ def _grid(config: Config, topology: Topology) -> Iterator[dict[str, Any]]:
         if batch % shards or heads % mesh["mesh.tensor"]:
             continue
         slots = [n for n in plan.divisors(config.batch_size) if n % shards == 0]
-        for micro, count in itertools.product(plan.divisors(batch // shards), slots[-4:]):
-            yield mesh | {"ppo.num_micro_batches": micro, "sampling.slots": count}
+        layouts = ("replicated", "split") if mesh["mesh.fsdp"] > 1 else ("replicated",)
+        micros = plan.divisors(batch // shards)
+        for micro, count, layout in itertools.product(micros, slots[-4:], layouts):
+            yield mesh | {
+                "ppo.num_micro_batches": micro,
+                "sampling.slots": count,
+                "sampling.layout": layout,
+            }

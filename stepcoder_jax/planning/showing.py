@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from stepcoder_jax.planning import hlo
 from stepcoder_jax.planning.chips import GIB
-from stepcoder_jax.planning.plan import DISK, LABEL, SHARE, Plan, written
+from stepcoder_jax.planning.counting import SHARE
+from stepcoder_jax.planning.plan import DISK, LABEL, Plan, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,7 +54,7 @@ def details(plan: Plan) -> str:
         f"## {plan.topology.name}, by {by}",
         f"GiB of a chip by kind, counted (at most {gib(plan.parts.at_most)}; "
         f"{gib(plan.parts.start)} at the start, {gib(plan.parts.update)} in the update, "
-        f"{gib(plan.parts.sampling)} in sampling):",
+        f"{gib(plan.parts.sampling)} in sampling, its weights {plan.layout}):",
         table(KINDS, [[gib(getattr(plan.parts, kind)) for kind in KINDS]]),
     ]
     if plan.compiled:

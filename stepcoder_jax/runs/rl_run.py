@@ -17,6 +17,7 @@ from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import cccs
 from stepcoder_jax.feedback.rewards.table import load_terms
+from stepcoder_jax.planning import counting
 from stepcoder_jax.records import Problem
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs import problem_set, schedule
@@ -43,6 +44,10 @@ class Run:
         mesh = sharding.make_mesh(config.mesh, jax.devices())
         if config.run.resume == "no":  # an older run may go on without
             sources.require_validation(config)
+        if memory := sharding.memory(mesh):  # else auto means replicated
+            chosen = counting.choose_layout(config, mesh.size, memory)
+            is_split = sharding.decided(chosen == "split")
+            config.sampling.layout = "split" if is_split else "replicated"
         self.config = config
         self.steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
         shown = config.prompt.show_visible

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from stepcoder_jax.models import decoding
-from stepcoder_jax.models.transformer import LayerCache
+from stepcoder_jax.models.transformer import HERE, LayerCache, Places
 from stepcoder_jax.sampling.drawing import Truncation, draw_tokens
 
 if TYPE_CHECKING:
@@ -167,6 +167,7 @@ def advance(
     state: DecodeState,
     closed: jax.Array,
     enough: jax.Array,
+    places: Places = HERE,
 ) -> tuple[DecodeState, Chunk]:
     """Decode C more tokens per slot; stop earlier once at most `enough` i32[] are live.
 
@@ -189,7 +190,7 @@ def advance(
             place = jnp.where(slots < width, slots, start[:, None] + slots - width)
             keep &= place > state.length[:, None] - config.sliding_window
         logits, cache = decoding.decode(
-            config, weights, state.cache, token, state.length, width + column, keep
+            config, weights, state.cache, token, state.length, width + column, keep, places
         )
         is_eos = jnp.isin(token, jnp.asarray(settings.eos_ids))
         live = state.live & ~is_eos & (state.drawn + 1 < columns)

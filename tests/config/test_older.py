@@ -19,6 +19,7 @@ FORMS = {
     for path in sorted((Path(__file__).parent / "older").glob("*.json"))
 }
 D6F60ED = {
+    "sampling.layout": "replicated",
     "run.track": "tensorboard",
     "run.join_minutes": 5.0,
     "run.lost_seconds": 30.0,

@@ -11,6 +11,7 @@ from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.learning import updates, vocabulary
 from stepcoder_jax.learning.ppo import PPO
 from stepcoder_jax.models import policy
+from stepcoder_jax.planning import counting, hlo, programs
 from stepcoder_jax.pytrees import PromptBatch
 from stepcoder_jax.sampling import slots
 from tests import kit
@@ -128,6 +129,43 @@ def test_an_update_moves_every_parameter():
         lambda a, b: bool(np.any(a != b)), result["actor"], kit.tiny_params()
     )
     assert all(jax.tree.leaves(moved))
+
+
+def test_split_weights_decode_the_same_tokens_and_stay_where_they_are():
+    """sampling.layout split on fsdp 4 x tensor 2: each device has an eighth of them, and
+    in a token it receives less than one matrix."""
+    expected, _ = run_iteration((1, 1, 1))
+    config = make_config()
+    config.sampling.layout = "split"
+    mesh = sharding.make_mesh(MeshConfig(1, 4, 2), jax.devices())
+    steps = Steps(config, mesh, (kit.EOS,))
+    actor = steps.place_params(kit.tiny_params())
+    got, _ = sample(steps, actor)
+    np.testing.assert_array_equal(got.tokens, expected["rollout"].tokens)
+    jax.tree.map(close, got, expected["rollout"])
+    found = {program.name: program for program in programs.programs(steps)}
+    weights = found["advance"].args[0]
+    whole, here = (
+        counting.bytes_of(weights, shardings)
+        for shardings in (None, jax.tree.map(lambda x: x.sharding, weights))
+    )
+    norms = 4 * config.model.hidden_size * (2 * config.model.num_layers + 1)
+    assert here - norms == (whole - norms) / 8
+    text = found["advance"].jitted.lower(*found["advance"].args).compile().as_text()
+    largest = max(
+        hlo.collectives(text, dict(mesh.shape)), key=lambda x: x.received / x.trips
+    )
+    matrix = 4 * config.model.hidden_size * config.model.intermediate_size
+    assert largest.received / largest.trips < matrix, largest
+
+
+def test_split_weights_that_do_not_divide_are_named():
+    config = make_config(num_kv_heads=1, head_dim=4)
+    config.sampling.layout = "split"
+    mesh = sharding.make_mesh(MeshConfig(1, 8, 1), jax.devices())
+    steps = Steps(config, mesh, (kit.EOS,))
+    with pytest.raises(sharding.ShardingError, match=r"k_proj/kernel.*take replicated"):
+        steps.sampler_programs(*steps.rollout_sampler())
 
 
 def count_compilations(caplog, call):

@@ -198,6 +198,26 @@ def test_what_the_compiler_says_takes_the_place_of_the_count():
     assert not plan.make_plan(config, v5p, [refused], shapes).fits
 
 
+def test_a_copy_that_does_not_fit_is_split():
+    """6.7B over 64 chips of 15.75 GiB: 12.6 GiB of weights are there once, in 64 parts."""
+    config, shapes = paper()
+    near = {"mesh.fsdp": 64, "ppo.num_micro_batches": 4}
+    config = plan.changed(config, near)
+    v5e = chips.parse("v5e:8x8")
+    found = plan.make_plan(config, v5e, shapes=shapes)
+    assert found.layout == "split" and found.fits
+    kept = plan.changed(config, {"sampling.layout": "replicated"})
+    whole = plan.make_plan(kept, v5e, shapes=shapes)
+    assert whole.layout == "replicated" and not whole.fits
+    assert found.parts.decoding == pytest.approx(whole.parts.decoding / 64, rel=0.01)
+    assert whole.parts.sampling - found.parts.sampling > 12 * 2**30
+    assert {"sampling.layout": "split"} in [knob.flags for knob in whole.knobs]
+    large = chips.parse("v5p:2x2x2")  # where it fits it stays whole
+    assert plan.make_plan(paper()[0], large, shapes=shapes).layout == "replicated"
+    odd = plan.changed(config, {"model.vocab_size": 32258, "mesh.fsdp": 64})
+    assert counting.choose_layout(odd, 64, v5e.chip.memory) == "replicated"
+
+
 def test_what_does_not_divide_is_told_what_does():
     config, shapes = paper()
     with pytest.raises(chips.PlanError) as error:
@@ -212,7 +232,8 @@ def test_what_does_not_divide_is_told_what_does():
 
 
 def test_knobs_are_ranked_by_what_they_save_and_say_what_they_leave():
-    config = plan.changed(paper()[0], {"ppo.num_micro_batches": 4})
+    change = {"ppo.num_micro_batches": 4, "sampling.layout": "replicated"}
+    config = plan.changed(paper()[0], change)
     found = plan.make_plan(config, chips.parse("v5e:8x8"))
     assert not found.fits
     saved = [knob.saved for knob in found.knobs]
