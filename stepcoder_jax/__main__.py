@@ -39,7 +39,7 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
   stepcoder data stats FILE [--tokenizer T] [--coverage]         what a problem set is like
   stepcoder data check TRAIN [--test FILE] [--against FILE ...]  curate it, with a report
   stepcoder data build FOLDER --train FILE [--report FILE]       one ArrayRecord data set
-  stepcoder doctor                                               versions, devices, sandbox
+  stepcoder doctor [--hosts]                                     versions, devices, sandbox
 
 EXPERIMENT is a Python file with get_config(arg="") -> Config; every field of the config
 is a flag: `stepcoder train experiments/quickstart.py --help` lists them with defaults.
@@ -403,9 +403,29 @@ def run_data(argv: list[str]) -> int:
 
 
 def run_doctor(argv: list[str]) -> int:
-    Parser(prog="stepcoder doctor").parse_args(argv)
+    from stepcoder_jax.config import RunConfig
+
+    parser = Parser(prog="stepcoder doctor")
+    parser.add_argument(
+        "--hosts",
+        action="store_true",
+        help="join the other hosts of a run, and say who is there and who differs",
+    )
+    usual = RunConfig()
+    parser.add_argument(
+        "--run.folder", default=usual.folder, help="with --hosts: that all are to see"
+    )
+    parser.add_argument(
+        "--run.join-minutes",
+        type=float,
+        default=usual.join_minutes,
+        help="with --hosts: of waiting for the others",
+    )
+    given = vars(parser.parse_args(argv))
     from stepcoder_jax.commands import doctor
 
+    if given["hosts"]:
+        return doctor.doctor_hosts(given["run.folder"], given["run.join_minutes"])
     return doctor.doctor()
 
 
@@ -454,7 +474,8 @@ def main(argv: list[str] | None = None) -> int:
     hosts = channel.adopt()
     if hosts is not None:
         return hosts.conduct(lambda: run_command(argv))
-    code, line = watch_hosts(argv) if argv[0] in SHARED else (None, "")
+    is_shared = argv[0] in SHARED or (argv[0] == "doctor" and "--hosts" in argv)
+    code, line = watch_hosts(argv) if is_shared else (None, "")
     if code is None:
         code, line = run_command(argv)
     if line:

@@ -77,8 +77,9 @@ def see_one_folder(hosts: channel.Channel, folder: str) -> None:
         if hosts.number == 0:
             with contextlib.suppress(OSError):  # refused later, in its own words
                 mark.touch()
-        first = hosts.gather("run folder", str(mark) if mark.exists() else "")[0]
-        seen = hosts.gather("run folder's mark", not first or _is_seen(Path(first)))
+        first = hosts.gather("run folder", mark.name if mark.exists() else "")[0]
+        # in this host's own folder: a relative one may be another elsewhere
+        seen = hosts.gather("run folder's mark", not first or _is_seen(place / first))
     finally:
         mark.unlink(missing_ok=True)
     own = [folder if sees else "another one" for sees in seen]

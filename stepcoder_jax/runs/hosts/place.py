@@ -50,7 +50,7 @@ class Place(NamedTuple):
         return self.port + 1
 
 
-_WANTED = (
+WANTED = (
     f"set {HOSTS_VARIABLE} to ADDRESS:PORT,PROCESSES,INDEX, the address being that of "
     "process 0; or to 1 on a TPU slice, in an srun of Slurm, or beside MASTER_ADDR, "
     "MASTER_PORT, WORLD_SIZE and RANK"
@@ -116,7 +116,7 @@ def _look_around(environ: Environ, ask: Ask) -> Place:
         raise PlaceError(
             f"{HOSTS_VARIABLE}=1: {', '.join(given)} without {missing}; set all of them"
         )
-    raise PlaceError(f"{HOSTS_VARIABLE}=1: no hosts were found; {_WANTED}")
+    raise PlaceError(f"{HOSTS_VARIABLE}=1: no hosts were found; {WANTED}")
 
 
 def _of_slurm(environ: Environ) -> Place:
