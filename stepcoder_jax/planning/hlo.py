@@ -2,9 +2,10 @@
 
 XLA prints a program as computations of instructions. A collective in the body of a loop
 runs once per trip; the trips are in `known_trip_count`, or else (as for TPUs) the
-condition's greatest integer constant. Of a conditional the branch that receives most is
-counted. The compiler for TPUs spreads a collective over a chain of fusions, each of which
-prints it again: those of one channel in one computation count once.
+condition's greatest integer constant over what the body adds to its counter. Of a
+conditional the branch that receives most is counted. The compiler for TPUs spreads a
+collective over a chain of fusions, each of which prints it again: those of one channel in
+one computation count once.
 """
 
 from __future__ import annotations
@@ -115,7 +116,28 @@ def trips_of(loop: Instruction, computations: Mapping[str, list[Instruction]]) -
             ):
                 constants.append(int(number[1]))
             waiting.extend(called for _, called in _CALLED.findall(line.rest))
-    return max(constants)
+    return -(-max(constants) // _step(loop, computations))
+
+
+def _step(loop: Instruction, computations: Mapping[str, list[Instruction]]) -> int:
+    """What a body adds to the counter that its condition compares; a window adds 2."""
+    test = computations.get(_named(loop.rest, "condition"), [])
+    body = computations.get(_named(loop.rest, "body"), [])
+    places = [re.search(r"index=(\d+)", x.rest) for x in test if "tuple-el" in x.opcode]
+    by_name = {line.name: line for line in body}
+    if len(places) != 1 or places[0] is None or not body or body[-1].opcode != "tuple":
+        return 1
+    values = re.findall(r"%([\w.-]+)", body[-1].rest)
+    place = int(places[0][1])
+    counter = by_name.get(values[place]) if place < len(values) else None
+    if counter is None or counter.opcode != "add":
+        return 1
+    for name in re.findall(r"%([\w.-]+)", counter.rest.partition(")")[0]):
+        added = by_name.get(name)
+        number = re.match(r"(\d+)\)", added.rest) if added else None
+        if added and added.opcode == "constant" and number:
+            return max(1, int(number[1]))
+    return 1
 
 
 def _named(rest: str, role: str) -> str:

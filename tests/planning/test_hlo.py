@@ -156,3 +156,24 @@ def test_a_collective_spread_over_a_chain_of_fusions_counts_once():
     assert [x.chain for x in found] == ["7", "8"] and hlo.received(found) == 2 * 24
     alone = hlo.collectives(text.replace("chain_id", "other") + "}\n", MESH)
     assert len(alone) == 3
+
+
+def test_a_window_that_counts_by_two_has_half_the_trips():
+    text = (
+        "%cond (a: (f32[4], u32[])) -> pred[] {\n"
+        "  %limit = u32[] constant(8)\n  %a = (f32[4], u32[]) parameter(0)\n"
+        "  %i = u32[] get-tuple-element(%a), index=1\n"
+        "  ROOT %lt = pred[] compare(%i, %limit), direction=LT\n}\n"
+        "%body (b: (f32[4], u32[])) -> (f32[4], u32[]) {\n"
+        "  %b = (f32[4], u32[]) parameter(0)\n  %two = u32[] constant(2)\n"
+        "  %n = u32[] get-tuple-element(%b), index=1\n"
+        "  %next = u32[] add(%n, %two)\n"
+        "  %p = f32[4]{0} collective-permute(%x), source_target_pairs={{0,2}}\n"
+        "  ROOT %t = (f32[4], u32[]) tuple(%p, %next)\n}\n"
+        "ENTRY %main (p: f32[4]) -> f32[4] {\n"
+        "  %w = (f32[4], u32[]) while(%t0), condition=%cond, body=%body\n}\n"
+    )
+    (found,) = hlo.collectives(text, MESH)
+    assert (found.trips, found.received) == (4, 64)
+    (found,) = hlo.collectives(text.replace("constant(2)", "constant(1)"), MESH)
+    assert found.trips == 8
