@@ -9,6 +9,7 @@ What a notebook or an experiment imports is this; anything else may move:
     from stepcoder_jax.data.formats import own
     from stepcoder_jax.data.problems import read_any
     from stepcoder_jax.data.refinements import RefinementRecord, append_refinements
+    from stepcoder_jax.feedback import cccs, cuts, stages
     from stepcoder_jax.feedback.answers import read
     from stepcoder_jax.feedback.fgo import label
     from stepcoder_jax.feedback.prompts import render, token_bytes
