@@ -152,6 +152,32 @@ KINDS = {
             ("grpo/group_std", REWARD, "mean spread of the rewards of the other groups"),
         ),
     ),
+    "overlong": Kind(
+        "Where long answers are punished (`--ppo.overlong_buffer`)",
+        _rows(
+            ("overlong_penalty", REWARD, "mean punishment for length of valid rollouts"),
+            ("overlong_share", SHARE, "valid rollouts that have one"),
+        ),
+    ),
+    "tis": Kind(
+        "With truncated importance weights (`--ppo.tis_cap`)",
+        _rows(
+            ("tis_weight", RATIO, "mean weight of a kept token: policy / what drew it"),
+            ("tis_capped", SHARE, "kept tokens that the cap holds back"),
+        ),
+    ),
+    "target_kl": Kind(
+        "Where updates may end early (`--ppo.target_kl`, several updates an iteration)",
+        _rows(
+            ("updates", COUNT, "updates of the iteration that were taken"),
+        ),
+    ),
+    "adaptive_kl": Kind(
+        "Where the KL penalty is steered (`--ppo.adaptive_kl_target`)",
+        _rows(
+            ("kl_coef", "weight", "of the KL penalty in this iteration"),
+        ),
+    ),
     "contexts": Kind(
         "Where failed programs are mended (`--data.contexts`)",
         _rows(
@@ -206,10 +232,16 @@ KINDS = {
 def kinds_of(config: Config, *, is_sft: bool) -> list[str]:
     """The kinds that the rows of a run of this config have."""
     is_grpo, has_contexts = config.algorithm == "grpo", bool(config.data.contexts)
+    ppo = config.ppo
+    updates = ppo.num_epochs * ppo.num_minibatches
     has = {
         "rl": not is_sft,
         "ppo": not is_sft and not is_grpo,
         "grpo": not is_sft and is_grpo,
+        "overlong": not is_sft and ppo.overlong_buffer > 0,
+        "tis": not is_sft and ppo.tis_cap > 0,
+        "target_kl": not is_sft and ppo.target_kl > 0 and updates > 1,
+        "adaptive_kl": not is_sft and ppo.adaptive_kl_target > 0,
         "contexts": not is_sft and has_contexts,
         "grpo contexts": not is_sft and is_grpo and has_contexts,
         "sft": is_sft,

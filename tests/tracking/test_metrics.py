@@ -6,8 +6,12 @@ tests/run_kit.py: PPO, GRPO, SFT, contexts and validation.
 
 from pathlib import Path
 
+import numpy as np
+
 from stepcoder_jax.config import Config
 from stepcoder_jax.feedback.rewards import stepcoder
+from stepcoder_jax.learning import controls
+from stepcoder_jax.pytrees import Experience, Feedback, Rollout
 from stepcoder_jax.tracking import metrics
 from stepcoder_jax.tracking.metrics import KINDS, complaint, expand, kinds_of
 
@@ -61,6 +65,24 @@ def test_a_config_says_which_rows_it_has():
     ]
     config.evaluation.every = 2
     assert kinds_of(config, is_sft=True) == SOFT
+
+
+def test_what_steers_learning_is_told_where_it_is_on():
+    config, zeros, mask = Config(), np.zeros((1, 4), np.float32), np.ones((1, 4), bool)
+    config.ppo.overlong_buffer, config.ppo.tis_cap, config.ppo.num_epochs = 2, 2.0, 2
+    config.ppo.target_kl = config.ppo.adaptive_kl_target = 0.1
+    steered = ["overlong", "tis", "target_kl", "adaptive_kl"]
+    assert kinds_of(config, is_sft=False) == ["rl", "ppo", *steered]
+    length = np.array([4])
+    rollout = Rollout(zeros, length, length, mask, zeros, zeros + 1, length > 4)
+    feedback = Feedback(zeros, mask, np.ones(1, bool))
+    batch = Experience(
+        zeros, length, length, mask, mask, old_logprobs=zeros, sampler_logprobs=zeros
+    )
+    assert controls.shape_overlong(config, rollout, feedback)[1].keys() == {
+        *names("overlong")
+    }
+    assert controls.weight_metrics(config, batch).keys() == {*names("tis")}
 
 
 def test_explanations_groups_are_told_as_the_others():
