@@ -247,7 +247,7 @@ def layout(mesh: Mesh) -> Layout:
 
 def memory(mesh: Mesh) -> int:
     """Bytes that a program may use of a device; 0 where the device does not say."""
-    stats = mesh.devices.flat[0].memory_stats() or {}
+    stats = mesh.local_devices[0].memory_stats() or {}
     return int(stats.get("bytes_limit", 0))
 
 
