@@ -39,6 +39,7 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
   stepcoder data stats FILE [--tokenizer T] [--coverage]         what a problem set is like
   stepcoder data check TRAIN [--test FILE] [--against FILE ...]  curate it, with a report
   stepcoder data build FOLDER --train FILE [--report FILE]       one ArrayRecord data set
+  stepcoder data profile RUN [--samples 8] [--out FILE]          pass rates, to draw by
   stepcoder doctor [--hosts]                                     versions, devices, sandbox
 
 EXPERIMENT is a Python file with get_config(arg="") -> Config; every field of the config

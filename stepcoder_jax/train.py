@@ -13,6 +13,9 @@ The walk of a rollout, which `iterate` follows; B rollouts, T completion tokens:
               -> TrainState, Experience [B, T]
 5. feedback   `cccs.advance`: the curriculum of the next iteration
 
+With sampling.extra_problems 1 to 3 come again for other problems, in the place of those
+whose rollouts are all rewarded alike (runs/posing/dynamic.py).
+
 `learn` repeats this to the last step; `conclude` validates, logs and saves what is due.
 The run's state and folder are in runs/rl_run.py, the end of it in runs/closing.py.
 """
@@ -25,6 +28,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging as orbax_logging
 
 from stepcoder_jax.config import Config
@@ -38,9 +42,10 @@ from stepcoder_jax.feedback.rewards.table import PAPER
 from stepcoder_jax.feedback.rewards.terms import OwnRewardError, Term
 from stepcoder_jax.progress import StepProgress, describe_iteration, describe_tokens
 from stepcoder_jax.pytrees import TrainState
-from stepcoder_jax.records import Problem
+from stepcoder_jax.records import Problem, Task
 from stepcoder_jax.results import diagnosis
 from stepcoder_jax.results.logger import (
+    DROPPED,
     HostLog,
     Logger,
     encode_row,
@@ -58,6 +63,8 @@ from stepcoder_jax.runs.guards.stopping import stop
 from stepcoder_jax.runs.guards.watch import Watch
 from stepcoder_jax.runs.hosts.channel import part
 from stepcoder_jax.runs.iteration import Iteration, Stopwatch, rollout_rows
+from stepcoder_jax.runs.posing import dynamic
+from stepcoder_jax.runs.posing.dynamic import Batch, Own
 from stepcoder_jax.runs.rl_run import Run
 from stepcoder_jax.runs.shares import cores, known, telling
 from stepcoder_jax.tracking import trackers
@@ -70,6 +77,83 @@ class JudgeFailsError(Exception):
     """No program could be judged in run.max_empty iterations in a row."""
 
 
+class Roller:
+    """Tasks of an iteration to judged rollouts, as often as it wants some."""
+
+    def __init__(
+        self,
+        config: Config,
+        coder: Coder,
+        actor: Any,
+        contexts: Contexts | None,
+        terms: Sequence[Term],
+        step: int,
+    ) -> None:
+        self.config, self.coder, self.actor = config, coder, actor
+        self.contexts, self.terms, self.step = contexts, terms, step
+        self.watch = Stopwatch()
+        self.own: dict[str, float] = {}  # what this host's pool has counted so far
+        self.counts: dict[str, float] = {}  # and those of all hosts
+
+    def __call__(self, tasks: list[Task], first: int) -> Batch:
+        """Judged rollouts of tasks, before which `first` were drawn in the iteration."""
+        config, index = self.config, self.step * self.config.batch_size + first
+        with part("sample", self.step):  # and then "judge"
+            rollout, judged = generate.roll_out(
+                self.coder, self.actor, tasks, self.step, index
+            )
+        rows, mask = judged.rows, rollout.mask
+        with self.watch.part("feedback"):
+            feedback, columns = batch.feedback(
+                judged.programs,
+                judged.reports,
+                mask[rows],
+                reward=config.reward,
+                fgo=config.fgo,
+                seed=config.run.seed,
+                step=self.step,
+                terms=self.terms if self.contexts is None else (),
+                truncated=rollout.truncated[rows],
+                rows=[first + row for row in rows],
+            )
+            if self.contexts is not None:
+                posed = [tasks[row] for row in rows]
+                feedback, more = self.contexts.judge(
+                    posed, judged.answers, judged.reports, mask[rows], feedback
+                )
+                columns |= more
+        self.own = iteration_metrics.of_judge(self.coder.pool)
+        with part("judge", self.step):  # until the slowest host has judged
+            feedback, columns, reports, self.counts = known.agree(
+                rows, judged.reports, feedback, columns, self.own, len(tasks)
+            )
+        self.watch.add("sample", judged.seconds_sampled)
+        self.watch.add("judge", judged.seconds_waited)  # what decoding did not hide
+        own = Own(rows, judged.answers, judged.programs, judged.reports)
+        return Batch(tasks, own, reports, rollout, feedback, columns)
+
+    def others(
+        self,
+        problems: Sequence[Problem],
+        curriculum: CurriculumState,
+        tasks: list[Task],
+        chances: np.ndarray | None,
+    ) -> list[Task]:
+        """The tasks that may take the place of `tasks`: none without dynamic sampling."""
+        config = self.config
+        found = cccs.choose_extra(
+            problems,
+            curriculum,
+            tasks,
+            step=self.step,
+            seed=config.run.seed,
+            sampling=config.sampling,
+            config=config.cccs,
+            chances=chances,
+        )
+        return found if self.contexts is None else self.contexts.pose(found)
+
+
 def iterate(
     config: Config,
     coder: Coder,
@@ -79,12 +163,14 @@ def iterate(
     curriculum: CurriculumState,
     contexts: Contexts | None = None,
     terms: Sequence[Term] = PAPER,
+    chances: np.ndarray | None = None,
 ) -> tuple[TrainState, CurriculumState, Iteration]:
     """One iteration: choose, sample, run, score, learn, move on.
 
-    Raises LeftOut where an update was not finite.
+    `chances` are those of `posing.profile`; None: each problem is drawn as often. Raises
+    LeftOut where an update was not finite.
     """
-    watch, step, seed = Stopwatch(), int(state.step), config.run.seed
+    step, seed = int(state.step), config.run.seed
     tasks = cccs.choose_tasks(
         problems,
         curriculum,
@@ -92,57 +178,55 @@ def iterate(
         seed=seed,
         sampling=config.sampling,
         config=config.cccs,
+        chances=chances,
     )
     if contexts is not None:
         tasks = contexts.pose(tasks)
-    with part("sample", step):  # and then "judge"
-        rollout, judged = generate.roll_out(coder, state.actor, tasks, step)
-    rows, mask = judged.rows, rollout.mask
-    with watch.part("feedback"):
-        feedback, columns = batch.feedback(
-            judged.programs,
-            judged.reports,
-            mask[rows],
-            reward=config.reward,
-            fgo=config.fgo,
-            seed=seed,
-            step=step,
-            terms=terms if contexts is None else (),
-            truncated=rollout.truncated[rows],
-            rows=rows,
-        )
-        if contexts is not None:
-            posed = [tasks[row] for row in rows]
-            feedback, more = contexts.judge(
-                posed, judged.answers, judged.reports, mask[rows], feedback
-            )
-            columns |= more
-    own = iteration_metrics.of_judge(coder.pool)
-    with part("judge", step):  # until the slowest host has judged
-        feedback, columns, reports, counts = known.agree(
-            rows, judged.reports, feedback, columns, own, len(tasks)
-        )
-    with watch.part("update"), part("update", step):
+    coder.pool.reset_metrics()
+    roll = Roller(config, coder, state.actor, contexts, terms, step)
+    first, group = roll(tasks, 0), config.sampling.rollouts_per_problem
+    others = roll.others(problems, curriculum, tasks, chances)
+    filled = dynamic.fill(first, others, group, roll)
+    kept, judged = filled.kept, filled.judged
+    with roll.watch.part("update"), part("update", step):
         state, experience, looked, learnt = coder.steps.learn(
-            state, reference, rollout, feedback
+            state, reference, kept.rollout, kept.feedback
         )
-        looked, kept, learnt = sharding.to_host((looked, experience, learnt))
-    first = int(learnt.pop("nonfinite_first"))
+        looked, experience, learnt = sharding.to_host((looked, experience, learnt))
+    place = int(learnt.pop("nonfinite_first"))
     if learnt.pop("nonfinite"):
-        raise LeftOut(state, experience, first)
+        raise LeftOut(state, experience, place)
+    mask, feedback = judged.rollout.mask, judged.feedback
     metrics = {
-        **counts,
-        **batch.metrics(reports, mask, feedback),
-        **batch.numbers_of(columns),
+        **roll.counts,
+        **batch.metrics(judged.reports, mask, feedback),
+        **batch.numbers_of(judged.columns),
         **(part_metrics(feedback, mask) if contexts is not None else {}),
-        **cccs.metrics(curriculum, tasks, reports, config.cccs),
-        **iteration_metrics.of_learning(looked, learnt, reports),
-        **watch.seconds,
-        "seconds/sample": judged.seconds_sampled,
-        "seconds/judge": judged.seconds_waited,  # what decoding did not hide
+        **cccs.metrics(curriculum, judged.tasks, judged.reports, config.cccs),
+        **iteration_metrics.of_learning(looked, learnt, kept.reports),
+        **roll.watch.seconds,
     }
-    curriculum = cccs.advance(curriculum, tasks, reports, config.cccs)
-    done = Iteration(step, tasks, judged, reports, rollout, feedback, kept, metrics, own)
+    dropped, complaint = list(dynamic.dropped_rows(filled, group)), ""
+    if config.sampling.extra_problems:
+        metrics |= dynamic.metrics(filled, group)
+        complaint = dynamic.complaint(filled, group)
+    curriculum = cccs.advance(curriculum, judged.tasks, judged.reports, config.cccs)
+    done = Iteration(
+        step,
+        kept.tasks,
+        kept.own,
+        kept.reports,
+        kept.rollout,
+        kept.feedback,
+        experience,
+        metrics,
+        roll.own,
+        judged.tasks,
+        judged.reports,
+        dropped,
+        int(np.asarray(mask).sum()),
+        complaint,
+    )
     return state, curriculum, done
 
 
@@ -173,21 +257,27 @@ def learn(run: Run, logger: Logger | HostLog, interrupt: Interrupt) -> None:
                 run.curriculum,
                 run.contexts,
                 run.terms,
+                run.chances,
             )
             run.is_kept = False
-            run.verdicts.update(str(judged.verdict) for judged in done.reports)
+            run.note(done.posed, done.judged)
+            run.verdicts.update(str(judged.verdict) for judged in done.judged)
             if run.coder.pool.unsafe:
                 progress.write(run.coder.pool.banner)
             metrics = done.metrics
-            generated = int(done.rollout.mask.sum())
-            metrics |= run.count(generated, metrics["batch/valid_rows"]) | blank
+            metrics |= run.count(done.generated, metrics["batch/valid_rows"]) | blank
             is_kept = every and done.step % every == 0
             lines = [encode_row(row) for row in rollout_rows(done)] if is_kept else []
-            lines, slowest = telling.tell(done.judged.rows, lines, metrics)
+            lines, slowest = telling.tell(done.own.rows, lines, metrics)
             metrics |= slowest
-            logger.note(done.step, done.own)
+            logger.note(done.step, done.counts)
             if is_kept:
                 logger.write_rollouts(done.step, lines)
+            if done.dropped:
+                given_up = map(encode_row, done.dropped)
+                logger.write_rollouts(done.step, given_up, DROPPED)
+            if done.complaint:
+                progress.write(f"iteration {done.step}: {done.complaint}")
             metrics["seconds/iteration"] = time.perf_counter() - start
             conclude(run, logger, done.step, metrics)
             row = {"step": done.step, **metrics}

@@ -129,6 +129,7 @@ WORDS = [
     "doctor",
 ]
 WORDS += ["data", "data generate", "data stats", "data check", "data build"]
+WORDS += ["data profile"]
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])
@@ -154,6 +155,7 @@ PLACES = [
     *(f"evaluate x --problems {URL}", f"evaluate x --out {URL}", f"export x --out {URL}"),
     *(f"judge x --problems {URL}", f"judge x --problems y --out {URL}"),
     *(f"compare a b --out {URL}", f"data stats x --tokenizer {URL}"),
+    *(f"data profile {URL}", f"data profile x --out {URL}"),
     *(f"data check x --against a {URL}", f"data build x --report {URL}"),
 ]
 

@@ -121,10 +121,11 @@ ROOMS = {
         ),
         (*ARRAYS, "orbax", "transformers", "tqdm"),
     ),
+    "runs/posing": Room(("feedback", "pytrees", "records"), ("numpy",)),
     "runs": Room(
         (
             *("planning", "runs/disk", "runs/hosts", "runs/shares", "data/formats"),
-            *("feedback/rewards", "own_code"),
+            *("runs/posing", "feedback/rewards", "own_code"),
             *("devices", "results", "data/generated", "execution"),
             *("feedback", "learning", "sampling", "models", "progress", *LEAVES),
             "strategies",
@@ -132,6 +133,13 @@ ROOMS = {
         (*ARRAYS, "orbax", "transformers", "tqdm"),
     ),
 }
+ROOMS["runs/profiling"] = Room(
+    (
+        *("runs", "runs/disk", "runs/posing", "devices", "feedback", "sampling"),
+        *("config", "records"),
+    ),
+    ("numpy",),
+)
 ROOMS["runs/refining"] = Room(
     (
         *("runs", "runs/disk", "data", "data/formats", "data/generated", "execution"),

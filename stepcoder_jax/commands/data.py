@@ -35,6 +35,7 @@ from stepcoder_jax.runs.disk import preflight
 _EXIT_GOOD, _EXIT_DROPPED, _EXIT_BAD_INPUT = 0, 1, 2
 FileArg = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]
 FolderArg = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FOLDER")]
+RunArg = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RUN")]
 TrainArg = Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="TRAIN")]
 
 
@@ -52,6 +53,32 @@ class GenerateOptions:
     has no visible tests)."""
     split: Literal["sft", "train", "validation", "test"] = "train"
     """Which problems."""
+
+
+@dataclasses.dataclass
+class ProfileOptions:
+    """Measure the pass rate of each problem that a run learns from, at its present stage,
+    with the run's newest model and sampling; a run with --data.sample profile and
+    --data.profile FILE then draws by it.
+
+    stepcoder data profile runs/mine --samples-per-problem 8
+    """
+
+    run: RunArg
+    """The folder of a run of `stepcoder train`."""
+    samples_per_problem: Annotated[int, tyro.conf.arg(aliases=["--samples"])] = 8
+    """How many programs are drawn for each problem."""
+    step: int = -1
+    """The checkpoint to measure; -1: the newest."""
+    before: bool = False
+    """Measure the model that the run began with, at the first stages."""
+    out: str = ""
+    """The file to write; "": beside the problem file, or profile.json in the run where the
+    problems ship with the package."""
+    seed: int = 0
+    """Of the draws."""
+    force: bool = False
+    """Overwrite the file that is there."""
 
 
 @dataclasses.dataclass
@@ -334,9 +361,18 @@ def build(options: BuildOptions) -> int:
     return _EXIT_BAD_INPUT if bad else _EXIT_GOOD
 
 
+def measure_profile(options: ProfileOptions) -> int:
+    """`stepcoder data profile`; returns the exit code."""
+    # it loads JAX, which the other verbs do without
+    from stepcoder_jax.runs.profiling.measuring import Wanted, measure
+
+    return measure(Wanted(**vars(options)))
+
+
 VERBS: dict[str, tuple[type, Callable[[Any], int]]] = {
     "generate": (GenerateOptions, generate),
     "stats": (StatsOptions, show_stats),
     "check": (CheckOptions, check),
     "build": (BuildOptions, build),
+    "profile": (ProfileOptions, measure_profile),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from stepcoder_jax.config.paths import SHIPPED, has_problems
 from stepcoder_jax.config.ranges import COUNT, NATURAL, Ranges, Rules
@@ -26,6 +26,10 @@ class DataConfig(Section):
     # records of `stepcoder refine`: then RL answers their wrong programs, each a context of
     # its own, and poses no problem as such
     contexts: tuple[str, ...] = ()
+    # how RL draws problems: each as often, or by their pass rates in the file of `profile`,
+    # which `stepcoder data profile` writes
+    sample: Literal["uniform", "profile"] = "uniform"
+    profile: str = ""
     # stop at a bad row, or a prompt that is too long, instead of leaving it out
     strict: bool = False
 
@@ -65,6 +69,24 @@ def rules(config: Config) -> Rules:
             data.path not in SHIPPED or not getattr(data, name),
             f"none with data.path={data.path}, which has its own {name} problems",
         )
+    by_profile = data.sample == "profile"
+    yield (
+        "data.profile",
+        bool(data.profile) == by_profile,
+        "a file of `stepcoder data profile`"
+        if by_profile
+        else '"" with data.sample=uniform',
+    )
+    yield (
+        "data.sample",
+        not by_profile or not data.contexts,
+        "uniform, since data.contexts are answered and have no pass rates",
+    )
+    yield (
+        "data.sample",
+        not by_profile or config.cccs.prefix != "random" or not config.cccs.enabled,
+        "uniform with cccs.prefix=random, which draws a stage each time",
+    )
     yield (
         "evaluation.every_tokens",
         not (evaluation.every and evaluation.every_tokens),

@@ -60,6 +60,8 @@ ADDED: dict[str, Any] = {
     # rewards were judged against the group's, and the loss was clipped by tokens
     **{"grpo.estimator": "grpo", "grpo.policy_loss": "clipped"},
     **{"grpo.sequence_clip_low": 3e-4, "grpo.sequence_clip_high": 4e-4},
+    "sampling.extra_problems": 0,  # a group without a spread stayed
+    **{"data.sample": "uniform", "data.profile": ""},  # each problem as often
     # nothing but the algorithm steered learning
     **{"ppo.overlong_buffer": 0, "ppo.tis_cap": 0.0, "ppo.target_kl": 0.0},
     **{"ppo.adaptive_kl_target": 0.0, "ppo.adaptive_kl_horizon": 10000},

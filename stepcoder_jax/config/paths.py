@@ -15,7 +15,13 @@ SHIPPED = ("builtin", "guarded", "dialect")
 PATHS = (
     *("run.folder", "run.compilation_cache", "model.checkpoint", "model.tokenizer"),
     *("data.path", "data.validation", "data.test", "sft.samples", "sft.records"),
-    *("execution.python", "data.contexts", "reward.encoder", "reward.terms"),
+    *(
+        "execution.python",
+        "data.contexts",
+        "data.profile",
+        "reward.encoder",
+        "reward.terms",
+    ),
 )
 
 

@@ -51,11 +51,14 @@ class SamplingConfig(Section):
     # the weights while decoding: whole on each device (but for mesh.tensor), or split over
     # mesh.fsdp as well; auto: split where a plan by shapes says that the whole does not fit
     layout: Literal["auto", "replicated", "split"] = "auto"
+    # dynamic sampling: most other problems that an iteration may draw in the place of those
+    # whose rollouts are all rewarded alike; 0: off
+    extra_problems: int = 0
 
     ranges: ClassVar[Ranges] = {
         **dict.fromkeys(("problems_per_step", "rollouts_per_problem"), COUNT),
         **dict.fromkeys(("max_completion_length", "chunk"), COUNT),
-        **dict.fromkeys(("top_k", "slots"), NATURAL),
+        **dict.fromkeys(("top_k", "slots", "extra_problems"), NATURAL),
         "temperature": POSITIVE,  # PPO explores
         "top_p": ABOVE_ZERO,
         "min_p": BELOW_ONE,
@@ -69,6 +72,11 @@ def group_rules(config: Config) -> Rules:
     in_groups &= config.grpo.estimator != "reinforce_plus_plus"
     least, why = (2, " (a group of algorithm=grpo)") if in_groups else (1, "")
     yield "sampling.rollouts_per_problem", rollouts >= least, f"at least {least}{why}"
+    yield (
+        "sampling.extra_problems",
+        in_groups or not config.sampling.extra_problems,
+        "0, since only groups (algorithm=grpo) can be without a spread of rewards",
+    )
 
 
 def length_rules(config: Config) -> Rules:

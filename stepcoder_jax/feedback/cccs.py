@@ -23,6 +23,10 @@ from stepcoder_jax.records import Problem, Report, Task
 ORDER_STREAM = 1
 FULL_STREAM = 2
 CUT_STREAM = 4  # 3 is that of fgo.mask=random and of sft.per_problem
+EXTRA_ORDER_STREAM = 7  # 5 and 6 are those of lessons
+EXTRA_FULL_STREAM = 8
+WEIGHTED_STREAM = 9
+EXTRA_WEIGHTED_STREAM = 10
 
 
 class CurriculumState(NamedTuple):
@@ -82,27 +86,46 @@ def draw(pool_size: int, count: int, step: int, seed: int) -> list[int]:
     Each epoch is a fresh permutation of the pool; where the window stands follows from
     (seed, step) alone, so a resumed run draws what the interrupted one would have drawn.
     """
+    return window(pool_size, step * count, count, seed, ORDER_STREAM)
+
+
+def window(pool_size: int, first: int, count: int, seed: int, stream: int) -> list[int]:
+    """Return `count` rows from place `first` of endless permutations of the pool on."""
     if pool_size < 1:
         raise ConfigError(
             "the pool of problems is empty; check data.path and data.pool_size"
         )
     orders: dict[int, np.ndarray] = {}
     rows = []
-    for position in range(step * count, (step + 1) * count):
+    for position in range(first, first + count):
         epoch, place = divmod(position, pool_size)
         if epoch not in orders:
-            rng = np.random.default_rng([seed, epoch, ORDER_STREAM])
+            rng = np.random.default_rng([seed, epoch, stream])
             orders[epoch] = rng.permutation(pool_size)
         rows.append(int(orders[epoch][place]))
     return rows
 
 
-def choose_full(count: int, fraction: float, step: int, seed: int) -> np.ndarray:
+def draw_weighted(
+    chances: np.ndarray, count: int, step: int, seed: int, stream: int
+) -> list[int]:
+    """Return `count` pool rows of iteration `step`, drawn by f64[N] of sum 1.
+
+    Without replacement, as far as the pool reaches.
+    """
+    rng = np.random.default_rng([seed, step, stream])
+    again = count > len(chances)
+    return rng.choice(len(chances), count, replace=again, p=chances).tolist()
+
+
+def choose_full(
+    count: int, fraction: float, step: int, seed: int, stream: int = FULL_STREAM
+) -> np.ndarray:
     """Return bool[count]: which of the drawn problems are posed whole.
 
     On average fraction * count of them; a draw settles the part after the point.
     """
-    rng = np.random.default_rng([seed, step, FULL_STREAM])
+    rng = np.random.default_rng([seed, step, stream])
     number = int(fraction * count + rng.random())
     chosen = np.zeros(count, bool)
     chosen[rng.permutation(count)[:number]] = True
@@ -127,25 +150,79 @@ def choose_tasks(
     seed: int,
     sampling: SamplingConfig,
     config: CCCSConfig,
+    chances: np.ndarray | None = None,
 ) -> list[Task]:
     """Return the iteration's tasks: each drawn problem at its stage, n times in a row.
+
+    Drawn by `draw`, or by `chances` f64[N] where there are some.
 
     With `config.prefix` random the stage is drawn each time, once for all n: they are a
     group. `config.full_fraction` of the problems are posed at stage 0 whatever their own
     stage (not in the paper, 0 in its presets). Task i of the list is global rollout
     step * len(tasks) + i.
     """
-    rows = draw(len(problems), sampling.problems_per_step, step, seed)
+    number = sampling.problems_per_step
+    if chances is None:
+        rows = draw(len(problems), number, step, seed)
+    else:
+        rows = draw_weighted(chances, number, step, seed, WEIGHTED_STREAM)
     due = [int(state.stage[row]) for row in rows]
     if config.prefix == "random":
         counts = [count_conditionals(problems[row], config) for row in rows]
         due = draw_cuts(counts, step, seed)
     whole = choose_full(len(rows), config.full_fraction, step, seed)
-    tasks = []
-    for row, stage, is_whole in zip(rows, due, whole):
-        task = pose(problems[row], row, 0 if is_whole else stage, config)
-        tasks.extend([task] * sampling.rollouts_per_problem)
-    return tasks
+    stages_due = np.where(whole, 0, due)
+    return pose_groups(problems, rows, stages_due, sampling.rollouts_per_problem, config)
+
+
+def pose_groups(
+    problems: Sequence[Problem],
+    rows: Sequence[int],
+    due: Sequence[int] | np.ndarray,
+    group: int,
+    config: CCCSConfig,
+) -> list[Task]:
+    """Return the tasks of these rows of the pool at these stages, each `group` times."""
+    posed = (pose(problems[row], row, int(c), config) for row, c in zip(rows, due))
+    return [task for task in posed for _ in range(group)]
+
+
+def choose_extra(
+    problems: Sequence[Problem],
+    state: CurriculumState,
+    tasks: Sequence[Task],
+    *,
+    step: int,
+    seed: int,
+    sampling: SamplingConfig,
+    config: CCCSConfig,
+    chances: np.ndarray | None = None,
+) -> list[Task]:
+    """Return the tasks that may take the place of some of `tasks`, those of the iteration.
+
+    Of at most `sampling.extra_problems` other problems: a window on permutations of their
+    own, less what `tasks` has. Their stages are found as those of `choose_tasks` are, by
+    draws of their own.
+    """
+    drawn, extra = {task.index for task in tasks}, sampling.extra_problems
+    if not extra:
+        return []
+    first, count = step * extra, extra + len(drawn)
+    if chances is None:
+        near = window(len(problems), first, count, seed, EXTRA_ORDER_STREAM)
+    else:
+        most = min(count, len(problems))
+        near = draw_weighted(chances, most, step, seed, EXTRA_WEIGHTED_STREAM)
+    rows = [row for row in dict.fromkeys(near) if row not in drawn][:extra]
+    due = [int(state.stage[row]) for row in rows]
+    if config.prefix == "random":
+        counts = [count_conditionals(problems[row], config) for row in rows]
+        others = [0] * sampling.problems_per_step  # whose draws come before
+        due = draw_cuts([*others, *counts], step, seed)[len(others) :]
+    share = config.full_fraction
+    whole = choose_full(len(rows), share, step, seed, EXTRA_FULL_STREAM)
+    stages_due = np.where(whole, 0, due)
+    return pose_groups(problems, rows, stages_due, sampling.rollouts_per_problem, config)
 
 
 def advance(

@@ -17,6 +17,7 @@ METRICS = "metrics.jsonl"
 START = "start.json"  # the metrics of validation before learning
 WARNINGS = "warnings.jsonl"
 ROLLOUTS = "rollouts"
+DROPPED = "dropped"  # groups that dynamic sampling judged and did not learn from
 HOSTS = "hosts"
 
 
@@ -115,10 +116,12 @@ class Logger:
         with (self.folder / WARNINGS).open("a", encoding="utf-8") as file:
             file.write(encode_row({"step": step, "warning": text}) + "\n")
 
-    def write_rollouts(self, step: int, lines: Iterable[str]) -> None:
-        """Write one iteration's rollouts to `rollouts/STEP.jsonl`."""
-        (self.folder / ROLLOUTS).mkdir(exist_ok=True)
-        write_lines(self.folder / ROLLOUTS / f"{step}.jsonl", lines)
+    def write_rollouts(
+        self, step: int, lines: Iterable[str], folder: str = ROLLOUTS
+    ) -> None:
+        """Write one iteration's rollouts to `rollouts/STEP.jsonl`, or to another folder."""
+        (self.folder / folder).mkdir(exist_ok=True)
+        write_lines(self.folder / folder / f"{step}.jsonl", lines)
 
     def note(self, step: int, own: Mapping[str, float]) -> None:
         """What this host did by itself is not kept: see `HostLog`."""
@@ -165,7 +168,9 @@ class HostLog:
     def write_warning(self, step: int, text: str) -> None:
         """And what it warns of."""
 
-    def write_rollouts(self, step: int, lines: Iterable[str]) -> None:
+    def write_rollouts(
+        self, step: int, lines: Iterable[str], folder: str = ROLLOUTS
+    ) -> None:
         """So are its rollouts."""
 
     def close(self) -> None:

@@ -115,16 +115,16 @@ class Judged(NamedTuple):
 
 
 def roll_out(
-    coder: Coder, actor: Any, tasks: Sequence[Task], step: int
+    coder: Coder, actor: Any, tasks: Sequence[Task], step: int, first: int
 ) -> tuple[Rollout, Judged]:
-    """Completions of the tasks of iteration `step`, drawn and judged; row i is task i's.
+    """Completions of tasks of iteration `step`, drawn and judged; row i is task i's.
 
+    `first` is the global index of the first rollout; with (seed, step) it gives the draws.
     `prompts.encode` -> `Steps.sample` -> `answers.read` -> `Pool.stream`, the last three
     at the same time. A first answer ends with its fence; one to a context opens and closes
     some.
     """
-    batch = coder.encode(tasks, first=step * len(tasks))
-    coder.pool.reset_metrics()
+    batch = coder.encode(tasks, first=first)
     find_stop = None if tasks[0].before else coder.find_stop
     stream = coder.steps.sample(actor, batch, step, find_stop)
     judged = judge_stream(coder, tasks, stream, label="")

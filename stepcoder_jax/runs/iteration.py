@@ -12,7 +12,7 @@ import numpy as np
 from stepcoder_jax.feedback.turns import describe_results
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout
 from stepcoder_jax.records import Attempt, Report, Task
-from stepcoder_jax.runs.generate import Judged
+from stepcoder_jax.runs.posing.dynamic import Own
 
 
 class Iteration(NamedTuple):
@@ -20,13 +20,18 @@ class Iteration(NamedTuple):
 
     step: int
     tasks: list[Task]
-    judged: Judged  # this host's rows
+    own: Own  # this host's rows
     reports: list[Report]  # of all rows, as far as all hosts know them
     rollout: Rollout
     feedback: Feedback
     experience: Experience
     metrics: dict[str, Any]
-    own: dict[str, float]  # what this host's pool counted
+    counts: dict[str, float]  # what this host's pool counted
+    posed: list[Task]  # of all rollouts, those that nothing was learnt from as well
+    judged: list[Report]  # theirs
+    dropped: list[dict[str, Any]]  # the groups of these, see posing.dynamic
+    generated: int  # completion tokens
+    complaint: str  # what is to be said aloud; "": nothing
 
 
 class Stopwatch:
@@ -39,7 +44,12 @@ class Stopwatch:
     def part(self, name: str) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        self.seconds[f"seconds/{name}"] = time.perf_counter() - start
+        self.add(name, time.perf_counter() - start)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count seconds of a part, which may come more than once."""
+        key = f"seconds/{name}"
+        self.seconds[key] = self.seconds.get(key, 0.0) + seconds
 
 
 def rollout_rows(done: Iteration) -> Iterator[dict[str, Any]]:
@@ -50,7 +60,7 @@ def rollout_rows(done: Iteration) -> Iterator[dict[str, Any]]:
     where there are any, are the programs and the feedback that the prompt held, and of a
     run in contexts `explained` is how many tokens the explanation has.
     """
-    ours = done.judged
+    ours = done.own
     for i, answer, program, judged in zip(
         ours.rows, ours.answers, ours.programs, ours.reports, strict=True
     ):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated.splits import Split
@@ -18,7 +21,7 @@ from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import cccs
 from stepcoder_jax.feedback.rewards.table import load_terms
 from stepcoder_jax.planning import counting
-from stepcoder_jax.records import Problem
+from stepcoder_jax.records import Problem, Report, Task
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs import problem_set, schedule
 from stepcoder_jax.runs.disk import contexts, sources
@@ -27,6 +30,7 @@ from stepcoder_jax.runs.disk.run_folder import RunFolder, versions
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.greedy import grade, pass_rate, scores, unmeasured, whole_tasks
 from stepcoder_jax.runs.hosts.channel import part
+from stepcoder_jax.runs.posing import profile
 from stepcoder_jax.runs.schedule import Spent
 
 LENGTH_FLAG = "--prompt.max_prompt_length"
@@ -81,9 +85,11 @@ class Run:
         self.verdicts: collections.Counter[str] = collections.Counter()
         self.empty = 0  # iterations in a row without a valid row
         self.pending: dict[str, Any] | None = None  # metrics that wait for validation
+        self.profile: profile.Profile | None = None
         self.is_kept = config.run.resume == "yes" and self.resume()
         if not self.is_kept:
             self.state = self.steps.init_state(self.reference)
+            self.profile = self.read_profile()
         self.reference = self.steps.place_reference(self.reference)
 
     @property
@@ -100,6 +106,32 @@ class Run:
         ]
         out = sources.leave_out_long(tasks, tokenizer, self.config, LENGTH_FLAG)
         return [problem for problem in problems if problem.id not in out]
+
+    def read_profile(self) -> profile.Profile | None:
+        """The pass rates that problems are drawn by; None where each is drawn as often."""
+        config = self.config.data
+        if config.sample == "uniform":
+            return None
+        known = self.known_problems
+        found, model = profile.read(config.profile, known, self.curriculum)
+        if model != self.reference_hash and jax.process_index() == 0:
+            print(
+                f"data.profile: {config.profile} has the pass rates of another model than "
+                "the one that this run begins with",
+                file=sys.stderr,
+            )
+        return found
+
+    @property
+    def chances(self) -> np.ndarray | None:
+        """How often each problem is drawn; None: all alike."""
+        return None if self.profile is None else profile.chances(self.profile)
+
+    def note(self, tasks: Sequence[Task], reports: Sequence[Report]) -> None:
+        """Take an iteration's rollouts into the profile, once the curriculum has moved."""
+        if self.profile is not None:
+            given = (self.profile, tasks, reports, self.curriculum)
+            self.profile = profile.learn(*given)
 
     def limit_cpu(self, problems: list[Problem], split: Split) -> list[Problem]:
         """The problems with the CPU limits that this run keeps."""
@@ -127,6 +159,8 @@ class Run:
         self.verdicts.update(record["verdicts"])
         self.empty = record.get("empty", 0)
         self.pending = record.get("pending")
+        if self.config.data.sample == "profile":
+            self.profile = profile.from_record(record["profile"])
         self.folder.set_later_aside(record["step"], chosen >= 0)
         return True
 
@@ -143,6 +177,7 @@ class Run:
             "step": int(self.state.step),  # with the seed, also the cursor in the data
             "problems": self.known_problems,  # row i of the curriculum is problem i
             "pending": self.pending,
+            "profile": self.profile and profile.to_record(self.profile),
         }
 
     def save(self, best: bool) -> None:

@@ -152,6 +152,19 @@ KINDS = {
             ("grpo/group_std", REWARD, "mean spread of the rewards of the other groups"),
         ),
     ),
+    "dynamic": Kind(
+        "With dynamic sampling (`--sampling.extra_problems`)",
+        _rows(
+            ("dynamic/spread_before", SHARE, "groups drawn first with a gradient"),
+            ("dynamic/spread_after", SHARE, "groups with a gradient that are learnt from"),
+            ("dynamic/extra_rollouts", COUNT, "rollouts beyond the batch"),
+            (
+                "dynamic/passes_per_1000_tokens",
+                COUNT,
+                "programs that pass, per 1000 tokens drawn",
+            ),
+        ),
+    ),
     "overlong": Kind(
         "Where long answers are punished (`--ppo.overlong_buffer`)",
         _rows(
@@ -238,6 +251,7 @@ def kinds_of(config: Config, *, is_sft: bool) -> list[str]:
         "rl": not is_sft,
         "ppo": not is_sft and not is_grpo,
         "grpo": not is_sft and is_grpo,
+        "dynamic": not is_sft and config.sampling.extra_problems > 0,
         "overlong": not is_sft and ppo.overlong_buffer > 0,
         "tis": not is_sft and ppo.tis_cap > 0,
         "target_kl": not is_sft and ppo.target_kl > 0 and updates > 1,

@@ -28,7 +28,9 @@ def test_the_written_table_is_that_of_the_code():
 
 
 def test_no_name_is_told_twice_and_each_says_something():
-    for one in (["rl", "ppo", "grpo", "contexts", "grpo contexts", "validation"], SOFT):
+    controls = ["dynamic", "overlong", "tis", "target_kl", "adaptive_kl"]
+    rl = ["rl", "ppo", "grpo", *controls, "contexts", "grpo contexts", "validation"]
+    for one in (rl, SOFT):
         found = names(*one)
         assert len(found) == len(set(found))
     for kind in KINDS.values():

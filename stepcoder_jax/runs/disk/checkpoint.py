@@ -292,6 +292,12 @@ def restore_networks(
     return state["actor"], state["critic"]
 
 
+def restore_arrays(folder: str | Path, step: int) -> Any:
+    """Only the tree of numpy arrays of the checkpoint of iteration `step`."""
+    arrays = _load(_find(folder, step), {"arrays": None})["arrays"]
+    return jax.tree.map(np.asarray, arrays)
+
+
 def restore_record(folder: str | Path, step: int) -> dict[str, Any]:
     """Only the JSON-able part: enough to compare configs before anything is built."""
     return _read_record(_find(folder, step))

@@ -287,6 +287,12 @@ class RunFolder(Folder):
         arrays = {name: np.asarray(array) for name, array in saved.arrays.items()}
         return state, cccs.from_arrays(arrays), saved.record
 
+    def read_curriculum(self, step: int) -> CurriculumState:
+        """The curriculum of a checkpoint, if that is as it was written."""
+        checkpoint.check(self.checkpoints, step)
+        arrays = checkpoint.restore_arrays(self.checkpoints, step)
+        return cccs.from_arrays(arrays)
+
     def restore_networks(
         self, step: int, abstract_state: TrainState, best: bool
     ) -> tuple[Any, Any]:
