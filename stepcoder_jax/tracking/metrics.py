@@ -244,25 +244,24 @@ KINDS = {
 
 def kinds_of(config: Config, *, is_sft: bool) -> list[str]:
     """The kinds that the rows of a run of this config have."""
-    is_grpo, has_contexts = config.algorithm == "grpo", bool(config.data.contexts)
-    ppo = config.ppo
+    ours, ppo = config.algorithm, config.ppo
+    has_contexts = bool(config.data.contexts)
     updates = ppo.num_epochs * ppo.num_minibatches
     has = {
         "rl": not is_sft,
-        "ppo": not is_sft and not is_grpo,
-        "grpo": not is_sft and is_grpo,
+        ours: not is_sft,
         "dynamic": not is_sft and config.sampling.extra_problems > 0,
         "overlong": not is_sft and ppo.overlong_buffer > 0,
         "tis": not is_sft and ppo.tis_cap > 0,
         "target_kl": not is_sft and ppo.target_kl > 0 and updates > 1,
         "adaptive_kl": not is_sft and ppo.adaptive_kl_target > 0,
         "contexts": not is_sft and has_contexts,
-        "grpo contexts": not is_sft and is_grpo and has_contexts,
+        f"{ours} contexts": not is_sft and has_contexts,
         "sft": is_sft,
         "validation": config.evaluation.has_validation,
         "sft validation": is_sft and config.evaluation.has_validation,
     }
-    return [kind for kind in KINDS if has[kind]]
+    return [kind for kind in KINDS if has.get(kind)]
 
 
 def expand(name: str) -> list[str]:

@@ -14,7 +14,6 @@ from stepcoder_jax.config.paths import SHIPPED, has_problems
 from stepcoder_jax.data.problems import digest
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.runs.disk.preflight import find_parent
-from stepcoder_jax.runs.disk.run_folder import versions
 from stepcoder_jax.runs.hosts import channel
 from stepcoder_jax.runs.hosts.comparing import commit_of, require_same
 
@@ -49,6 +48,9 @@ def require_same_level(pool: Pool) -> None:
 
 def facts(config: Config) -> dict[str, Any]:
     """What is compared, by name."""
+    # it loads JAX, which a process that is alone does only after its cheap checks
+    from stepcoder_jax.runs.disk.run_folder import versions
+
     data, sft = config.data, config.sft
     files = [data.path, data.validation, data.test, *data.contexts]
     files += [*sft.samples, *sft.records]
