@@ -463,5 +463,13 @@ def test_a_group_of_one_is_refused():
 
 def test_the_defaults_are_the_papers():
     """arXiv:2402.03300, section 4.2 and equation 3; StepCoder itself stays PPO."""
-    assert GRPOConfig() == GRPOConfig(True, 0.2, 0.2, "sequence", 0.04)
+    assert GRPOConfig() == GRPOConfig(
+        estimator="grpo",
+        policy_loss="clipped",
+        scale_by_std=True,
+        clip_low=0.2,
+        clip_high=0.2,
+        average="sequence",
+        kl_coef=0.04,
+    )
     assert kit.tiny_config().algorithm == "ppo"

@@ -314,8 +314,13 @@ def test_rollouts_on_disk_have_both_parts(judged):
         rollout,
         feedback,
         experience,
-        {},
-        {},
+        metrics={},
+        counts={},
+        posed=tasks,
+        judged=seen.reports,
+        dropped=[],
+        generated=0,
+        complaint="",
     )
     rows = [json.loads(json.dumps(row)) for row in rollout_rows(done)]
     assert [row["explanation"].strip() for row in rows] == [x[0] for x in ANSWERS.values()]
