@@ -74,7 +74,8 @@ def check_names(folder: Path, *, is_sft: bool = False) -> None:
     opened = SFTFolder(folder) if is_sft else RunFolder(folder)
     kinds = table.kinds_of(opened.read_config(), is_sft=is_sft)
     for row in read_metrics(folder / "metrics.jsonl"):
-        assert not table.complaint(row.keys() - {"step"}, kinds)
+        told = table.complaint(row.keys() - {"step"}, kinds)
+        assert not told, told
 
 
 def rollouts_of(folder: Path) -> dict[str, str]:

@@ -45,7 +45,6 @@ KINDS = {
         "Of each iteration of `stepcoder train`",
         _rows(
             ("reward", REWARD, "mean outcome reward of valid rollouts"),
-            ("reward/TERM", REWARD, "the part of it that this one of reward.terms is"),
             ("reward_spread", REWARD, "largest less smallest outcome reward of them"),
             ("pass_rate", SHARE, "valid rollouts that pass, at whatever stage"),
             ("verdict/VERDICT", SHARE, "valid rollouts with this verdict"),
@@ -191,6 +190,12 @@ KINDS = {
             ("kl_coef", "weight", "of the KL penalty in this iteration"),
         ),
     ),
+    "terms": Kind(
+        "Where programs earn `--reward.terms`: not with `--data.contexts`",
+        _rows(
+            ("reward/TERM", REWARD, "the part of `reward` that this one of them is"),
+        ),
+    ),
     "contexts": Kind(
         "Where failed programs are mended (`--data.contexts`)",
         _rows(
@@ -255,6 +260,7 @@ def kinds_of(config: Config, *, is_sft: bool) -> list[str]:
         "tis": not is_sft and ppo.tis_cap > 0,
         "target_kl": not is_sft and ppo.target_kl > 0 and updates > 1,
         "adaptive_kl": not is_sft and ppo.adaptive_kl_target > 0,
+        "terms": not is_sft and not has_contexts,
         "contexts": not is_sft and has_contexts,
         f"{ours} contexts": not is_sft and has_contexts,
         "sft": is_sft,

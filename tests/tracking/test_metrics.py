@@ -29,7 +29,16 @@ def test_the_written_table_is_that_of_the_code():
 
 def test_no_name_is_told_twice_and_each_says_something():
     controls = ["dynamic", "overlong", "tis", "target_kl", "adaptive_kl"]
-    rl = ["rl", "ppo", "grpo", *controls, "contexts", "grpo contexts", "validation"]
+    rl = [
+        "rl",
+        "ppo",
+        "grpo",
+        *controls,
+        "terms",
+        "contexts",
+        "grpo contexts",
+        "validation",
+    ]
     for one in (rl, SOFT):
         found = names(*one)
         assert len(found) == len(set(found))
@@ -58,7 +67,7 @@ def test_what_is_missing_on_either_side_is_named_in_a_line():
 
 def test_a_config_says_which_rows_it_has():
     config = Config()
-    assert kinds_of(config, is_sft=False) == ["rl", "ppo"]
+    assert kinds_of(config, is_sft=False) == ["rl", "ppo", "terms"]
     assert kinds_of(config, is_sft=True) == ["sft"]
     config.algorithm, config.data.contexts = "grpo", ("records.jsonl",)
     config.evaluation.every_tokens = 1000
@@ -74,7 +83,7 @@ def test_what_steers_learning_is_told_where_it_is_on():
     config.ppo.overlong_buffer, config.ppo.tis_cap, config.ppo.num_epochs = 2, 2.0, 2
     config.ppo.target_kl = config.ppo.adaptive_kl_target = 0.1
     steered = ["overlong", "tis", "target_kl", "adaptive_kl"]
-    assert kinds_of(config, is_sft=False) == ["rl", "ppo", *steered]
+    assert kinds_of(config, is_sft=False) == ["rl", "ppo", *steered, "terms"]
     length = np.array([4])
     rollout = Rollout(zeros, length, length, mask, zeros, zeros + 1, length > 4)
     feedback = Feedback(zeros, mask, np.ones(1, bool))
