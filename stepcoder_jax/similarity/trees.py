@@ -37,6 +37,7 @@ _SINKING = {  # what a value that is read below them goes into
 _MOST_SINKS = 4  # names; of what binds more, the first
 
 
+_A_NAME = hashlib.blake2b(repr(["Name", "_"]).encode(), digest_size=16).digest()
 Below = dict[ast.AST, list[ast.AST]]
 
 
@@ -48,8 +49,8 @@ def nodes_below(tree: ast.Module) -> Below:
     below: Below = {}
     nodes: list[ast.AST] = [tree]
     for node in nodes:  # grows while it is read
-        below[node] = _below(node)
-        nodes += below[node]
+        below[node] = children = [] if isinstance(node, _BARE) else _below(node)
+        nodes += children
     return below
 
 
@@ -64,6 +65,11 @@ def subtrees(below: Below) -> Counter[bytes]:
     known: dict[str, bytes] = {}  # most of a program's sub-trees are there twice
     found: Counter[bytes] = Counter()
     for node, children in reversed(below.items()):  # what is below comes first
+        if isinstance(node, ast.Name):
+            digests[node] = (
+                _A_NAME  # as it would come out below: half of a program is names
+            )
+            continue
         parts: list[object] = [type(node).__name__]
         for field in _kept(node._fields):
             value = getattr(node, field, None)
@@ -92,8 +98,6 @@ def _kept(fields: tuple[str, ...]) -> tuple[str, ...]:
 def _below(node: ast.AST) -> list[ast.AST]:
     """The nodes just below a node that are no signs and no contexts, in their order."""
     found: list[ast.AST] = []
-    if isinstance(node, _BARE):
-        return found
     for field in _kept(node._fields):
         value = getattr(node, field, None)
         if isinstance(value, list):
@@ -139,7 +143,8 @@ def def_use(below: Below) -> Counter[Edge]:
             sink = _sink(node, sink)
         elif issubclass(kind, ast.stmt):
             sink = (kind.__name__ + ":",)  # no name has a colon
-        pending += [(child, sink) for child in reversed(below[node])]
+        for child in reversed(below[node]):
+            pending.append((child, sink))
     numbers = {name: number for number, name in enumerate(n for n in names if n in bound)}
 
     def number_of(name: str) -> str:
