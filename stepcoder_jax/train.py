@@ -324,9 +324,9 @@ def train(config: Config) -> int:
         Interrupt(config.run.walltime) as interrupt,
         room(config.run.folder),
     ):
+        require_same_level(pool)
         run = Run(config, pool)
         try:
-            require_same_level(pool)
             with run.folder.starting():
                 run.judge_before()
                 logger = open_log(
@@ -348,14 +348,17 @@ def train(config: Config) -> int:
             if isinstance(end, OwnRewardError):
                 raise
             saved = f"saved iteration {int(run.state.step)} in {run.folder.path}"
-            if isinstance(end, Stopped):
-                said = f"{saved}; go on with the same command and --run.resume"
-                if jax.process_index() == 0:
-                    print(said, file=sys.stderr)
-                return interrupt.code
-            print(
-                f"stopped: no program could be judged in {run.empty} iterations in a row "
-                f"(run.max_empty); {saved}; run `stepcoder doctor`, then resume",
-                file=sys.stderr,
+            said, code = (
+                f"{saved}; go on with the same command and --run.resume",
+                JUDGE_FAILS,
             )
-            return JUDGE_FAILS
+            if isinstance(end, Stopped):
+                code = interrupt.code
+            else:
+                said = (
+                    f"stopped: no program could be judged in {run.empty} iterations in a "
+                    f"row (run.max_empty); {saved}; run `stepcoder doctor`, then resume"
+                )
+            if jax.process_index() == 0:
+                print(said, file=sys.stderr)
+            return code

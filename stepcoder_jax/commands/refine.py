@@ -194,12 +194,13 @@ def refine(options: RefineOptions) -> int:
             if not folder.answered.is_whole:
                 work.ask(job, interrupt)
         except Stopped:
-            print(
-                f"kept in {folder.path}: {folder.drawn.tell('programs')}; "
-                f"{folder.answered.tell('answers')}; go on with the same command and "
-                "--resume",
-                file=sys.stderr,
-            )
+            if jax.process_index() == 0:
+                print(
+                    f"kept in {folder.path}: {folder.drawn.tell('programs')}; "
+                    f"{folder.answered.tell('answers')}; go on with the same command and "
+                    "--resume",
+                    file=sys.stderr,
+                )
             return interrupt.code
     return report(folder, by_file) if jax.process_index() == 0 else _EXIT_GOOD
 

@@ -256,10 +256,11 @@ def run(config: Config) -> int:
         except Stopped:
             if not job.is_kept:
                 job.save_state()
-            print(
-                f"saved update {job.step} of {job.num_steps} in {folder.path}; go on with "
-                "the same command and --run.resume",
-                file=sys.stderr,
-            )
+            if jax.process_index() == 0:
+                print(
+                    f"saved update {job.step} of {job.num_steps} in {folder.path}; go on "
+                    "with the same command and --run.resume",
+                    file=sys.stderr,
+                )
             return interrupt.code
     return 0

@@ -16,8 +16,9 @@ from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import prompts
 from stepcoder_jax.records import Mode, Problem, Program, Task, TestCase
 from stepcoder_jax.runs import generate
-from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped, breakable
+from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped, breakable, timed_save
 from stepcoder_jax.runs.generate import Coder
+from stepcoder_jax.runs.hosts import walltime
 from stepcoder_jax.sampling.slots import Completion
 from tests.execution.kit import make_settings
 
@@ -109,3 +110,27 @@ def test_jax_does_not_swallow_the_signal_of_a_run_over_hosts():
         check=False,
     )
     assert ended.returncode == 75, ended.stderr[-2000:]
+
+
+def test_the_end_of_an_allocation_asks_to_stop(capsys, monkeypatch):
+    monkeypatch.setattr(walltime, "end_of_allocation", lambda _: time.time() + 990)
+    with Interrupt() as interrupt:
+        interrupt.check()
+        interrupt.save_takes(333)  # three of them are more than what is left
+        until = time.monotonic() + 20
+        while not interrupt.asked and time.monotonic() < until:
+            time.sleep(0.01)
+        with pytest.raises(Stopped):
+            interrupt.check()
+        assert interrupt.code == 75
+    assert "run.walltime: saving, then exit code 75" in capsys.readouterr().err
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_each_save_says_how_long_the_next_may_take(monkeypatch):
+    monkeypatch.setattr(walltime, "end_of_allocation", lambda _: time.time() + 1000)
+    with Interrupt():
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == pytest.approx(850, abs=5)
+        with timed_save():
+            time.sleep(0.01)
+        assert signal.getitimer(signal.ITIMER_REAL)[0] == pytest.approx(1000, abs=5)

@@ -81,7 +81,8 @@ def see_one_folder(hosts: channel.Channel, folder: str) -> None:
                 mark.touch()
         first = hosts.gather("run folder", mark.name if mark.exists() else "")[0]
         # in this host's own folder: a relative one may be another elsewhere
-        seen = hosts.gather("run folder's mark", not first or _is_seen(place / first))
+        sees = hosts.number == 0 or not first or _is_seen(place / first)
+        seen = hosts.gather("run folder's mark", sees)
     finally:
         mark.unlink(missing_ok=True)
     own = [folder if sees else "another one" for sees in seen]

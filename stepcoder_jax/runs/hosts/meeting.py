@@ -96,9 +96,11 @@ class Meeting:
                 self._end("", max(self.done.values()))
             self._set_boundary()
 
-    def refuse(self, line: str) -> None:
-        """What a host says of itself cannot be."""
-        self._end(line, _REFUSED)
+    def refuse(self, line: str) -> Message:
+        """What a host says of itself cannot be; how all end."""
+        if self.ending is None:
+            self._end(line, _REFUSED)
+        return self.ending or {}
 
     def leave(self, host: int) -> None:
         """The connection to a host's watcher has ended."""

@@ -53,6 +53,7 @@ class Watcher:
         self.selector = selectors.DefaultSelector()
         self.hub: Link | None = None  # to process 0's watcher
         self.strangers: list[Link] = []  # have not said yet who they are
+        self.refused: list[Link] = []
         self.links: dict[int, Link] = {}
         self.meeting: Meeting | None = None
         if not place.number:
@@ -306,10 +307,10 @@ class Watcher:
         if link in self.links.values():
             meeting.take(self._host_of(link), message, now)
             return
-        if message["kind"] != "hello":
-            link.is_open = False
+        host, processes = message.get("host"), message.get("processes")
+        if not isinstance(host, int) or not isinstance(processes, int):
+            link.is_open = False  # no host
             return
-        host, processes = message["host"], message["processes"]
         wrong = ""
         if processes != self.place.processes:
             wrong = f"host {host} is told of {processes} hosts, and host 0 of "
@@ -317,11 +318,13 @@ class Watcher:
         elif host in self.links or not host:
             wrong = f"two hosts are told that they are number {host}"
         self.strangers.remove(link)
+        if wrong:
+            link.send(meeting.refuse(wrong))
+            self.refused.append(link)
+            return
         self.links[host] = link
         self.selector.register(link.end, selectors.EVENT_READ, lambda: None)
         meeting.take(host, {"kind": "hello"}, now)
-        if wrong:
-            meeting.refuse(wrong)
 
     def _host_of(self, link: Link) -> int:
         return next(host for host, known in self.links.items() if known is link)
@@ -371,7 +374,8 @@ class Watcher:
 
     def _close(self) -> None:
         """Let what was said arrive: a socket closed with unread words takes ours along."""
-        links = [*self.links.values()] + ([self.hub] if self.hub is not None else [])
+        links = [*self.links.values(), *self.refused]
+        links += [self.hub] if self.hub is not None else []
         for link in links:
             link.flush()
             with contextlib.suppress(OSError):

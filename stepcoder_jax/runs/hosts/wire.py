@@ -66,7 +66,7 @@ class Link:
             self.is_open = False
         except BlockingIOError:
             pass
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):  # a stranger may send anything
             self.is_open = False
         return found
 
