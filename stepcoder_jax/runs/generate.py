@@ -27,7 +27,7 @@ from stepcoder_jax.records import (
     Told,
     Verdict,
 )
-from stepcoder_jax.runs.disk.interrupt import breakable
+from stepcoder_jax.runs.disk.interrupt import breakable_share
 from stepcoder_jax.runs.hosts.channel import turn
 from stepcoder_jax.runs.shares import dealing, known
 from stepcoder_jax.sampling import slots
@@ -174,7 +174,7 @@ def judge_stream(
 
     ours = len(dealing.share_of(len(tasks)))
     progress = CountProgress(ours, "program", label, is_quiet=not label)
-    with breakable(stream) as chunks, progress as bar:
+    with breakable_share(stream) as chunks, progress as bar:
         for place, report in coder.pool.stream(as_they_end(), window=len(tasks)):
             reports[asked[place]] = report
             bar.update()
@@ -243,7 +243,7 @@ def run_all(pool: Pool, programs: Sequence[Program], label: str) -> list[Report]
     rows, reports = dealing.share_of(len(programs)), dict[int, Report]()
     ours = [programs[row] for row in rows]
     progress = CountProgress(len(ours), "program", label, is_quiet=not label)
-    with breakable(()), progress as bar:
+    with breakable_share(), progress as bar:
         for place, report in pool.stream(ours):
             reports[place] = report
             bar.update()

@@ -114,7 +114,7 @@ class Interrupt:
         """All hosts know where they stop."""
         self._give_up()
 
-    def between(self, shared: Iterator[T]) -> Iterator[T]:
+    def between(self, shared: Iterable[T]) -> Iterator[T]:
         """Items that all hosts make together; once they are read, a signal may break."""
         for item in shared:
             self.check()
@@ -138,25 +138,42 @@ def timed_save() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def breakable(shared: Iterable[T] | None = None) -> Iterator[Iterator[T]]:
-    """Work that a signal may give up: Stopped is raised in it.
+def breakable() -> Iterator[None]:
+    """Work that a signal may give up at any point: Stopped is raised in it.
 
-    Only where an Interrupt listens, which a command that saves nothing has not. A host
-    alone gives up at any point. One of several does between two items of `shared`, which
-    all hosts make together and read to its end, and at any point behind the last: what
-    comes then must wait for no other host. Without `shared` it does nowhere.
+    Only where an Interrupt listens, which a command that saves nothing has not; and not
+    where there are other hosts: they would part.
     """
-    listening, items = Interrupt.active, iter(shared or ())
-    if listening is None:
-        yield items
+    listening = Interrupt.active
+    if listening is None or listening.channel is not None:
+        yield
         return
-    is_alone, former = listening.channel is None, listening.may_break
+    former, listening.may_break = listening.may_break, True
     try:
-        if is_alone:
-            listening.may_break = True
-            listening.check()
-        yield items if is_alone or shared is None else listening.between(items)
+        listening.check()
+        yield
     finally:
         listening.may_break = former
-    if not is_alone and shared is not None:
-        listening.check()
+
+
+@contextlib.contextmanager
+def breakable_share(shared: Iterable[T] = ()) -> Iterator[Iterator[T]]:
+    """As `breakable`, on several hosts too: work that each does on its share of rows.
+
+    It begins with reading `shared`, if that is given, to its end: its items all hosts make
+    together, and may stop between two. Behind them each works by itself, and may stop
+    anywhere, also while it waits for the slowest: all leave together.
+    """
+    listening = Interrupt.active
+    if listening is None or listening.channel is None:
+        with breakable():
+            yield iter(shared)
+        return
+    try:
+        if shared == ():
+            listening.may_break = True
+        yield listening.between(shared)
+        listening.channel.wait_for_all()
+    finally:
+        listening.may_break = False
+    listening.check()

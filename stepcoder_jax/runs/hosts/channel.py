@@ -124,9 +124,17 @@ class Channel:
             self.passed += 1
             return True
 
-    def gather(self, name: str, value: Any) -> list[Any]:
-        """Each host's value, by its number; all must call it. JSON, small."""
-        self.send({"kind": "gather", "name": name, "value": value})
+    def wait_for_all(self) -> None:
+        """Until all hosts have called it between the same two boundaries."""
+        self.gather(f"boundary {self.passed + 1}", None, is_patient=True)
+
+    def gather(self, name: str, value: Any, is_patient: bool = False) -> list[Any]:
+        """Each host's value, by its number; all must call it. JSON, small.
+
+        Who does not within run.join_minutes is named, and all end; not if `is_patient`.
+        """
+        told = {"kind": "gather", "name": name, "value": value, "patient": is_patient}
+        self.send(told)
         with self._changed:
             self._changed.wait_for(lambda: name in self._gathered)
             return self._gathered.pop(name)

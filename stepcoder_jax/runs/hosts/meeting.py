@@ -15,6 +15,7 @@ has passed and goes no further until it is told the first that nobody has passed
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from typing import Any, NamedTuple
@@ -141,8 +142,8 @@ class Meeting:
         ):
             name = signal.Signals(self._stop[1]).name
             self._end(f"{name}: {name_hosts(silent)} did not answer", BROKEN)
-        for name, (since, found) in self._gathers.items():
-            if now - since > self.limits.join and self.ending is None:
+        for name, (until, found) in self._gathers.items():
+            if now > until and self.ending is None:
                 late = [host for host in self.hosts if host not in found]
                 self._end(
                     f"{name_hosts(late)} did not come to the {name} within "
@@ -160,7 +161,8 @@ class Meeting:
 
     def _gather(self, host: int, message: Message, now: float) -> None:
         name = message["name"]
-        found = self._gathers.setdefault(name, (now, {}))[1]
+        until = math.inf if message["patient"] else now + self.limits.join
+        found = self._gathers.setdefault(name, (until, {}))[1]
         found[host] = message["value"]
         if len(found) == len(self.hosts):
             del self._gathers[name]

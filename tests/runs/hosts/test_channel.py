@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped, breakable
+from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped, breakable, breakable_share
 from stepcoder_jax.runs.hosts import channel as channels
 from stepcoder_jax.runs.hosts.channel import Channel, part, turn
 from stepcoder_jax.runs.hosts.wire import Lines, pack
@@ -57,7 +57,7 @@ def test_all_stop_between_the_same_two_chunks(watcher, further):
     seen = []
     with Interrupt() as interrupt:
         interrupt.check()  # boundary 1
-        with pytest.raises(Stopped), breakable(range(10)) as chunks:
+        with pytest.raises(Stopped), breakable_share(range(10)) as chunks:
             for chunk in chunks:  # boundaries 2, 3, ...
                 seen.append(chunk)
                 if chunk == 1:
@@ -67,22 +67,40 @@ def test_all_stop_between_the_same_two_chunks(watcher, further):
     assert seen == list(range(2 + further))
 
 
-def test_what_is_not_shared_is_given_up_in_its_middle(watcher):
+def test_a_share_is_given_up_in_its_middle(watcher):
     stop = threading.Timer(0.3, watcher.stop, (0,))
-    with Interrupt(), pytest.raises(Stopped), breakable(range(2)) as chunks:
+    with Interrupt(), pytest.raises(Stopped), breakable_share(range(2)) as chunks:
         assert list(chunks) == [0, 1]
         stop.start()
         queue.SimpleQueue().get(timeout=60)  # as one waits for the judge
     stop.join()
 
 
-def test_what_is_not_shared_goes_on_to_where_all_stop(watcher):
+def test_so_is_waiting_for_the_slowest(watcher):
+    def stop():
+        assert watcher.hear()["kind"] == "gather"
+        watcher.stop(0)
+
+    with Interrupt(), pytest.raises(Stopped):
+        with breakable_share():
+            thread = at_once(stop)
+        pytest.fail("it did not wait")
+    thread.join()
+
+
+def test_those_who_have_all_judged_go_on_to_where_all_stop(watcher):
+    def stop():
+        name = watcher.hear()["name"]
+        watcher.say(kind="gathered", name=name, values=[None, None])
+        watcher.stop(1)
+
     with Interrupt() as interrupt:
-        with breakable(()) as nothing:
-            assert list(nothing) == []
-            at_once(watcher.stop, 1).join()
+        with breakable_share():
+            thread = at_once(stop)
+        thread.join()  # before or behind the boundary that is left by
         with pytest.raises(Stopped):
-            interrupt.check()
+            for _ in range(2):
+                interrupt.check()
 
 
 def test_what_is_shared_and_has_no_chunks_is_ended_first(watcher):
@@ -122,7 +140,8 @@ def test_parts_are_told_and_those_inside_of_one_are_not(watcher):
 def test_values_are_gathered(watcher):
     found = []
     thread = at_once(lambda: found.append(channels.active().gather("x", 1)))
-    assert watcher.hear() == {"kind": "gather", "name": "x", "value": 1}
+    told = {"kind": "gather", "name": "x", "value": 1, "patient": False}
+    assert watcher.hear() == told
     watcher.say(kind="gathered", name="x", values=[0, 1])
     thread.join()
     assert found == [[0, 1]]

@@ -105,15 +105,20 @@ def test_who_does_not_come_is_named():
     assert [host for host, _ in meeting.out] == [0, 2]
 
 
+def gather(name, value, patient=False):
+    return {"kind": "gather", "name": name, "value": value, "patient": patient}
+
+
 def test_all_have_each_one_s_value(meeting):
     for host in (2, 0, 1):
-        meeting.take(host, {"kind": "gather", "name": "x", "value": host * 10}, 2)
+        meeting.take(host, gather("x", host * 10), 2)
     told = {"kind": "gathered", "name": "x", "values": [0, 10, 20]}
     assert meeting.out == [(0, told), (1, told), (2, told)]
 
 
 def test_who_does_not_come_to_a_gather_is_named(meeting):
-    meeting.take(1, {"kind": "gather", "name": "comparison", "value": 1}, 2)
+    meeting.take(1, gather("boundary 7", None, patient=True), 1)
+    meeting.take(1, gather("comparison", 1), 2)
     for host in range(3):
         meeting.take(host, {"kind": "ping", "position": list(Position())}, 60)
     meeting.tick(63)
