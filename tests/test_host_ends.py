@@ -6,6 +6,8 @@ The short form of experiments/benchmarks/host_ends.py, which has more kinds and 
 import json
 import random
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -25,6 +27,15 @@ def test_both_end_in_time_with_one_word(kind, tmp_path):
         return
     last = {lines[-1] for lines in said if "host " in lines[-1]}
     assert len(last) == 1 and f"host {row['host']}" in last.pop()
+
+
+@pytest.mark.slow  # a tenth of the whole series
+def test_two_trials_of_each_kind(tmp_path):
+    out = tmp_path / "trials.jsonl"
+    command = [sys.executable, host_ends.__file__, "--out", out, "--trials", "2"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert len(out.read_text().splitlines()) == 2 * len(host_ends.KINDS)
 
 
 def row(**other):

@@ -54,7 +54,7 @@ class Meeting:
         self.limits = Limits()
         self.out: list[tuple[int, Message]] = []
         self.ending: Message | None = None
-        self.heard: dict[int, float] = {}
+        self.heard: dict[int, float] = {0: now}  # process 0 is where we are
         self.positions: dict[int, Position] = dict.fromkeys(self.hosts, Position())
         self.done: dict[int, int] = {}  # exit codes of those that have ended well
         self._gathers: dict[str, tuple[float, dict[int, Any]]] = {}
@@ -112,7 +112,7 @@ class Meeting:
         """Time has passed."""
         if self.ending is not None:
             return
-        missing = [host for host in self.hosts if host not in self.heard]
+        missing = self.missing
         if missing and now - self.since > self.limits.join:
             self._end(
                 f"{name_hosts(missing)} of {len(self.hosts)} did not come within "
@@ -126,6 +126,11 @@ class Meeting:
                 self._lose(host, f"nothing was heard of it for {seconds}")
                 return
         self._tick_waits(now)
+
+    @property
+    def missing(self) -> list[int]:
+        """Those who have not come yet."""
+        return [host for host in self.hosts if host not in self.heard]
 
     def _tick_waits(self, now: float) -> None:
         if self._suspect is not None and now > self._suspect[0]:

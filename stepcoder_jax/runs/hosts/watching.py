@@ -32,6 +32,7 @@ from stepcoder_jax.runs.hosts.words import Relay, is_severed
 _TURN = 0.1  # seconds between two looks around
 _PING = 1.0
 _GRACE = 3.0  # for a trainer to print its stacks, and then to leave
+_LATE = 6.0  # for those to come who have not, at an end
 _LEAVE = 60.0  # for one that has done all its work
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
 _FORWARDED = ("gather", "signal", "passed", "here", "input", "error", "done")
@@ -222,13 +223,16 @@ class Watcher:
             if kind in _FORWARDED:
                 self._post(message)
             self.has_told = self.has_told or kind in _LAST_WORDS
+        if not self.channel.is_open and self.channel.end in self.selector.get_map():
+            self.selector.unregister(self.channel.end)
         if code is not None and not self.has_told:
             self.has_told = True
             self._post(self._cause(code))
 
     def _cause(self, code: int) -> Message:
         """Why a trainer ended that did not tell."""
-        while self.errors in self.selector.get_map():
+        until = time.monotonic() + _PING  # its workers may hold the other end for longer
+        while self.errors in self.selector.get_map() and time.monotonic() < until:
             self._pass_on()
         if code == 0:
             return {"kind": "done", "code": 0}
@@ -332,22 +336,22 @@ class Watcher:
     def _finish(self, ending: Message) -> int:
         """Say why, end the trainer, and let the others hear of it."""
         line, code = ending["line"], ending["code"]
-        if line:
-            self._show(f"stepcoder {self.name}: {line}\n".encode())
         if ending["dump"]:
             with contextlib.suppress(ProcessLookupError):
                 self.trainer.send_signal(STACKS)
             self._wait(_GRACE, until_exit=True)
         if line:
+            self._show(f"stepcoder {self.name}: {line}\n".encode())
             self.channel.send({"kind": "end", "code": code})
         self._wait(_GRACE if line else _LEAVE, until_exit=True)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.trainer.pid, signal.SIGKILL)
-        self.trainer.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a disk may hold it
+            self.trainer.wait(_GRACE)
         self._wait(_TURN, until_exit=False)
         if line and code in (1, BROKEN):
             self._keep_words()
-        self._close()
+        self._close(ending)
         return int(code)
 
     def _wait(self, seconds: float, until_exit: bool) -> None:
@@ -372,10 +376,23 @@ class Watcher:
             with open(logs / f"{self.place.number}.log", "a") as file:
                 file.write(f"{self.relay.text}\n")
 
-    def _close(self) -> None:
+    def _await_late(self, ending: Message) -> list[Link]:
+        """Tell those who only come now, for a while: they would wait for us in vain."""
+        late, until = len(self.meeting.missing if self.meeting else ()), _LATE
+        until += time.monotonic()
+        while len(self.strangers) < late and time.monotonic() < until:
+            time.sleep(_TURN)
+            self._accept()
+        for link in self.strangers:
+            link.send(ending | {"kind": "end"})
+        return self.strangers
+
+    def _close(self, ending: Message) -> None:
         """Let what was said arrive: a socket closed with unread words takes ours along."""
         links = [*self.links.values(), *self.refused]
         links += [self.hub] if self.hub is not None else []
+        if self.meeting is not None and self.meeting.missing:
+            links += self._await_late(ending)
         for link in links:
             link.flush()
             with contextlib.suppress(OSError):
