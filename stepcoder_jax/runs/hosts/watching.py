@@ -27,14 +27,13 @@ from stepcoder_jax.runs.hosts.meeting import BROKEN, CODES, HEARD, Limits, Meeti
 from stepcoder_jax.runs.hosts.parts import PartClock
 from stepcoder_jax.runs.hosts.place import Place, PlaceError
 from stepcoder_jax.runs.hosts.wire import Link, Message
-from stepcoder_jax.runs.hosts.words import Relay, is_severed
+from stepcoder_jax.runs.hosts.words import Relay, cause_of
 
 _TURN = 0.1  # seconds between two looks around
 _PING = 1.0
 _GRACE = 3.0  # for a trainer to print its stacks, and then to leave
 _LATE = 6.0  # for those to come who have not, at an end
 _LEAVE = 60.0  # for one that has done all its work
-_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
 _FORWARDED = ("gather", "signal", "passed", "here", "input", "error", "done")
 _LAST_WORDS = ("input", "error", "done")
 
@@ -234,18 +233,7 @@ class Watcher:
         until = time.monotonic() + _PING  # its workers may hold the other end for longer
         while self.errors in self.selector.get_map() and time.monotonic() < until:
             self._pass_on()
-        if code == 0:
-            return {"kind": "done", "code": 0}
-        last, severed = self.relay.last, is_severed(self.relay.text)
-        if code > 0:
-            said = f"ended with code {code} ({last})"
-            return {"kind": "error", "line": said, "code": code, "severed": False}
-        number = signal.Signals(-code)
-        if number not in _CRASHES:
-            return {"kind": "lost", "why": f"killed by {number.name}"}
-        severed = severed and number == signal.SIGABRT
-        said = f"crashed by {number.name} ({last})"
-        return {"kind": "error", "line": said, "code": 1, "severed": severed}
+        return cause_of(code, self.relay)
 
     def _hear_hosts(self, now: float) -> None:
         if self.meeting is not None:

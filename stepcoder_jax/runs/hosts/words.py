@@ -7,9 +7,13 @@ the terminal. Who watches knows why, and says it in one line; the rest is kept.
 from __future__ import annotations
 
 import re
+import signal
 from collections import deque
 
+from stepcoder_jax.runs.hosts.wire import Message
+
 _KEPT = 400  # lines
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
 # glog's levels before what is said of the other hosts, and what begins a stack
 _NOISE = re.compile(
     rb"[EWF]\d{4} .*(coordination|distributed_runtime|distributed service|preemption"
@@ -66,3 +70,18 @@ class Relay:
         """The last line that was shown, else of all."""
         lines = [line for line in self.kept if line.strip()]
         return lines[-1].decode(errors="replace").strip()[:300] if lines else ""
+
+
+def cause_of(code: int, relay: Relay) -> Message:
+    """Why a trainer ended that did not tell, by its exit code and its words."""
+    if code == 0:
+        return {"kind": "done", "code": 0}
+    if code > 0:
+        said = f"ended with code {code} ({relay.last})"
+        return {"kind": "error", "line": said, "code": code, "severed": False}
+    number = signal.Signals(-code)
+    if number not in _CRASHES:
+        return {"kind": "lost", "why": f"killed by {number.name}"}
+    severed = number == signal.SIGABRT and is_severed(relay.text)
+    said = f"crashed by {number.name} ({relay.last})"
+    return {"kind": "error", "line": said, "code": 1, "severed": severed}
