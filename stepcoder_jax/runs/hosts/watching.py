@@ -52,6 +52,7 @@ class Watcher:
         self.ending: Message | None = None
         self.selector = selectors.DefaultSelector()
         self.hub: Link | None = None  # to process 0's watcher
+        self.unsent: list[Message] = []  # until it is found
         self.strangers: list[Link] = []  # have not said yet who they are
         self.refused: list[Link] = []
         self.links: dict[int, Link] = {}
@@ -162,6 +163,8 @@ class Watcher:
             said = message.get("line") or message["why"]
             line = f"host {self.place.number}: {said}"
             self._end(line, message.get("code", BROKEN))
+        elif message["kind"] != "ping":
+            self.unsent.append(message)
 
     def _end(self, line: str, code: int) -> None:
         """What this host ends with where it cannot ask the others."""
@@ -276,6 +279,8 @@ class Watcher:
         self.hub.send({"kind": "hello", "host": place.number, "processes": place.processes})
         self.selector.register(end, selectors.EVENT_READ, lambda: None)
         self._ping(now)
+        for message in self.unsent:
+            self._post(message)
 
     def _hear_all(self, meeting: Meeting, now: float) -> None:
         for link in list(self.strangers):

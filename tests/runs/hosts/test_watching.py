@@ -19,12 +19,12 @@ try:
 except PlaceError as error:
     sys.exit(str(error))
 """
-# waits: 90 s for the others, 60 without a word, and what is given in a part
+# waits: 90 s for the others, 20 without a word, and what is given in a part
 TRAINER = """
 import os, signal, sys, time
 from stepcoder_jax.runs.hosts import channel
 hosts = channel.adopt()
-hosts.send({"kind": "limits", "limits": [90, 60, float(sys.argv[3])], "folder": ""})
+hosts.send({"kind": "limits", "limits": [90, 20, float(sys.argv[3])], "folder": ""})
 kind = sys.argv[1] if hosts.number == int(sys.argv[2]) else "wait"
 
 def work():
@@ -145,6 +145,14 @@ def test_who_does_not_fit_is_refused_on_all():
     assert codes == [2, 2]
     line = "stepcoder train: host 1 is told of 3 hosts, and host 0 of 2\n"
     assert said == [line, line]
+
+
+def test_who_comes_first_is_heard_by_who_comes_late():
+    port, words = free_port(), (TRAINER, "done", "0", "60")
+    first = start(port, 2, 1, *words)
+    time.sleep(2)  # its trainer waits for the others by now
+    codes, said = ends_of([first, start(port, 2, 0, *words)])
+    assert codes == [5, 5] and said == ["", ""]
 
 
 def test_who_comes_late_is_told_of_the_end():
