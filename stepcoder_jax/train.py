@@ -212,20 +212,20 @@ def iterate(
         complaint = dynamic.complaint(filled, group)
     curriculum = cccs.advance(curriculum, judged.tasks, judged.reports, config.cccs)
     done = Iteration(
-        step,
-        kept.tasks,
-        kept.own,
-        kept.reports,
-        kept.rollout,
-        kept.feedback,
-        experience,
-        metrics,
-        roll.own,
-        judged.tasks,
-        judged.reports,
-        dropped,
-        int(np.asarray(mask).sum()),
-        complaint,
+        step=step,
+        tasks=kept.tasks,
+        own=kept.own,
+        reports=kept.reports,
+        rollout=kept.rollout,
+        feedback=kept.feedback,
+        experience=experience,
+        metrics=metrics,
+        counts=roll.own,
+        posed=judged.tasks,
+        judged=judged.reports,
+        dropped=dropped,
+        generated=int(np.asarray(mask).sum()),
+        complaint=complaint,
     )
     return state, curriculum, done
 

@@ -187,12 +187,6 @@ def parts_of(
     }
 
 
-def bytes_per_token(work: Mapping[str, Work], config: Config) -> tuple[float, float]:
-    """Of decoding: bytes of memory and bytes received, per token of a slot."""
-    steps = decoding_steps(config)
-    return work["decode"].memory / steps, work["decode"].traffic / steps
-
-
 def mesh_of(config: Config, devices: int) -> dict[str, int]:
     """Sizes of the mesh's axes, of so many devices."""
     return dict(zip(sharding.AXES, sharding.mesh_sizes(config.mesh, devices)))

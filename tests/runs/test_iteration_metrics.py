@@ -39,7 +39,7 @@ def read_rows(folder):
     return [json.loads(line, parse_constant=refuse) for line in lines]
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
+@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("grpo", marks=pytest.mark.long)])
 def test_an_iteration_without_a_valid_row_is_logged_and_teaches_nothing(
     algorithm, tmp_path, monkeypatch, capfd
 ):
@@ -71,6 +71,7 @@ def test_an_iteration_without_a_valid_row_is_logged_and_teaches_nothing(
     assert "[nothing learnt: the judge failed on every program]" in told
 
 
+@pytest.mark.long
 def test_a_run_whose_judge_never_answers_stops_and_goes_on(tmp_path, monkeypatch, capfd):
     folder, flags = tmp_path / "run", (*FLAGS, "--evaluation.every", "0")
     with pytest.MonkeyPatch.context() as patch:

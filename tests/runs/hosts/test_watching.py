@@ -8,6 +8,9 @@ import time
 
 import pytest
 
+# some wait by the clock, as one does for a host that is gone
+pytestmark = pytest.mark.long
+
 WATCHER = """
 import sys
 from stepcoder_jax.runs.hosts.place import Place, PlaceError
