@@ -12,8 +12,8 @@
 
 `memory` of a TPU is what its compiler gives to a program (libtpu 0.0.42 says so where a
 program needs more), but for v4, whose two cores it describes as chips of their own; a GPU's
-is what its driver shows. Peaks, bandwidths and links were written from memory of these pages,
-not read off them: check them before a decision hangs on one.
+is what its driver shows. Peaks, bandwidths and links were written from memory of these
+pages, not read off them: check them before a decision hangs on one.
 """
 
 from __future__ import annotations
