@@ -72,6 +72,7 @@ def sample(steps, actor):
     return sampled, kit.Feedback(rewards, executed, np.ones(kit.ROWS, bool))
 
 
+@pytest.mark.long  # the next has the mesh too, and test_one_pass the numbers
 @pytest.mark.parametrize("shape", MESHES)
 def test_one_iteration_equals_that_of_one_device(shape):
     expected, _ = run_iteration((1, 1, 1))

@@ -162,8 +162,10 @@ class StandIns:
 
     def read(self, name: str) -> list[str]:
         """The lines of a file that the stand-ins have written."""
-        file = self.state / name
-        return file.read_text().splitlines() if file.exists() else []
+        try:
+            return (self.state / name).read_text().splitlines()
+        except FileNotFoundError:  # none yet, or its slice was taken away just now
+            return []
 
     def begin(self, script: Path, *arguments: str) -> subprocess.Popen:
         pipe = subprocess.PIPE

@@ -39,7 +39,8 @@ def read_rows(folder):
     return [json.loads(line, parse_constant=refuse) for line in lines]
 
 
-@pytest.mark.parametrize("algorithm", ["ppo", pytest.param("grpo", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("algorithm", ["ppo", "grpo"])
 def test_an_iteration_without_a_valid_row_is_logged_and_teaches_nothing(
     algorithm, tmp_path, monkeypatch, capfd
 ):

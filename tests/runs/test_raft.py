@@ -176,6 +176,7 @@ def test_files_without_anything_to_learn_are_refused(kit):
         kit.select(str(kit.folder / "missing.jsonl"))
 
 
+@pytest.mark.long
 def test_canonical_solutions_go_round(tmp_path, capsys):
     """Samples are judged, learnt, and `train` begins with what came out."""
     problems = benchmark.generate("train", 0, (8, 0, 0))

@@ -36,6 +36,7 @@ def left():
     return steps, LeftOut(state, experience, int(learnt["nonfinite_first"])), int(row)
 
 
+@pytest.mark.long
 def test_what_is_found_and_run_again(left, tmp_path, capsys):
     steps, error, row = left
     config = steps.config
