@@ -1,19 +1,18 @@
 """Chips and the slices of them, with the figures that their makers publish.
 
-  TPU v4    docs.cloud.google.com/tpu/docs/v4
-  TPU v5e   docs.cloud.google.com/tpu/docs/v5e
-  TPU v5p   docs.cloud.google.com/tpu/docs/v5p
-  TPU v6e   docs.cloud.google.com/tpu/docs/v6e
-  ICI       "How to scale your model", part 2 (jax-ml.github.io/scaling-book/tpus): bytes
-            per second of one link in one direction, of which a ring over one axis of the
-            torus has two
-  H100 SXM  NVIDIA H100 datasheet: 989 TFLOP/s dense, NVLink 900 GB/s of both directions
-  A100 SXM  NVIDIA A100 80GB datasheet: 312 TFLOP/s dense, NVLink 600 GB/s of both
+  TPU       docs.cloud.google.com/tpu/docs/v4, v5e, v5p and v6e (read in December 2026):
+            peaks in bfloat16, bandwidths; of v6e both 1,638 and 1,640 GB/s are found
+  ICI       the same pages give bytes per second of a chip in both directions over all its
+            links: 400 GB/s of v5e (4 links), 1,200 of v5p (6), 800 of v6e (4). A ring over
+            one axis of the torus receives by two links: 100, 200, 200 GB/s. `link` is a
+            tenth lower, after "How to scale your model", part 2 (one link in one direction
+            has 45, 90, 90 GB/s); for v4 we know of that book alone
+  H100 SXM  NVIDIA's datasheet: 989 TFLOP/s dense, 3.35 TB/s, NVLink 900 GB/s of both ways
+  A100 SXM  NVIDIA's datasheet, 80 GB: 312 TFLOP/s dense, 2,039 GB/s, NVLink 600 of both
 
 `memory` of a TPU is what its compiler gives to a program (libtpu 0.0.42 says so where a
 program needs more), but for v4, whose two cores it describes as chips of their own; a GPU's
-is what its driver shows. Peaks, bandwidths and links were written from memory of these
-pages, not read off them: check them before a decision hangs on one.
+is what its driver shows. The datasheets of GPUs were read as others quote them.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ class Chip(NamedTuple):
 CHIPS = {
     chip.name: chip
     for chip in (
-        Chip("v4", int(30.75 * GIB), 1228e9, 275e12, 90e9, 4, 3),
+        Chip("v4", int(30.75 * GIB), 1200e9, 275e12, 90e9, 4, 3),
         Chip("v5e", int(15.75 * GIB), 819e9, 197e12, 90e9, 4, 2),
         Chip("v5p", int(95.74 * GIB), 2765e9, 459e12, 180e9, 4, 3),
         Chip("v6e", int(31.25 * GIB), 1640e9, 918e12, 180e9, 4, 2),
