@@ -30,6 +30,7 @@ USAGE = """stepcoder: a code model learns from running its own programs (arXiv:2
   stepcoder refine RUN --problems FILE ... --out DIR [...]       records of self-debugging
   stepcoder export RUN [--step N] --out DIR                      a folder for transformers
   stepcoder replay RUN/nonfinite/STEP                            rerun a non-finite update
+  stepcoder head RUN --kind outcome --out DIR                    a head on judged programs
   stepcoder judge FILE --solutions canonical                     run canonical solutions
   stepcoder judge FILE --write-limits                            measure CPU limits
   stepcoder judge SAMPLES --problems FILE [--out FILE]           run samples of a model
@@ -362,6 +363,34 @@ def run_replay(argv: list[str]) -> int:
     return replay.replay_update(given.folder)
 
 
+def run_head(argv: list[str]) -> int:
+    parser = Parser(prog="stepcoder head")
+    parser.add_argument("run", help="a run folder of `stepcoder train`, with rollouts/")
+    parser.add_argument(
+        "--kind",
+        choices=("outcome", "pair"),
+        required=True,
+        help="what is said of a program: CodeRL's error class, or which of two is written",
+    )
+    parser.add_argument("--out", required=True, help="a new or an empty folder")
+    parser.add_argument(
+        "--pool",
+        choices=("logits", "hidden"),
+        default="logits",
+        help="of outcomes, what the maximum over tokens is taken of",
+    )
+    parser.add_argument("--epochs", type=int, default=3, help="over the judged programs")
+    parser.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(argv)
+    start_devices()
+    from stepcoder_jax.heads import run
+    from stepcoder_jax.heads.training import Learning
+
+    how = (given.kind, given.pool, given.epochs, given.learning_rate, given.seed)
+    return run.learn_head(given.run, given.out, Learning(*how))
+
+
 def run_judge(argv: list[str]) -> int:
     from stepcoder_jax.commands import judge, judge_samples
 
@@ -439,6 +468,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "refine": run_refine,
     "export": run_export,
     "replay": run_replay,
+    "head": run_head,
     "judge": run_judge,
     "compare": run_compare,
     "report": run_report,

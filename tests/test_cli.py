@@ -95,6 +95,7 @@ def test_unknown_options_of_every_command(capsys, command):
     targets = {"train": [HERE], "sft": [HERE], "doctor": [], "export": ["no", "--out", "x"]}
     targets["data"] = ["stats", "nowhere"]
     targets["plan"] = [HERE, "--topology", "h100:8"]
+    targets["head"] = ["no", "--kind", "pair", "--out", "x"]
     target = targets.get(command, ["nowhere"])
     has(
         refuse(capsys, command, *target, "--no-such", "1"),
@@ -128,7 +129,7 @@ WORDS = [
     "compare",
     "doctor",
 ]
-WORDS += ["data", "data generate", "data stats", "data check", "data build"]
+WORDS += ["head", "data", "data generate", "data stats", "data check", "data build"]
 WORDS += ["data profile"]
 
 

@@ -36,6 +36,10 @@ FLAGS = {
     "max-prompt-length": ("number", "tokens, as in prompt.max_prompt_length"),
     "max-completion-length": ("number", "tokens, as in sampling.max_completion_length"),
     "k": ("numbers", "which pass@k"),
+    "kind": ("text", "what a head says of a program"),
+    "pool": ("text", "of outcomes, what the maximum over tokens is taken of"),
+    "epochs": ("number", "over the judged programs that a head learns from"),
+    "learning-rate": ("number", "of a head"),
     "seed": ("number", "of what is drawn at random"),
     "out": ("text", "where results go"),
     "dtype": ("text", "of the weights that are written"),
@@ -74,7 +78,7 @@ OPTIONS = {
     "report": report.ReportOptions,
     **{f"data {verb}": kind for verb, (kind, _) in data.VERBS.items()},
 }
-PARSED = ("evaluate", "sample", "export", "replay", "doctor", "plan")
+PARSED = ("evaluate", "sample", "export", "replay", "head", "doctor", "plan")
 
 
 class Found(Exception):

@@ -122,6 +122,10 @@ ROOMS = {
         (*ARRAYS, "orbax", "transformers", "tqdm"),
     ),
     "runs/posing": Room(("feedback", "pytrees", "records"), ("numpy",)),
+    "heads": Room(
+        ("config", "models", "feedback", "records", "devices", "runs/disk"),
+        ("jax", "numpy", "optax", "safetensors"),
+    ),
     "runs": Room(
         (
             *("planning", "runs/disk", "runs/hosts", "runs/shares", "data/formats"),
@@ -162,6 +166,7 @@ ROOMS["__main__"] = Room(
     (
         "train",
         "commands",
+        "heads",
         "runs",
         "runs/disk",
         "runs/hosts",
