@@ -57,7 +57,7 @@ TRAIN.jsonl are MBPP's train part, APPS+ and CodeContests, RECORDS.jsonl their r
 
 with ten answers to each wrong program at 0.8, as in the paper; TEACHER is left out for its
 self-bootstrap. ENCODER is the folder of a sentence encoder (the paper's:
-all-roberta-large-v1; the README has a small one).
+all-roberta-large-v1; `similarity/encoder.py` names a small one).
 
 Each is measured on problem files alone, by
 

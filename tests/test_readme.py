@@ -1,4 +1,4 @@
-"""The README's commands, files and figures are true."""
+"""The README and the guides: their commands, files, figures and links are true."""
 
 import os
 import re
@@ -13,7 +13,19 @@ from stepcoder_jax.data.problems import read_any
 from tests.execution.kit import run_sources
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "stepcoder_jax"
 README = (ROOT / "README.md").read_text()
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in (
+        *ROOT.glob("*.md"),
+        *(
+            path
+            for top in ("experiments", "launch", "notebooks", "stepcoder_jax", "tests")
+            for path in (ROOT / top).rglob("*.md")
+        ),
+    )
+}
 CI = ROOT / ".ci" / "run"
 
 
@@ -24,6 +36,19 @@ def marked(name):
     )
     assert block and "\n" not in block[1], name
     return block[1]
+
+
+def test_a_newcomer_reads_two_hundred_lines_at_most():
+    lines = README.splitlines()
+    assert len(lines) <= 200
+    told = re.sub(r"```.*?```|<!--.*?-->", "", README, flags=re.DOTALL)
+    told = re.sub(r"\]\(.*?\)", "]", told)  # where a link goes is not read
+    rows = [row for row in told.splitlines() if row.startswith("|")]
+    assert all(len(row) <= 130 for row in rows)
+    blocks = re.split(r"\n(?=- |\n|\|)", told)
+    said = " ".join(" ".join(x.split()) + " ." for x in blocks if "|" not in x)
+    for sentence in re.split(r"[.:;?!] ", said):
+        assert len(sentence.split()) <= 26, sentence
 
 
 def test_two_commands_do_all_set_up():
@@ -58,7 +83,8 @@ def test_ci_refuses_unknown_options():
 
 def test_extras_and_marks_exist():
     setup = (ROOT / "setup.cfg").read_text()
-    named = set(re.findall(r'"\.\[([\w,]+)\]"', README + CI.read_text()))
+    told = "".join(PAGES.values()) + CI.read_text()
+    named = set(re.findall(r'"\.\[([\w,]+)\]"', told))
     for extra in ",".join(named).split(","):
         assert re.search(rf"^{extra} =", setup, re.MULTILINE), extra
     assert {"test", "gpu", "tpu"} <= set(",".join(named).split(","))
@@ -73,34 +99,70 @@ def test_the_commands_are_those_of_help():
 
 def test_the_house_map_names_what_is_there():
     block = re.search(r"## The house\n.*?```\n(.*?)```", README, re.DOTALL)[1]
-    package = ROOT / "stepcoder_jax"
     files = set(re.findall(r"\b(\w+\.py)\b", block)) - {"test_layers.py"}
-    there = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    there = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py"}
     assert files == there
     folders = set(re.findall(r"^  (\w+)/", block, re.MULTILINE))
     assert folders == {
-        path.name for path in package.iterdir() if path.is_dir() and path.name[0] != "_"
+        path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name[0] != "_"
     }
     for name in re.findall(r"(?:^|   )(\w+)/  ", block, re.MULTILINE):
-        assert (ROOT / name).is_dir() or (package / name).is_dir(), name
+        assert (ROOT / name).is_dir() or (PACKAGE / name).is_dir(), name
 
 
-@pytest.mark.parametrize(
-    "path",
-    sorted(
-        set(
-            re.findall(
-                r"(?<=[\s(`])(?:experiments|launch|stepcoder_jax)/[\w/]+\.\w+", README
-            )
-        )
-    ),
-)
-def test_files_that_are_named_exist(path):
-    assert (ROOT / path).exists()
+def named_files(page):
+    """Files of the repository that a page names by their path, linked or not."""
+    text = PAGES[page]
+    tops = "experiments|launch|notebooks|stepcoder_jax|tests"
+    return set(re.findall(rf"(?<=[\s(`])(?:{tops})/[\w/]+\.\w+", text))
+
+
+def is_of_its_day(page):
+    """A claim of the log: its paths are those of its date."""
+    return page.startswith("experiments/log/2")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if not is_of_its_day(page)])
+def test_files_that_are_named_exist(page):
+    missing = [path for path in named_files(page) if not (ROOT / path).exists()]
+    assert missing == []
+
+
+def anchor(head):
+    """What GitHub makes of a heading."""
+    return re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_are_alive(page):
+    folder = (ROOT / page).parent
+    for link in re.findall(r"\]\((?!https?:)([^)\s]+)\)", PAGES[page]):
+        path, _, part = link.partition("#")
+        there = folder / path if path else ROOT / page
+        assert there.exists(), link
+        if part:
+            text = re.sub(r"```.*?```", "", there.read_text(), flags=re.DOTALL)
+            heads = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+            assert part in {anchor(head) for head in heads}, link
+
+
+def test_a_guide_is_reached_from_the_readme():
+    """From README by links alone, through folders and pages."""
+    found, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in found or page.suffix != ".md":
+            continue
+        found.add(page)
+        links = re.findall(r"\]\((?!https?:)([^)#\s]+)[^)]*\)", page.read_text())
+        waiting += [(page.parent / link).resolve() for link in links]
+    guides = {ROOT / page for page in PAGES if page.endswith("README.md")}
+    assert guides - found == set()
 
 
 def test_the_judges_example_runs():
-    block = re.search(r"<!-- judge -->\n```python\n(.*?)```\n<!-- end -->", README, re.S)
+    guide = PAGES["stepcoder_jax/execution/README.md"]
+    block = re.search(r"<!-- judge -->\n```python\n(.*?)```\n<!-- end -->", guide, re.S)
     assert 8 <= block[1].count("\n") <= 12
     done = subprocess.run(
         [sys.executable, "-c", block[1]],
@@ -119,7 +181,8 @@ def test_the_judges_example_runs():
 
 
 def test_the_line_of_our_own_is_read(tmp_path):
-    block = re.search(r"A line of our own is\n\n```\n(.*?)```", README, re.DOTALL)[1]
+    guide = PAGES["stepcoder_jax/data/formats/README.md"]
+    block = re.search(r"A line of our own is\n\n```\n(.*?)```", guide, re.DOTALL)[1]
     path = tmp_path / "own.jsonl"
     path.write_text(block.replace("\n", " "))
     (problem,), complaints = read_any(str(path), strict=True)
@@ -129,7 +192,8 @@ def test_the_line_of_our_own_is_read(tmp_path):
 
 
 def test_the_commands_on_data_run(tmp_path):
-    block = re.search(r"<!-- data -->\n```bash\n(.*?)```\n<!-- end -->", README, re.S)[1]
+    guide = PAGES["stepcoder_jax/data/README.md"]
+    block = re.search(r"<!-- data -->\n```bash\n(.*?)```\n<!-- end -->", guide, re.S)[1]
     commands = block.splitlines()
     assert len(commands) == 5
     for command in commands:
@@ -149,7 +213,8 @@ def test_the_commands_on_data_run(tmp_path):
 
 
 def test_names_of_the_loop_are_in_the_code():
-    section = re.search(r"## One iteration\n(.*?)\n## ", README, re.DOTALL)[1]
+    guide = PAGES["stepcoder_jax/README.md"]
+    section = re.search(r"## One iteration\n(.*?)\n## ", guide, re.DOTALL)[1]
     assert re.findall(r"^(\d+)\. ", section, re.MULTILINE) == [str(n) for n in range(1, 11)]
     files = (ROOT / "stepcoder_jax" / name for name in ("train.py", "runs/generate.py"))
     source = "".join(file.read_text() for file in files)

@@ -46,7 +46,7 @@ class JudgeOptions:
         measure the CPU limit of every problem, from the time of its own solution, and keep
         them in problems.json.limits.json, where judge and train find them
 
-    Problem files are of any format of the README's section on data, gzipped or not.
+    Problem files are of any format of stepcoder_jax/data/formats/README.md, gzipped or not.
     """
 
     path: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="FILE")]

@@ -20,7 +20,7 @@ class ExecutionConfig(Section):
     The defaults are PoolSettings' own.
     """
 
-    backend: Literal["local", "http"] = PoolSettings.backend  # http: weaker, see the README
+    backend: Literal["local", "http"] = PoolSettings.backend  # http: weaker, see its README
     url: str = PoolSettings.url  # of a SandboxFusion service, for backend "http"
     # 0: one per core; with backend "http" requests at a time, 0: 16
     workers: int = PoolSettings.workers
