@@ -157,7 +157,8 @@ def test_a_guide_is_reached_from_the_readme():
         links = re.findall(r"\]\((?!https?:)([^)#\s]+)[^)]*\)", page.read_text())
         waiting += [(page.parent / link).resolve() for link in links]
     guides = {ROOT / page for page in PAGES if page.endswith("README.md")}
-    assert guides - found == set()
+    lost = sorted(str(guide.relative_to(ROOT)) for guide in guides - found)
+    assert lost == [], "stepcoder_jax/README.md has a table of rooms: link it there"
 
 
 def test_the_judges_example_runs():
