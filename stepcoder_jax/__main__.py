@@ -517,12 +517,14 @@ def main(argv: list[str] | None = None) -> int:
 def watch_hosts(argv: list[str]) -> tuple[int | None, str]:
     """Where this is one of several hosts, the exit code of all; None where it is alone."""
     from stepcoder_jax.records import InputError
-    from stepcoder_jax.runs.hosts import place, watching
+    from stepcoder_jax.runs.hosts import place, search, watching
 
     try:
         found = place.find(os.environ)
         return (None, "") if found is None else (watching.watch(found, argv), "")
     except InputError as error:
+        if isinstance(error, place.MisplacedError):
+            search.tell_misplaced(error.place)
         return 2, str(error)
 
 

@@ -61,7 +61,7 @@ from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.guards.not_finite import LeftOut
 from stepcoder_jax.runs.guards.stopping import stop
 from stepcoder_jax.runs.guards.watch import Watch
-from stepcoder_jax.runs.hosts.channel import part
+from stepcoder_jax.runs.hosts.channel import OthersError, part, together
 from stepcoder_jax.runs.iteration import Iteration, Stopwatch, rollout_rows
 from stepcoder_jax.runs.posing import dynamic
 from stepcoder_jax.runs.posing.dynamic import Batch, Own
@@ -103,7 +103,9 @@ class Roller:
                 self.coder, self.actor, tasks, self.step, index
             )
         rows, mask = judged.rows, rollout.mask
-        with self.watch.part("feedback"):
+        # a user's own may fail on the rows of one host alone
+        fails = (OwnRewardError,) if any(term.file for term in self.terms) else ()
+        with self.watch.part("feedback"), together(f"rewards from {index}", *fails):
             feedback, columns = batch.feedback(
                 judged.programs,
                 judged.reports,
@@ -342,10 +344,10 @@ def train(config: Config) -> int:
             return 0
         except LeftOut as left:
             stop(run, left)
-        except (Stopped, JudgeFailsError, OwnRewardError) as end:
+        except (Stopped, JudgeFailsError, OwnRewardError, OthersError) as end:
             if not run.is_kept:
                 run.save(best=False)
-            if isinstance(end, OwnRewardError):
+            if isinstance(end, OwnRewardError | OthersError):
                 raise
             saved = f"saved iteration {int(run.state.step)} in {run.folder.path}"
             said, code = (

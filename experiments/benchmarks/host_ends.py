@@ -5,8 +5,9 @@
 Two processes (`--processes`) train a model of a few thousand weights; this file is also
 their experiment. In each trial one of them, at random, is killed (`kill`: SIGKILL of its
 trainer or of its watcher), asked to stop (`term`: SIGTERM), stopped (`stop`: SIGSTOP, with
-a stall limit of 20 seconds), raises an exception (`error`), is not started (`absent`, with
-3 seconds to join), or has another config (`differ`). A row for each trial goes to --out;
+a stall limit of 20 seconds), raises an exception (`error`), fails in a reward of the
+user's own (`reward`, which saves first), is not started (`absent`, with 3 seconds to join),
+or has another config (`differ`). A row for each trial goes to --out;
 those that are there already are not run again. The table has, by kind, the longest time
 from the event to the end of the last process, the exit codes, and the processes that were
 left; the exit code is 1 where one is over its limit, or anything is left.
@@ -15,6 +16,7 @@ left; the exit code is 1 where one is over its limit, or anything is left.
 from __future__ import annotations
 
 import argparse
+import collections
 import json
 import os
 import random
@@ -30,6 +32,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stepcoder_jax import config as c
+from stepcoder_jax.feedback.rewards.terms import Extras
+from stepcoder_jax.records import Program, Report
 
 HERE = Path(__file__).absolute()
 FAILS = "HOST_ENDS_FAILS"  # set where the trial's own exception is to be raised
@@ -49,6 +53,7 @@ KINDS = {
     "term": Kind(60, 75),
     "stop": Kind(STALL_SECONDS + 30, 75),
     "error": Kind(60, 1),  # from the iteration before it
+    "reward": Kind(60, 2),  # the same
     "absent": Kind(60, 75),  # from the start
     "differ": Kind(60, 2),  # from the start
 }
@@ -57,7 +62,7 @@ KINDS = {
 def get_config(arg: str = "") -> c.Config:
     """A run without end of a model that is nothing; with FAILS an exception in it."""
     del arg
-    if os.environ.get(FAILS):
+    if os.environ.get(FAILS) == "error":
         from stepcoder_jax import train
 
         iterate = train.iterate
@@ -88,6 +93,18 @@ def get_config(arg: str = "") -> c.Config:
             every=0, validation_problems=0, test_problems=0, batch_size=4
         ),
     )
+
+
+asked: collections.Counter[str] = collections.Counter()
+
+
+def fail_once(program: Program, report: Report, extras: Extras) -> float:
+    """A reward of the user's own; with FAILS it fails in an iteration to come."""
+    del report, extras
+    asked[program.problem.id] += 1
+    if os.environ.get(FAILS) == "reward" and asked.total() > 4:
+        raise KeyError("the trial's own error")
+    return 0.0
 
 
 class Process(NamedTuple):
@@ -199,7 +216,10 @@ def run_trial(kind: str, processes: int, draw: random.Random, cache: Path) -> di
         elif kind == "differ":
             hosts.flags_of[victim] = ["--run.seed", "7"]
         elif kind == "error":
-            hosts.environ_of[victim] = {FAILS: "1"}
+            hosts.environ_of[victim] = {FAILS: kind}
+        elif kind == "reward":
+            hosts.flags += ["--reward.terms", "stepcoder", f"{HERE}:fail_once"]
+            hosts.environ_of[victim] = {FAILS: kind}
         elif kind == "stop":
             hosts.flags += ["--run.stall_minutes", str(STALL_SECONDS / 60)]
         hosts.start()

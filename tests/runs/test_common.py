@@ -70,4 +70,7 @@ def test_what_is_compared(tmp_path):
     with pytest.raises(DifferError) as told:
         require_same([found, facts(other)])
     assert "run.seed is 0 on host 0, 3 on host 1; the digest of " in str(told.value)
+    one.reward.terms = ("stepcoder", f"{tmp_path}/mine.py:half")
+    (tmp_path / "mine.py").write_text("half = 1\n")
+    assert facts(one)[f"the digest of {tmp_path}/mine.py"] != "nothing"
     assert "the commit" in found and "the version of jax" in found

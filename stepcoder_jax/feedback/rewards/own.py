@@ -5,10 +5,12 @@ What such a file does is the user's: it runs in the trainer's process, with all 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 
 from stepcoder_jax import own_code
 from stepcoder_jax.config import ConfigError, split_term
@@ -39,7 +41,7 @@ def load(name: str, file: Path) -> Reward:
     function = split(name)[1]
     _require(file)
     try:
-        module = own_code.run(file, f"stepcoder_reward_{digest(file)[:16]}")
+        module = _run(file.resolve(), digest(file))
     except (Exception, SystemExit) as error:
         said = own_code.describe(error, file)
         raise ConfigError(f"reward.terms: {said}") from error
@@ -52,6 +54,12 @@ def load(name: str, file: Path) -> Reward:
         )
     reward: Reward = found
     return reward
+
+
+@functools.cache
+def _run(file: Path, digested: str) -> ModuleType:
+    """The file as a module: run once, whoever asks for a function of it and how often."""
+    return own_code.run(file, f"stepcoder_reward_{digested[:16]}")
 
 
 def _require(file: Path) -> None:

@@ -13,6 +13,7 @@ from stepcoder_jax.config import Config, flatten, is_url
 from stepcoder_jax.config.paths import SHIPPED, has_problems
 from stepcoder_jax.data.problems import digest
 from stepcoder_jax.execution import Pool
+from stepcoder_jax.feedback.rewards import own
 from stepcoder_jax.runs.disk.preflight import find_parent
 from stepcoder_jax.runs.hosts import channel
 from stepcoder_jax.runs.hosts.comparing import commit_of, require_same
@@ -53,7 +54,7 @@ def facts(config: Config) -> dict[str, Any]:
 
     data, sft = config.data, config.sft
     files = [data.path, data.validation, data.test, *data.contexts]
-    files += [*sft.samples, *sft.records]
+    files += [*sft.samples, *sft.records, *map(str, own.files_of(config.reward.terms))]
     return {
         **flatten(config.to_dict()),
         "the commit": commit_of(_PACKAGE),

@@ -35,6 +35,10 @@ _LAST = 60.0  # seconds that a trainer waits for its end once it has told of an 
 _active: list[Channel] = []
 
 
+class OthersError(Exception):
+    """Another host has an error of its own, which it tells once all can end with it."""
+
+
 def active() -> Channel | None:
     """This process's channel, None where it is alone."""
     return _active[0] if _active else None
@@ -179,6 +183,8 @@ class Channel:
             code, line = work()
         except SystemExit as stop:
             code, line = int(stop.code or 0), ""
+        except OthersError:
+            self._wait_for_end(BROKEN)
         except BaseException as error:  # whatever it is, the other hosts must not wait
             self._fail(error)
         if line:
@@ -213,6 +219,30 @@ def turn(name: str) -> None:
     """`Channel.turn`, where there is a channel."""
     if channel := active():
         channel.turn(name)
+
+
+@contextlib.contextmanager
+def together(name: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Work of each host on its own rows; an error of these kinds on one of them stops all.
+
+    They come to the end of the block together: who failed raises its error there, the
+    others OthersError, so that all can still do what takes all of them. `name` tells one
+    block from another. Without `kinds`, or alone, it is as if it were not there.
+    """
+    hosts, failed = active() if kinds else None, None
+    try:
+        yield
+    except kinds as error:
+        if hosts is None:
+            raise
+        failed = error
+    if hosts is None:
+        return
+    others = hosts.gather(name, failed is not None, is_patient=True)
+    if failed is not None:
+        raise failed
+    if any(others):
+        raise OthersError
 
 
 def at_end(action: Callable[[], None]) -> contextlib.AbstractContextManager[None]:

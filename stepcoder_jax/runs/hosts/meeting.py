@@ -25,7 +25,7 @@ from stepcoder_jax.runs.hosts.wire import Message
 
 BROKEN = os.EX_TEMPFAIL  # 75: lost, stalled or preempted; start it again
 CODES = {signal.SIGINT: 130, signal.SIGTERM: BROKEN}
-_REFUSED = 2
+REFUSED = 2  # what the user gave cannot be
 _PATIENCE = 3.0  # seconds for a better reason than a failed collective, or an answer
 HEARD = 0.7  # of run.lost_seconds without a word: the rest is for the end itself
 
@@ -100,7 +100,7 @@ class Meeting:
     def refuse(self, line: str) -> Message:
         """What a host says of itself cannot be; how all end."""
         if self.ending is None:
-            self._end(line, _REFUSED)
+            self._end(line, REFUSED)
         return self.ending or {}
 
     def leave(self, host: int) -> None:

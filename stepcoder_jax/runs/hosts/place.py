@@ -35,6 +35,14 @@ class PlaceError(InputError):
     """Processes that cannot be told apart; the message names the variable."""
 
 
+class MisplacedError(PlaceError):
+    """An index that none of the processes has; the others are to be told, at `place`."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(misplaced(place.number, place.processes))
+        self.place = place
+
+
 class Place(NamedTuple):
     """One process of several: JAX's coordinator listens at address:port on process 0."""
 
@@ -73,17 +81,31 @@ def place_of(environ: Environ, gpus: int, ask: Ask) -> Place | None:
     if said in ("", "0"):
         return None
     place = _look_around(environ, ask) if said == "1" else _read_triple(said)
-    if place.number >= place.processes:
-        raise PlaceError(
-            f"{HOSTS_VARIABLE}={said}: expected an index below the number of processes, "
-            f"0 to {place.processes - 1}, got {place.number}"
-        )
     if not 0 < place.port < 65535:
         raise PlaceError(
             f"{HOSTS_VARIABLE}={said}: expected a port from 1 to 65534 (the one above it "
             f"is used, too), got {place.port}"
         )
+    if place.number >= place.processes:
+        raise MisplacedError(place)
     return place._replace(gpus=own_gpus(environ, gpus))
+
+
+def misplaced(number: int, processes: int) -> str:
+    """What all hosts say of an index that is too high."""
+    return (
+        f"expected an index below the number of processes, 0 to {processes - 1}, got "
+        f"{number}; see {HOSTS_VARIABLE}, or where it looks (RANK, SLURM_PROCID, "
+        "TPU_WORKER_ID)"
+    )
+
+
+def port_taken(port: int, what: str = "is in use") -> str:
+    """What all hosts say of the port where their watchers meet."""
+    return (
+        f"port {port} of process 0's machine {what}: the hosts meet there, one above the "
+        "coordinator's port; end what has it, or start all with another port"
+    )
 
 
 def _read_triple(said: str) -> Place:

@@ -23,16 +23,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from stepcoder_jax.runs.hosts.channel import CHANNEL_VARIABLE, STACKS
-from stepcoder_jax.runs.hosts.meeting import BROKEN, CODES, HEARD, Limits, Meeting
+from stepcoder_jax.runs.hosts.door import Door
+from stepcoder_jax.runs.hosts.meeting import (
+    BROKEN,
+    CODES,
+    HEARD,
+    REFUSED,
+    Limits,
+    Meeting,
+)
 from stepcoder_jax.runs.hosts.parts import PartClock
 from stepcoder_jax.runs.hosts.place import Place, PlaceError
+from stepcoder_jax.runs.hosts.search import Search
 from stepcoder_jax.runs.hosts.wire import Link, Message
 from stepcoder_jax.runs.hosts.words import Relay, cause_of
 
 _TURN = 0.1  # seconds between two looks around
 _PING = 1.0
 _GRACE = 3.0  # for a trainer to print its stacks, and then to leave
-_LATE = 6.0  # for those to come who have not, at an end
 _LEAVE = 60.0  # for one that has done all its work
 _FORWARDED = ("gather", "signal", "passed", "here", "input", "error", "done")
 _LAST_WORDS = ("input", "error", "done")
@@ -51,35 +59,13 @@ class Watcher:
         self.has_told = self.is_stalled = False
         self.ending: Message | None = None
         self.selector = selectors.DefaultSelector()
+        self.search = Search(place, self.started)
         self.hub: Link | None = None  # to process 0's watcher
         self.unsent: list[Message] = []  # until it is found
-        self.strangers: list[Link] = []  # have not said yet who they are
-        self.refused: list[Link] = []
-        self.links: dict[int, Link] = {}
         self.meeting: Meeting | None = None
         if not place.number:
             self.meeting = Meeting(place.processes, self.started)
-            self.server = self._listen()
-
-    def _listen(self) -> socket.socket:
-        port, both = self.place.meeting_port, socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if both else socket.AF_INET
-        try:
-            server = socket.create_server(
-                ("", port), family=family, dualstack_ipv6=both, backlog=1024
-            )
-        except OSError as error:
-            raise PlaceError(
-                f"port {port} of this host cannot be had ({error.strerror}): the hosts "
-                "meet there, one above the coordinator's; choose another"
-            ) from None
-        server.setblocking(False)
-        self.selector.register(server, selectors.EVENT_READ, self._accept)
-        return server
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            self.strangers.append(Link(self.server.accept()[0]))
+            self.door = Door(place, self.selector)
 
     def watch(self) -> int:
         """Run the command as a trainer; the exit code of all hosts."""
@@ -150,8 +136,8 @@ class Watcher:
     def _ping(self, now: float) -> None:
         self.pinged = now
         self._post({"kind": "ping", "position": list(self.clock.position)})
-        for link in self.links.values():
-            link.send({"kind": "ping"})
+        if self.meeting is not None:
+            self.door.send_all({"kind": "ping"})
 
     def _post(self, message: Message) -> None:
         """Say something to where the hosts meet."""
@@ -173,10 +159,10 @@ class Watcher:
     def _deliver(self, meeting: Meeting) -> None:
         out, meeting.out = meeting.out, []
         for host, message in out:
-            if not host:
+            if host:
+                self.door.send(host, message)
+            else:
                 self._obey(message)
-            elif host in self.links:
-                self.links[host].send(message)
 
     def _obey(self, message: Message) -> None:
         """What was decided where the hosts meet."""
@@ -244,8 +230,10 @@ class Watcher:
             return
         if self.hub is None:
             self._find_hub(now)
+        if self.hub is None:
             return
-        for message in self.hub.read():
+        heard, self.search.heard = self.search.heard + self.hub.read(), []
+        for message in heard:
             self.heard = now
             if self.ending is None:
                 self._obey(message)
@@ -271,60 +259,24 @@ class Watcher:
             )
             return
         try:
-            address = place.address.strip("[]"), place.meeting_port
-            end = socket.create_connection(address, timeout=1.0)
-        except OSError:
+            found = self.search.look(now)
+        except PlaceError as error:
+            self._end(str(error), REFUSED)
             return
-        self.hub, self.heard = Link(end), now
-        self.hub.send({"kind": "hello", "host": place.number, "processes": place.processes})
-        self.selector.register(end, selectors.EVENT_READ, lambda: None)
+        if found is None:
+            return
+        self.hub, self.heard = found, now
+        self.selector.register(found.end, selectors.EVENT_READ, lambda: None)
         self._ping(now)
         for message in self.unsent:
             self._post(message)
 
     def _hear_all(self, meeting: Meeting, now: float) -> None:
-        for link in list(self.strangers):
-            for message in link.read():
-                self._admit(meeting, link, message, now)
-            if not link.is_open and link in self.strangers:
-                self.strangers.remove(link)
-                link.close()
-        for host, link in list(self.links.items()):
-            link.flush()
-            for message in link.read():
-                meeting.take(host, message, now)
-            if not link.is_open:
-                del self.links[host]
-                self.selector.unregister(link.end)
-                link.close()
-                meeting.leave(host)
-
-    def _admit(self, meeting: Meeting, link: Link, message: Message, now: float) -> None:
-        """The first message of a host says who it is; what follows at once is its own."""
-        if link in self.links.values():
-            meeting.take(self._host_of(link), message, now)
-            return
-        host, processes = message.get("host"), message.get("processes")
-        if not isinstance(host, int) or not isinstance(processes, int):
-            link.is_open = False  # no host
-            return
-        wrong = ""
-        if processes != self.place.processes:
-            wrong = f"host {host} is told of {processes} hosts, and host 0 of "
-            wrong += str(self.place.processes)
-        elif host in self.links or not host:
-            wrong = f"two hosts are told that they are number {host}"
-        self.strangers.remove(link)
-        if wrong:
-            link.send(meeting.refuse(wrong))
-            self.refused.append(link)
-            return
-        self.links[host] = link
-        self.selector.register(link.end, selectors.EVENT_READ, lambda: None)
-        meeting.take(host, {"kind": "hello"}, now)
-
-    def _host_of(self, link: Link) -> int:
-        return next(host for host, known in self.links.items() if known is link)
+        self.door.hear(meeting, now)
+        try:  # for its trainer needs the name as well
+            self.search.name.look_up(now)
+        except PlaceError as error:
+            meeting.refuse(str(error))
 
     def _finish(self, ending: Message) -> int:
         """Say why, end the trainer, and let the others hear of it."""
@@ -356,8 +308,8 @@ class Watcher:
                     self._pass_on()
                     continue
                 time.sleep(_TURN / 10)  # others, which are not read any more
-            for link in self.links.values():
-                link.flush()
+            if self.meeting is not None:
+                self.door.flush()
 
     def _keep_words(self) -> None:
         """Write what the trainer said last beside the logs of the hosts of the run."""
@@ -369,23 +321,11 @@ class Watcher:
             with open(logs / f"{self.place.number}.log", "a") as file:
                 file.write(f"{self.relay.text}\n")
 
-    def _await_late(self, ending: Message) -> list[Link]:
-        """Tell those who only come now, for a while: they would wait for us in vain."""
-        late, until = len(self.meeting.missing if self.meeting else ()), _LATE
-        until += time.monotonic()
-        while len(self.strangers) < late and time.monotonic() < until:
-            time.sleep(_TURN)
-            self._accept()
-        for link in self.strangers:
-            link.send(ending | {"kind": "end"})
-        return self.strangers
-
     def _close(self, ending: Message) -> None:
         """Let what was said arrive: a socket closed with unread words takes ours along."""
-        links = [*self.links.values(), *self.refused]
-        links += [self.hub] if self.hub is not None else []
-        if self.meeting is not None and self.meeting.missing:
-            links += self._await_late(ending)
+        links = [] if self.hub is None else [self.hub]
+        if self.meeting is not None:
+            links = list(self.door.close(self.meeting, ending))
         for link in links:
             link.flush()
             with contextlib.suppress(OSError):
@@ -397,8 +337,6 @@ class Watcher:
             time.sleep(_TURN / 10)
         for link in links:
             link.close()
-        if self.meeting is not None:
-            self.server.close()
 
 
 def watch(place: Place, argv: Sequence[str]) -> int:

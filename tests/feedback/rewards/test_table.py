@@ -264,6 +264,19 @@ def test_a_reward_of_ours_that_fails_is_no_users_fault():
     assert not isinstance(told.value, OwnRewardError)
 
 
+def test_a_file_runs_once_for_all_its_functions_and_again_when_it_has_changed(tmp_path):
+    file, runs = tmp_path / "r.py", tmp_path / "runs"
+    body = "one = two = lambda program, report, extras: 0.0\n"
+    body += f"print('run', file=open({str(runs)!r}, 'a'))\n"
+    file.write_text(body)
+    for _ in range(2):  # before anything is built, and for the run
+        load_terms((f"{file}:one", f"{file}:two"), "run_all")
+    assert runs.read_text() == "run\n"
+    file.write_text(body + "one = two\n")
+    load_terms((f"{file}:one",), "run_all")
+    assert runs.read_text() == "run\nrun\n"
+
+
 def test_a_run_keeps_its_files_and_refuses_others(tmp_path):
     file, kept = tmp_path / "r.py", tmp_path / "rewards"
     file.write_text("def one(program, report, extras):\n    return 1\n")

@@ -147,7 +147,47 @@ def test_values_are_gathered(watcher):
     assert found == [[0, 1]]
 
 
+@pytest.mark.parametrize(
+    ("ours", "all_of_us", "raised"),
+    [
+        (None, [False, False], None),
+        (KeyError("ours"), [False, True], KeyError),
+        (None, [True, False], channels.OthersError),
+    ],
+)
+def test_an_error_of_one_host_is_the_end_of_a_block_on_all(
+    watcher, ours, all_of_us, raised
+):
+    ended = []
+
+    def work():
+        try:
+            with channels.together("rewards", KeyError):
+                if ours:
+                    raise ours
+            ended.append(None)
+        except (KeyError, channels.OthersError) as error:
+            ended.append(type(error))
+
+    thread = at_once(work)
+    told = watcher.hear()
+    assert (told["name"], told["value"], told["patient"]) == ("rewards", bool(ours), True)
+    assert not ended  # the others may still be at work
+    watcher.say(kind="gathered", name="rewards", values=all_of_us)
+    thread.join()
+    assert ended == [raised]
+
+
+def test_what_is_no_error_of_a_block_s_own_waits_for_nobody(watcher):
+    with pytest.raises(OSError), channels.together("rewards", KeyError):
+        raise OSError
+    with channels.together("rewards"):
+        pass  # no kinds: nothing is asked
+
+
 def test_a_process_alone_has_no_channel():
     assert channels.active() is None and channels.adopt() is None
     with part("sample", 1):
         turn("judge")
+    with pytest.raises(KeyError), channels.together("rewards", KeyError):
+        raise KeyError

@@ -72,7 +72,7 @@ REFUSED = [
     ({HOSTS_VARIABLE: ":1,2,0"}, "expected 1 or ADDRESS:PORT"),
     ({HOSTS_VARIABLE: "h:65535,2,0"}, "expected a port from 1 to 65534"),
     ({HOSTS_VARIABLE: "h:0,2,0"}, "expected a port from 1 to 65534"),
-    ({**FOUND, **TORCHRUN, "RANK": "16"}, "=1: expected an index below .* 0 to 15, got 16"),
+    ({**FOUND, **TORCHRUN, "RANK": "16"}, "expected an index below .* 0 to 15, got 16"),
     ({**FOUND, **TORCHRUN, "RANK": "x"}, "RANK: expected a whole number, got 'x'"),
     ({**FOUND, **TORCHRUN, "RANK": ""}, "WORLD_SIZE without RANK; set all of them"),
     (FOUND, r"=1: no hosts were found; set STEPCODER_DISTRIBUTED to ADDRESS:PORT"),

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from stepcoder_jax.runs.hosts.place import port_taken
+
 # some wait by the clock, as one does for a host that is gone
 pytestmark = pytest.mark.long
 
@@ -20,7 +22,8 @@ place = Place("127.0.0.1", port, processes, number)
 try:
     sys.exit(Watcher(place, "train", [sys.executable, "-c", *sys.argv[4:]]).watch())
 except PlaceError as error:
-    sys.exit(str(error))
+    print(error, file=sys.stderr)
+    sys.exit(2)
 """
 # waits: 90 s for the others, 20 without a word, and what is given in a part
 TRAINER = """
@@ -177,11 +180,28 @@ def test_two_with_one_number_are_refused_on_all():
     assert set(said) == {"stepcoder train: two hosts are told that they are number 1\n"}
 
 
-def test_a_port_in_use_is_one_line_and_a_stranger_is_nobody():
+def test_a_port_in_use_is_one_line_for_all():
     port, words = free_port(), (TRAINER, "done", "0", "60")
     with socket.create_server(("", port + 1)):
-        codes, (said,) = ends_of([start(port, 1, 0, *words)])
-    assert codes == [1] and f"port {port + 1} of this host cannot be had" in said
+        codes, said = ends_of([start(port, 2, number, *words) for number in range(2)])
+    line = f"{port_taken(port + 1)}\n"
+    assert codes == [2, 2] and said == [line, f"stepcoder train: {line}"]
+
+
+def test_a_second_run_on_a_port_leaves_the_first_alone():
+    port, words = free_port(), (TRAINER, "wait", "0", "60")
+    first = [start(port, 2, number, *words) for number in range(2)]
+    time.sleep(5)
+    codes, said = ends_of([start(port, 2, number, *words) for number in range(2)])
+    assert codes == [2, 2] and all(port_taken(port + 1) in text for text in said)
+    assert [watcher.poll() for watcher in first] == [None, None]
+    first[1].send_signal(signal.SIGTERM)
+    codes, said = ends_of(first)
+    assert codes == [75, 75] and all("SIGTERM on host 1" in text for text in said)
+
+
+def test_a_stranger_is_nobody():
+    port, words = free_port(), (TRAINER, "done", "0", "60")
     watcher = start(port, 2, 0, *words)
     strangers = []
     while len(strangers) < 2:
