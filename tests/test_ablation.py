@@ -329,6 +329,29 @@ def test_a_run_that_another_process_is_at_is_left_alone(fake, script, capfd):
     assert run(fake, "--seeds", "0") == 0
 
 
+def test_a_job_waits_for_what_it_needs_and_is_left_out_where_that_is_lost(capfd):
+    records, teacher, self_taught = (Job(x, 0) for x in ("records", "teacher", "self"))
+    needs = {teacher: [records], self_taught: [teacher], Job("rl", 0): [Job("lost", 0)]}
+    done: list[Job] = []
+    waiting = [Job("rl", 0), self_taught, teacher, records, Job("ppo", 0)]
+
+    def take(*active):
+        def lacks(job):
+            return [x for x in needs.get(job, ()) if x not in done]
+
+        return jobs.take_ready(waiting, active, lacks)
+
+    assert take() == records
+    assert "rl-0: left out, for lost-0 is not done" in capfd.readouterr().out
+    assert take(records) == Job("ppo", 0)
+    assert take(records) is None and waiting == [self_taught, teacher]
+    done.append(records)
+    assert take() == teacher
+    # it has failed: nobody makes it any more
+    assert take() is None and waiting == []
+    assert "self-0: left out, for teacher-0 is not done" in capfd.readouterr().out
+
+
 def test_problems_are_read_once_for_all_arms(fake, monkeypatch):
     read, loaded = [], digest.sources.load_problems
     monkeypatch.setattr(

@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ablation_runner import digest, jobs, picture, record, table
-from ablation_runner.digest import Parts
-from ablation_runner.jobs import STOPPED, Ended, Stop
-from ablation_runner.record import DONE, FAILED
+from ablation_runner import digest, picture, record, resuming, table
+from ablation_runner.jobs import STOPPED, Stop
+from ablation_runner.resuming import Course
 from ablation_runner.steps import Places, steps_of
 from ablation_runner.study import TUNING_SEEDS, Job, Study, parse_seeds
 from stepcoder_jax.records import InputError
 from stepcoder_jax.results.outcomes import markdown
 
-_GOOD, _NOT_ALL, _BAD_INPUT = 0, 1, 2
+_GOOD, _BAD_INPUT = 0, 2
 
 
 def main(study: Study, argv: Sequence[str]) -> int:
@@ -98,45 +97,15 @@ def tune(study: Study, given: argparse.Namespace) -> int:
 
 def execute(study: Study, given: argparse.Namespace, wanted: Sequence[Job]) -> int:
     """Run jobs, but for those whose records are there."""
-    shares = jobs.share_cores(given.jobs)
     places = Places(given.runs.resolve(), given.results.resolve())
-    digest.make_folder("--runs", places.runs)
     configs = {job.arm: study.get_config(job.arm) for job in wanted}
-    parts = digest.parts_of(study, configs.values())
-    digest.open_folder(places.results, parts)
-    known = {(x["arm"], x["seed"]): x for x in record.read_all(places.results)}
-    left = []
-    for job in wanted:
-        found = known.get((job.arm, job.seed))
-        if found is None:
-            left.append(job)
-            continue
-        config = configs[job.arm]
-        digest.check_record(found, parts, config)
-        if found["status"] == FAILED:
-            said = "again" if given.again else "left; --again runs it again"
-            print(f"{job.name}: failed before, {found['last_line']}: {said}", flush=True)
-            left += [job] * given.again
-    print(f"{len(wanted) - len(left)} of {len(wanted)} runs are there", flush=True)
-    jobs.run_all(
-        left,
-        shares,
-        partial(steps_of, study, places),
-        places.log,
-        partial(finish, study, places, parts),
+    course = Course(
+        configs=configs,
+        parts=lambda: digest.parts_of(study, configs.values()),
+        steps_of=partial(steps_of, study, places),
+        make=partial(record.make, study, places),
     )
-    statuses = {(x["arm"], x["seed"]): x["status"] for x in record.read_all(places.results)}
-    told = {job.name: statuses.get((job.arm, job.seed)) for job in wanted}
-    failed = [name for name, status in told.items() if status == FAILED]
-    if failed:
-        print(f"failed: {', '.join(failed)}; --again runs them again", file=sys.stderr)
-    return _GOOD if set(told.values()) == {DONE} else _NOT_ALL
-
-
-def finish(study: Study, places: Places, parts: Parts, job: Job, ended: Ended) -> None:
-    """Keep the record of a run that ended, well or not; one that was stopped has none."""
-    if ended.code not in STOPPED:
-        record.write(places.record(job), record.make(study, places, job, parts, ended))
+    return resuming.run_missing(places, course, wanted, given.jobs, given.again)
 
 
 def tabulate(study: Study, given: argparse.Namespace) -> int:

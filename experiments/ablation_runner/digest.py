@@ -1,8 +1,8 @@
 """What runs were made from, by digests: runs of another digest do not stand beside them.
 
-Parts: the sources of the package, those of the experiment (its file and this folder), the
-warm start, the problems of the tier, and each arm's config. Results, logs and documents are
-in none of them.
+Parts: the sources of the package, those of the experiment (its file and the folders of its
+runner), the warm start, the problems of the tier, and each arm's config. Results, logs and
+documents are in none of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,17 +34,19 @@ OUTSIDE = (
 _MOST_NAMED = 8
 
 
-def parts_of(study: Study, configs: Iterable[Config]) -> Parts:
+def parts_of(
+    study: Study, configs: Iterable[Config], splits: Sequence[Split] = SPLITS
+) -> Parts:
     """The digests of all that the runs of these configs are made from."""
     package, home = study.root / "stepcoder_jax", study.file.parent
-    runner = sorted((home / "ablation_runner").glob("*.py"))
+    runner = [x for name in study.runners for x in sorted((home / name).glob("*.py"))]
     texts: dict[str, str] = {}
     starts: dict[str, str] = {}
     for config in configs:
         folder = checkpoint_folder(config.model.checkpoint)
         starts |= digest_files(folder, sorted(folder.glob("*")))
-        if f"{config.data.path} {SPLITS[0]}" not in texts:
-            texts |= digest_problems(config)
+        if f"{config.data.path} {splits[0]}" not in texts:
+            texts |= digest_problems(config, splits)
     return {
         "package": digest_files(package, sorted(package.rglob("*.py"))),
         "experiment": digest_files(home, [study.file, *runner]),
@@ -62,10 +64,10 @@ def digest_files(root: Path, files: Iterable[Path]) -> dict[str, str]:
     }
 
 
-def digest_problems(config: Config) -> dict[str, str]:
+def digest_problems(config: Config, splits: Sequence[Split]) -> dict[str, str]:
     """Split -> digest of its problems, texts and tests."""
     found = {}
-    for split in SPLITS:
+    for split in splits:
         problems = sources.load_problems(config.data, split)
         rows = json.dumps([own.to_row(x) for x in problems], sort_keys=True)
         found[f"{config.data.path} {split}"] = short(rows.encode())

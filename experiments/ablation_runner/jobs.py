@@ -67,10 +67,13 @@ def run_all(
     steps_of: Callable[[Job], Iterator[list[str]]],
     log_of: Callable[[Job], Path],
     finish: Callable[[Job, Ended], None],
+    lacks: Callable[[Job], Sequence[Job]] = lambda job: (),
 ) -> None:
     """Run all jobs, as many at a time as there are shares of cores.
 
-    `finish` is called for each that ended, well or not. Raises Stop after a signal.
+    `lacks` names the jobs that are not done and that a job needs: it waits for those among
+    `jobs`, and is left out where one of them has failed. `finish` is called for each that
+    ended, well or not. Raises Stop after a signal.
     """
     waiting, free, active = list(jobs), list(shares), list[Active]()
     asked: list[int] = []
@@ -81,8 +84,10 @@ def run_all(
     told, heard = time.monotonic(), 0
     try:
         while active or (waiting and not asked):
-            while waiting and free and not asked:
-                job = waiting.pop(0)
+            while free and not asked:
+                job = take_ready(waiting, [one.job for one in active], lacks)
+                if job is None:
+                    break
                 one = begin(job, steps_of(job), log_of(job), free[-1])
                 if one is not None:
                     active.append(one)
@@ -111,6 +116,25 @@ def run_all(
                 one.process.terminate()
     if asked:
         raise Stop
+
+
+def take_ready(
+    waiting: list[Job], active: Sequence[Job], lacks: Callable[[Job], Sequence[Job]]
+) -> Job | None:
+    """Take the first job off the list that lacks nothing; None where each is to wait.
+
+    Those whose needs nobody will make any more are taken off, and named.
+    """
+    for job in list(waiting):
+        lacking = lacks(job)
+        lost = [need.name for need in lacking if need not in (*waiting, *active)]
+        if lost:
+            waiting.remove(job)
+            print(f"{job.name}: left out, for {', '.join(lost)} is not done", flush=True)
+        elif not lacking:
+            waiting.remove(job)
+            return job
+    return None
 
 
 def begin(

@@ -8,7 +8,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,27 +82,50 @@ def make(
     """The record of a run that has ended, well or not."""
     config = study.get_config(job.arm)
     config.run.seed = job.seed
+    return close_run(
+        study.root,
+        ended,
+        about(study.root, job, parts, config, ended),
+        places.log(job),
+        lambda: describe(study, places, job, config),
+    )
+
+
+def about(
+    root: Path, job: Job, parts: Parts, config: Config, ended: Ended
+) -> dict[str, Any]:
+    """What a run was made from, and on what."""
     fields = digest.fields_of(config)
-    record: dict[str, Any] = {
+    return {
         "arm": job.arm,
         "seed": job.seed,
         "status": FAILED if ended.code else DONE,
-        "commit": commit_of(study.root),
+        "commit": commit_of(root),
         "digest": digest.describe(parts, fields),
         "machine": machine(ended.cores),
         "peak_memory_mib": round(ended.peak_mib),
         "seconds_of_the_last_session": round(ended.seconds, 1),
         "config": fields,
     }
+
+
+def close_run(
+    root: Path,
+    ended: Ended,
+    made: dict[str, Any],
+    log: Path,
+    describe_all: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+    """`made` with what came out of the run, or with how it failed."""
     if ended.code:
         # paths of this machine say nothing on another
-        said = last_line(places.log(job)).replace(f"{study.root}/", "")
-        return record | {"exit_code": ended.code, "last_line": said}
+        said = last_line(log).replace(f"{root}/", "")
+        return made | {"exit_code": ended.code, "last_line": said}
     try:
-        return record | describe(study, places, job, config)
+        return made | describe_all()
     except (InputError, OSError) as error:
-        said = f"its folder cannot be read: {error}".replace(f"{study.root}/", "")
-        return record | {"status": FAILED, "exit_code": 0, "last_line": said}
+        said = f"its folder cannot be read: {error}".replace(f"{root}/", "")
+        return made | {"status": FAILED, "exit_code": 0, "last_line": said}
 
 
 def describe(study: Study, places: Places, job: Job, config: Config) -> dict[str, Any]:
@@ -274,16 +297,17 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
 
 def read_all(results: Path) -> list[dict[str, Any]]:
     """All records of a folder of results."""
-    found = []
-    for path in sorted(results.glob("*.json")):
-        if path.name == digest.FILE:
-            continue
-        try:
-            record = json.loads(path.read_text())
-            missing = {"arm", "seed", "status", "digest", "config"} - record.keys()
-        except (ValueError, AttributeError) as error:
-            raise DataError(f"{path}: expected the record of a run ({error})") from None
-        if missing:
-            raise DataError(f"{path}: expected the record of a run, without {min(missing)}")
-        found.append(record)
-    return found
+    paths = sorted(results.glob("*.json"))
+    return [read(path) for path in paths if path.name != digest.FILE]
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A record; DataError for a file that is none."""
+    try:
+        record = json.loads(path.read_text())
+        missing = {"arm", "seed", "status", "digest", "config"} - record.keys()
+    except (ValueError, AttributeError) as error:
+        raise DataError(f"{path}: expected the record of a run ({error})") from None
+    if missing:
+        raise DataError(f"{path}: expected the record of a run, without {min(missing)}")
+    return dict(record)

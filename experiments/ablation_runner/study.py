@@ -23,11 +23,13 @@ class Study(NamedTuple):
     get_config: Callable[[str], Config]
     claimed: tuple[str, ...]
     exploratory: tuple[str, ...]
-    of_text: tuple[str, ...]  # learn supervised text: by updates, not by tokens
-    raft_samples: int  # of each problem, for the arm raft
     comparisons: tuple[tuple[str, str], ...]  # the first minus the second
-    tried: Mapping[str, tuple[float, ...]]  # learning rates by arm
-    chosen: Mapping[str, float]  # of those
+    promised: tuple[int, int] = (8, 3)  # seeds of a claimed arm, and of another
+    runners: tuple[str, ...] = ("ablation_runner",)  # folders whose sources count
+    of_text: tuple[str, ...] = ()  # learn supervised text: by updates, not by tokens
+    raft_samples: int = 0  # of each problem, for the arm raft
+    tried: Mapping[str, tuple[float, ...]] = {}  # learning rates by arm
+    chosen: Mapping[str, float] = {}  # of those
 
     @property
     def root(self) -> Path:
@@ -54,7 +56,7 @@ class Study(NamedTuple):
 
     def seeds(self, arm: str) -> range:
         """Those that an arm was promised."""
-        return range(8 if arm in self.claimed else 3)
+        return range(self.promised[arm not in self.claimed])
 
 
 class Job(NamedTuple):
