@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from stepcoder_jax.models.products import project, shift
+
 if TYPE_CHECKING:
     from stepcoder_jax.config import ModelConfig
 
@@ -31,50 +33,28 @@ TARGETS = {
 TARGETS["all"] = TARGETS["attention"] + TARGETS["mlp"]
 
 
-@jax.custom_vjp
-def project(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x @ kernel, [..., in] and [in, out], with a gradient that transposes the smaller.
-
-    The kernel's gradient is x^T g, or (g^T x)^T; which of the two is written decides what
-    is turned round in memory, x or the gradient g of the output. JAX always turns g, which
-    is four times wider than x where an MLP widens; on a CPU that was a sixth of an update.
-    """
-    return x @ kernel
-
-
-def _project_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple]:
-    return x @ kernel, (x, kernel)
-
-
-def _project_backward(saved: tuple, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = saved
-    leading = tuple(range(x.ndim - 1))
-    dims = ((leading, leading), ((), ()))
-    if x.shape[-1] <= g.shape[-1]:
-        turned = jax.lax.dot_general(x, g, dims)
-    else:
-        turned = jax.lax.dot_general(g, x, dims).T
-    inputs = jax.lax.dot_general(g, kernel, (((g.ndim - 1,), (1,)), ((), ())))
-    return inputs, turned
-
-
-project.defvjp(_project_forward, _project_backward)
-
-
-class Dense(nn.Dense):
+class Dense(nn.Module):
     """A linear layer, with the adapters that its parameters have beside the kernel."""
 
+    features: int
+    use_bias: bool
+    dtype: jnp.dtype
+    kernel_init: nn.initializers.Initializer
     alpha: float = 0.0
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        outputs = super().__call__(inputs)
+        shape = (inputs.shape[-1], self.features)
+        inputs = inputs.astype(self.dtype)
+        outputs = project(inputs, self.param("kernel", self.kernel_init, shape))
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, shape[1:])
+            outputs = shift(outputs, bias)
         if not self.has_variable("params", "lora_a"):
             return outputs
         first: jax.Array = self.get_variable("params", "lora_a")
         second: jax.Array = self.get_variable("params", "lora_b")
-        low = inputs.astype(outputs.dtype) @ first.astype(outputs.dtype)
-        change = low @ second.astype(outputs.dtype)
+        change = project(project(inputs, first), second)
         return outputs + change * (self.alpha / first.shape[-1])
 
 

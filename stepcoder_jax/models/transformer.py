@@ -23,6 +23,7 @@ from flax import linen as nn
 from stepcoder_jax.models import lora
 from stepcoder_jax.models.attention import attend
 from stepcoder_jax.models.families import FAMILIES
+from stepcoder_jax.models.products import embed
 from stepcoder_jax.models.rotary import rotary_angles, rotate
 
 if TYPE_CHECKING:
@@ -115,11 +116,10 @@ class Block(nn.Module):
 
     config: ModelConfig
 
-    def dense(self, features: int, name: str, scale: float = 1.0) -> nn.Dense:
+    def dense(self, features: int, name: str, scale: float = 1.0) -> lora.Dense:
         return lora.Dense(
             features,
             alpha=self.config.lora_alpha,
-            dot_general=lambda x, kernel, *_, **__: lora.project(x, kernel),
             use_bias=name in FAMILIES[self.config.family].biased,
             name=name,
             dtype=jnp.dtype(self.config.dtype),
@@ -175,6 +175,18 @@ REMAT_POLICIES = {
 }
 
 
+class Embedding(nn.Module):
+    """tokens i32[B, L] -> rows dtype[B, L, H] of the table f32[V, H]."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        shape = (self.config.vocab_size, self.config.hidden_size)
+        table = self.param("embedding", nn.initializers.normal(0.02), shape)
+        return embed(table, tokens, jnp.dtype(self.config.dtype))
+
+
 class Trunk(nn.Module):
     """Embedding, layers, final norm: tokens i32[B, L] -> hidden states dtype[B, L, H].
 
@@ -191,13 +203,7 @@ class Trunk(nn.Module):
         segments: jax.Array | None = None,
     ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
         config = self.config
-        embedding = nn.Embed(
-            config.vocab_size,
-            config.hidden_size,
-            dtype=jnp.dtype(config.dtype),
-            embedding_init=nn.initializers.normal(0.02),
-            name="embed_tokens",
-        )
+        embedding = Embedding(config, name="embed_tokens")
         angles = rotary_angles(config, positions)
         block: type[nn.Module] = Block
         if config.remat:

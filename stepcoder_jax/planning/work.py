@@ -15,7 +15,6 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import ALGORITHMS
@@ -105,9 +104,8 @@ def learning(config: Config, sizes: Sizes, parts: Parts) -> Work:
     memory += 2 * heads * logits + 3 * micro * parts.gradients / 2
     memory += steps * (2 * parts.state + parts.gradients)
     traffic = micro * gathers * matrices * (sizes.fsdp - 1) / sizes.fsdp
-    # gradients are added over chips in the activations' dtype, micro-batch by micro-batch
-    once = parts.gradients / (2 if ppo.num_micro_batches > 1 else 1)
-    whole = once * sizes.fsdp * jnp.dtype(config.model.dtype).itemsize / 4
+    # gradients are added over chips in float32, micro-batch by micro-batch
+    whole = parts.gradients / (2 if ppo.num_micro_batches > 1 else 1) * sizes.fsdp
     traffic += micro * ppo.num_epochs * 2 * (sizes.batch - 1) / sizes.batch * whole
     among = 2 * (sizes.tensor - 1) / sizes.tensor
     layers = config.model.num_layers

@@ -122,9 +122,17 @@ def fill_slots(
         first = jax.lax.slice(ours, start, (ours.shape[0], *theirs.shape[1:]))
         return jax.lax.dynamic_update_slice(ours, choose(first, theirs), start)
 
+    # Layer after layer: prompts' rows lie on other devices than the slots, and all layers'
+    # at once, gathered, are as much again as all prompts are on one device.
+    cache: list[LayerCache] = []
+    for ours, theirs in zip(state.cache, prompts.cache, strict=True):
+        if cache:
+            theirs, cache[-1] = jax.lax.optimization_barrier((theirs, cache[-1]))
+        cache.append(jax.tree.map(place, ours, theirs))
+
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
     return DecodeState(
-        cache=jax.tree.map(place, state.cache, prompts.cache),
+        cache=tuple(cache),
         logits=choose(state.logits, prompts.logits),
         length=choose(state.length, prompts.length),
         drawn=jnp.where(new, 0, state.drawn),

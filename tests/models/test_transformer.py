@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stepcoder_jax.models import lora, policy, rotary, transformer
+from stepcoder_jax.models import policy, rotary, transformer
 from tests import kit
 
 
@@ -99,24 +99,6 @@ def test_unrolled_layers_have_the_same_gradient():
 
     one, all_layers = (jax.grad(loss)(kit.tiny_params(), unroll) for unroll in (1, 2))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one, all_layers)
-
-
-@pytest.mark.parametrize(("size", "out"), [(5, 9), (9, 5), (4, 4)])
-def test_a_projection_has_the_gradient_of_a_matrix_product(size, out):
-    """Whether it is x or the output's gradient that is turned round."""
-    x, kernel, weight = (
-        jax.random.normal(jax.random.key(i), shape)
-        for i, shape in enumerate([(2, 3, size), (size, out), (2, 3, out)])
-    )
-
-    def value(project):
-        return lambda x, kernel: jnp.sum(weight * project(x, kernel) ** 2)
-
-    expected = jax.grad(value(jnp.matmul), (0, 1))(x, kernel)
-    got = jax.grad(value(lora.project), (0, 1))(x, kernel)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5), got, expected)
-    turned = str(jax.make_jaxpr(jax.grad(value(lora.project), 1))(x, kernel))
-    assert ("transpose[permutation=(1, 0)]" in turned) == (size > out)
 
 
 def test_bfloat16_activations_leave_parameters_and_logits_in_float32():
