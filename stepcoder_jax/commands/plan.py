@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from stepcoder_jax.planning import chips, compiling, counting, plan, search, showing
+from stepcoder_jax.planning import (
+    chips,
+    compiling,
+    counting,
+    dividing,
+    plan,
+    search,
+    showing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,12 +110,12 @@ def _search(
     for topology in topologies:
         found = search.search(config, topology)[: search.BEST]
         for candidate in found:
-            other = plan.changed(config, candidate.flags)
+            other = dividing.changed(config, candidate.flags)
             compiled = []
             if topology.chip.dims and not given.analytic:
                 compiled = _compile(other, topology)
             made = plan.make_plan(other, topology, compiled, judge_ms=given.judge_ms)
-            flags = plan.written(candidate.flags)
+            flags = dividing.written(candidate.flags)
             rows.append({"flags": flags, "plan": made})
     rows.sort(key=lambda row: (not row["plan"].fits, row["plan"].seconds))
     if given.json:

@@ -27,6 +27,7 @@ from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import open_pool
 from stepcoder_jax.feedback import sft_rows, turns
 from stepcoder_jax.feedback.sft_rows import Example
+from stepcoder_jax.planning import dividing
 from stepcoder_jax.progress import StepProgress, describe_update
 from stepcoder_jax.records import Problem
 from stepcoder_jax.results import curves
@@ -64,7 +65,8 @@ def judging(config: Config, tokenizer: Any, folder: SFTFolder) -> Iterator[Judgi
 
     sources.require_validation(config)
     mesh = sharding.make_mesh(config.mesh, jax.devices())
-    steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
+    with dividing.told(config, mesh.size):
+        steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
     with open_pool(pool_settings(config.execution, coverage="none")) as pool:
         require_same_level(pool)
         yield Judging(Coder.make(config, steps, pool, tokenizer), find)
@@ -160,15 +162,11 @@ def describe_batches(examples: Sequence[Example], config: Config) -> str:
 
 
 def check_batches(config: Config) -> None:
-    """Refuse batches that do not divide over micro-batches and devices."""
-    settings = config.sft
-    shards = sharding.batch_shards(sharding.make_mesh(config.mesh, jax.devices()))
-    if settings.batch_size % (settings.num_micro_batches * shards):
-        raise ConfigError(
-            f"sft.batch_size: {settings.batch_size} does not divide into "
-            f"sft.num_micro_batches {settings.num_micro_batches} x {shards} devices "
-            "(mesh.data x mesh.fsdp)"
-        )
+    """Refuse a batch or parameters that do not divide over all devices."""
+    devices = jax.device_count()
+    _, check = dividing.examples(config, devices)
+    with dividing.told(config, devices, dividing.examples):
+        check(config)
 
 
 def require_no_tokens(config: Config) -> None:

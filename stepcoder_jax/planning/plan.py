@@ -5,15 +5,14 @@ Everything is a prediction: no plan has met a chip.
 
 from __future__ import annotations
 
-import copy
-import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stepcoder_jax.config import ConfigError
-from stepcoder_jax.config.paths import look_up, put
+from stepcoder_jax.config.paths import look_up
 from stepcoder_jax.devices import sharding
-from stepcoder_jax.planning import counting, hlo, roofline, work
+from stepcoder_jax.planning import counting, dividing, hlo, roofline, work
 from stepcoder_jax.planning.chips import PlanError, Topology
+from stepcoder_jax.planning.dividing import changed, meshes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,9 +118,10 @@ def make_plan(
     try:
         plan = without_knobs(config, topology, shapes, compiled, judge_ms)
     except sharding.ShardingError as error:
-        near = nearest(config, topology, shapes)
-        said = "nothing near it does" if near is None else f"nearest: {written(near)}"
-        raise PlanError(f"{topology.name}: {error}; {said}") from error
+        work = dividing.rollouts(config, topology.size, shapes)
+        near = dividing.nearest(config, topology.size, *work)
+        said = f"{topology.name}: {error}; {dividing.tell(near)}"
+        raise PlanError(said) from error
     return plan if plan.fits else plan._replace(knobs=find_knobs(config, topology))
 
 
@@ -163,82 +163,6 @@ def settled(config: Config, topology: Topology, shapes: Shapes) -> Config:
     """The config with the layout that decoding takes on a slice."""
     layout = counting.choose_layout(config, topology.size, topology.chip.memory, shapes)
     return changed(config, {"sampling.layout": layout})
-
-
-def written(flags: dict[str, Any]) -> str:
-    """Changes as they are given on the command line."""
-    return " ".join(f"--{name} {value}" for name, value in flags.items())
-
-
-def changed(config: Config, flags: dict[str, Any]) -> Config:
-    """A copy of the config with other values."""
-    other = copy.deepcopy(config)
-    for name, value in flags.items():
-        put(other, name, value)
-    return other
-
-
-def divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]
-
-
-def meshes(devices: int) -> list[dict[str, Any]]:
-    """All meshes of so many devices, as flags."""
-    return [
-        {"mesh.data": devices // (fsdp * tensor), "mesh.fsdp": fsdp, "mesh.tensor": tensor}
-        for fsdp in divisors(devices)
-        for tensor in divisors(devices // fsdp)
-    ]
-
-
-def nearest(config: Config, topology: Topology, shapes: Shapes) -> dict[str, Any] | None:
-    """The least change of mesh, micro-batches or problems after which all divides."""
-    problems, rollouts = (
-        config.sampling.problems_per_step,
-        config.sampling.rollouts_per_problem,
-    )
-    found = []
-    for mesh in (_own_mesh(config, topology), *meshes(topology.size)):
-        if mesh is None:
-            continue
-        shards = mesh["mesh.data"] * mesh["mesh.fsdp"] * config.ppo.num_minibatches
-        need = math.lcm(shards, rollouts) // rollouts
-        for count in {max(need, problems // need * need), -(-problems // need) * need}:
-            for micro in divisors(count * rollouts // shards):
-                flags = {
-                    **mesh,
-                    "ppo.num_micro_batches": micro,
-                    "sampling.problems_per_step": count,
-                }
-                found.append((_distance(config, topology, flags), flags))
-    for _, flags in sorted(found, key=lambda pair: pair[0])[:200]:
-        try:
-            counting.count(changed(config, flags), topology.size, shapes)
-        except sharding.ShardingError:
-            continue
-        return {
-            name: value for name, value in flags.items() if look_up(config, name) != value
-        }
-    return None
-
-
-def _own_mesh(config: Config, topology: Topology) -> dict[str, Any] | None:
-    try:
-        sizes = sharding.mesh_sizes(config.mesh, topology.size)
-    except sharding.ShardingError:
-        return None
-    return {f"mesh.{axis}": size for axis, size in zip(sharding.AXES, sizes)}
-
-
-def _distance(config: Config, topology: Topology, flags: dict[str, Any]) -> float:
-    """Sum of log-ratios, a change of the mesh or of the problems counting double."""
-    own = _own_mesh(config, topology) or {}
-    total = 0.0
-    for name, value in flags.items():
-        old = own.get(name, look_up(config, name))
-        weight = 1 if name == "ppo.num_micro_batches" else 2
-        total += weight * abs(math.log2(value / old)) if old > 0 else 0.0
-    return total
 
 
 def find_knobs(config: Config, topology: Topology) -> tuple[Knob, ...]:

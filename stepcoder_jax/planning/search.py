@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stepcoder_jax.config import ConfigError
 from stepcoder_jax.config.paths import look_up
 from stepcoder_jax.devices.sharding import ShardingError
-from stepcoder_jax.planning import plan
+from stepcoder_jax.planning import dividing, plan
 from stepcoder_jax.planning.counting import Shapes
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ def _fitting(config: Config, topology: Topology, moments: str) -> Iterator[Candi
     if moments == config.ppo.actor.name:
         names = {}
     fixed = names | {"model.attention": attention}
-    shapes = Shapes(plan.changed(config, fixed))
+    shapes = Shapes(dividing.changed(config, fixed))
     for flags in _grid(config, topology):
         flags = fixed | flags
-        other = plan.changed(config, flags)
+        other = dividing.changed(config, flags)
         try:
             other.validate()
             made = plan.without_knobs(other, topology, shapes)
@@ -73,13 +73,13 @@ def _fitting(config: Config, topology: Topology, moments: str) -> Iterator[Candi
 def _grid(config: Config, topology: Topology) -> Iterator[dict[str, Any]]:
     batch = config.batch_size // config.ppo.num_minibatches
     heads = config.model.num_heads
-    for mesh in plan.meshes(topology.size):
+    for mesh in dividing.meshes(topology.size):
         shards = mesh["mesh.data"] * mesh["mesh.fsdp"]
         if batch % shards or heads % mesh["mesh.tensor"]:
             continue
-        slots = [n for n in plan.divisors(config.batch_size) if n % shards == 0]
+        slots = [n for n in dividing.divisors(config.batch_size) if n % shards == 0]
         layouts = ("replicated", "split") if mesh["mesh.fsdp"] > 1 else ("replicated",)
-        micros = plan.divisors(batch // shards)
+        micros = dividing.divisors(batch // shards)
         for micro, count, layout in itertools.product(micros, slots[-4:], layouts):
             yield mesh | {
                 "ppo.num_micro_batches": micro,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from stepcoder_jax.planning import hlo
 from stepcoder_jax.planning.chips import GIB
 from stepcoder_jax.planning.counting import SHARE
-from stepcoder_jax.planning.plan import DISK, LABEL, Plan, written
+from stepcoder_jax.planning.dividing import written
+from stepcoder_jax.planning.plan import DISK, LABEL, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -20,7 +20,7 @@ from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import cccs
 from stepcoder_jax.feedback.rewards.table import load_terms
-from stepcoder_jax.planning import counting
+from stepcoder_jax.planning import counting, dividing
 from stepcoder_jax.records import Problem, Report, Task
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs import problem_set, schedule
@@ -45,15 +45,11 @@ class Run:
         tokenizer = sources.load_tokenizer(config.model)
         config.model = sources.resolve_model(config.model, len(tokenizer))
         config.validate()
-        mesh = sharding.make_mesh(config.mesh, jax.devices())
+        self.config = config
         if config.run.resume == "no":  # an older run may go on without
             sources.require_validation(config)
-        if memory := sharding.memory(mesh):  # else auto means replicated
-            chosen = counting.choose_layout(config, mesh.size, memory)
-            is_split = sharding.decided(chosen == "split")
-            config.sampling.layout = "split" if is_split else "replicated"
-        self.config = config
-        self.steps = Steps(config, mesh, sources.eos_ids(config.model, tokenizer))
+        with dividing.told(config, jax.device_count()):
+            self.steps = self.lay_out(sources.eos_ids(config.model, tokenizer))
         shown = config.prompt.show_visible
         problems = sources.load_pool(config.data, "train", config.execution, shown)
         self.contexts = None
@@ -69,6 +65,16 @@ class Run:
         sharding.on_first(lambda: self.folder.open(config))
         with self.folder.starting():
             self.begin(tokenizer)
+
+    def lay_out(self, eos_ids: tuple[int, ...]) -> Steps:
+        """Programs on all devices; ShardingError where the run does not divide."""
+        config = self.config
+        mesh = sharding.make_mesh(config.mesh, jax.devices())
+        if memory := sharding.memory(mesh):  # else auto means replicated
+            chosen = counting.choose_layout(config, mesh.size, memory)
+            is_split = sharding.decided(chosen == "split")
+            config.sampling.layout = "split" if is_split else "replicated"
+        return Steps(config, mesh, eos_ids)
 
     def begin(self, tokenizer: Any) -> None:
         """What is measured, written and loaded before the first iteration."""

@@ -316,7 +316,7 @@ def test_with_lora_the_base_stays_and_merged_weights_are_written(experiment, tmp
 @pytest.mark.parametrize(
     ("flags", "words"),
     (
-        (("--sft.batch_size", "6"), "sft.batch_size: 6 does not divide"),
+        (("--sft.batch_size", "6"), "; nearest: --sft.batch_size 8"),
         (("--run.total_tokens", "9"), "run.total_tokens: SFT generates no tokens"),
         (
             ("--evaluation.every", "0", "--evaluation.every_tokens", "9"),

@@ -20,6 +20,7 @@ from stepcoder_jax.planning import (
     chips,
     compiling,
     counting,
+    dividing,
     plan,
     programs,
     roofline,
@@ -88,14 +89,14 @@ def test_kinds_of_the_state_add_up():
     # float32, and two moments of it
     assert parts.moments == pytest.approx(2 * parts.weights, rel=1e-3)
     assert parts.update == sum(parts[:4])
-    halved = plan.changed(config, {"sampling.slots": 32})
+    halved = dividing.changed(config, {"sampling.slots": 32})
     assert counting.count(halved, 8, shapes).cache == parts.cache / 2
 
 
 def test_more_chips_hold_less_each_and_take_less_time():
     """16 to 512 chips over fsdp: state falls as 1/n, and FLOPs do."""
     config, shapes = paper()
-    config = plan.changed(
+    config = dividing.changed(
         config, {"ppo.num_micro_batches": 1, "sampling.problems_per_step": 32}
     )
     found = []
@@ -202,11 +203,11 @@ def test_a_copy_that_does_not_fit_is_split():
     """6.7B over 64 chips of 15.75 GiB: 12.6 GiB of weights are there once, in 64 parts."""
     config, shapes = paper()
     near = {"mesh.fsdp": 64, "ppo.num_micro_batches": 4}
-    config = plan.changed(config, near)
+    config = dividing.changed(config, near)
     v5e = chips.parse("v5e:8x8")
     found = plan.make_plan(config, v5e, shapes=shapes)
     assert found.layout == "split" and found.fits
-    kept = plan.changed(config, {"sampling.layout": "replicated"})
+    kept = dividing.changed(config, {"sampling.layout": "replicated"})
     whole = plan.make_plan(kept, v5e, shapes=shapes)
     assert whole.layout == "replicated" and not whole.fits
     assert found.parts.decoding == pytest.approx(whole.parts.decoding / 64, rel=0.01)
@@ -214,7 +215,7 @@ def test_a_copy_that_does_not_fit_is_split():
     assert {"sampling.layout": "split"} in [knob.flags for knob in whole.knobs]
     large = chips.parse("v5p:2x2x2")  # where it fits it stays whole
     assert plan.make_plan(paper()[0], large, shapes=shapes).layout == "replicated"
-    odd = plan.changed(config, {"model.vocab_size": 32258, "mesh.fsdp": 64})
+    odd = dividing.changed(config, {"model.vocab_size": 32258, "mesh.fsdp": 64})
     assert counting.choose_layout(odd, 64, v5e.chip.memory) == "replicated"
 
 
@@ -223,27 +224,31 @@ def test_what_does_not_divide_is_told_what_does():
     with pytest.raises(chips.PlanError) as error:
         plan.make_plan(config, chips.parse("v5e:8x8"), shapes=shapes)
     said = str(error.value)
-    assert said.endswith("nearest: --mesh.fsdp 64 --ppo.num_micro_batches 4")
+    assert said.endswith("; nearest: --ppo.num_micro_batches 4")  # fsdp takes the rest
     near = {"mesh.fsdp": 64, "ppo.num_micro_batches": 4}
-    plan.make_plan(plan.changed(config, near), chips.parse("v5e:8x8"), shapes=shapes)
-    wrong = plan.changed(config, {"mesh.fsdp": 3})
-    near = plan.nearest(wrong, chips.parse("h100:8"), shapes)
-    assert counting.count(plan.changed(wrong, near), 8, shapes)
+    plan.make_plan(dividing.changed(config, near), chips.parse("v5e:8x8"), shapes=shapes)
+    wrong = dividing.changed(config, {"mesh.fsdp": 3})
+    with pytest.raises(sharding.ShardingError) as error, dividing.told(wrong, 8):
+        counting.count(wrong, 8, shapes)
+    assert str(error.value).endswith("; nearest: --mesh.data 2 --mesh.fsdp 4")
+    assert counting.count(
+        dividing.changed(wrong, {"mesh.data": 2, "mesh.fsdp": 4}), 8, shapes
+    )
 
 
 def test_knobs_are_ranked_by_what_they_save_and_say_what_they_leave():
     change = {"ppo.num_micro_batches": 4, "sampling.layout": "replicated"}
-    config = plan.changed(paper()[0], change)
+    config = dividing.changed(paper()[0], change)
     found = plan.make_plan(config, chips.parse("v5e:8x8"))
     assert not found.fits
     saved = [knob.saved for knob in found.knobs]
     assert saved == sorted(saved, reverse=True) and saved[-1] > 0
     first = found.knobs[0]
-    other = plan.changed(config, first.flags)
+    other = dividing.changed(config, first.flags)
     assert counting.count(other, 64).at_most == first.at_most
     assert first.at_most == found.at_most - first.saved
     text = showing.details(found)
-    assert "does not fit" in text and plan.written(first.flags) in text
+    assert "does not fit" in text and dividing.written(first.flags) in text
 
 
 def test_the_search_finds_what_fits_and_ranks_it_by_seconds():
@@ -251,14 +256,14 @@ def test_the_search_finds_what_fits_and_ranks_it_by_seconds():
     found = search.search(config, chips.parse("v5e:2x2"))
     assert len(found) > 3
     assert [x.seconds for x in found] == sorted(x.seconds for x in found)
-    best = plan.changed(config, found[0].flags)
+    best = dividing.changed(config, found[0].flags)
     made = plan.make_plan(best, chips.parse("v5e:2x2"))
     assert made.fits and made.seconds == found[0].seconds
     assert made.mesh == {
         axis: found[0].flags.get(f"mesh.{axis}", getattr(config.mesh, axis))
         for axis in made.mesh
     }
-    huge = plan.changed(config, {"model.hidden_size": 2**20})
+    huge = dividing.changed(config, {"model.hidden_size": 2**20})
     with pytest.raises(chips.PlanError, match="take more chips"):
         search.search(huge, chips.parse("v5e:1x1"))
 
