@@ -14,7 +14,8 @@ The walk of a rollout, which `iterate` follows; B rollouts, T completion tokens:
 5. feedback   `cccs.advance`: the curriculum of the next iteration
 
 With sampling.extra_problems 1 to 3 come again for other problems, in the place of those
-whose rollouts are all rewarded alike (runs/posing/dynamic.py).
+whose rollouts are all rewarded alike (runs/posing/dynamic.py). With sampling.buffer 4
+learns from rollouts of the last iterations (runs/posing/buffer.py).
 
 `learn` repeats this to the last step; `conclude` validates, logs and saves what is due.
 The run's state and folder are in runs/rl_run.py, the end of it in runs/closing.py.
@@ -63,7 +64,8 @@ from stepcoder_jax.runs.guards.stopping import stop
 from stepcoder_jax.runs.guards.watch import Watch
 from stepcoder_jax.runs.hosts.channel import OthersError, part, together
 from stepcoder_jax.runs.iteration import Iteration, Stopwatch, rollout_rows
-from stepcoder_jax.runs.posing import dynamic
+from stepcoder_jax.runs.posing import buffer, dynamic
+from stepcoder_jax.runs.posing.buffer import Buffer
 from stepcoder_jax.runs.posing.dynamic import Batch, Own
 from stepcoder_jax.runs.rl_run import Run
 from stepcoder_jax.runs.shares import cores, known, telling
@@ -166,11 +168,13 @@ def iterate(
     contexts: Contexts | None = None,
     terms: Sequence[Term] = PAPER,
     chances: np.ndarray | None = None,
+    kept_back: Buffer | None = None,
 ) -> tuple[TrainState, CurriculumState, Iteration]:
     """One iteration: choose, sample, run, score, learn, move on.
 
-    `chances` are those of `posing.profile`; None: each problem is drawn as often. Raises
-    LeftOut where an update was not finite.
+    `chances` are those of `posing.profile`; None: each problem is drawn as often.
+    `kept_back` are the rollouts of `posing.buffer` so far. Raises LeftOut where an update
+    was not finite.
     """
     step, seed = int(state.step), config.run.seed
     tasks = cccs.choose_tasks(
@@ -190,9 +194,13 @@ def iterate(
     others = roll.others(problems, curriculum, tasks, chances)
     filled = dynamic.fill(first, others, group, roll)
     kept, judged = filled.kept, filled.judged
+    drawn = buffer.of_batch(kept)
+    if config.sampling.buffer:
+        kept_back = buffer.push(kept_back, kept, step, config.sampling.buffer)
+        drawn = buffer.draw(kept_back, len(kept.tasks), config.compared, seed, step)
     with roll.watch.part("update"), part("update", step):
         state, experience, looked, learnt = coder.steps.learn(
-            state, reference, kept.rollout, kept.feedback
+            state, reference, drawn.rollout, drawn.feedback
         )
         looked, experience, learnt = sharding.to_host((looked, experience, learnt))
     place = int(learnt.pop("nonfinite_first"))
@@ -205,7 +213,8 @@ def iterate(
         **batch.numbers_of(judged.columns),
         **(part_metrics(feedback, mask) if contexts is not None else {}),
         **cccs.metrics(curriculum, judged.tasks, judged.reports, config.cccs),
-        **iteration_metrics.of_learning(looked, learnt, kept.reports),
+        **iteration_metrics.of_learning(looked, learnt, drawn.reports),
+        **drawn.metrics,
         **roll.watch.seconds,
     }
     dropped, complaint = list(dynamic.dropped_rows(filled, group)), ""
@@ -221,6 +230,7 @@ def iterate(
         rollout=kept.rollout,
         feedback=kept.feedback,
         experience=experience,
+        places=drawn.places,
         metrics=metrics,
         counts=roll.own,
         posed=judged.tasks,
@@ -228,6 +238,7 @@ def iterate(
         dropped=dropped,
         generated=int(np.asarray(mask).sum()),
         complaint=complaint,
+        kept_back=kept_back,
     )
     return state, curriculum, done
 
@@ -260,7 +271,9 @@ def learn(run: Run, logger: Logger | HostLog, interrupt: Interrupt) -> None:
                 run.contexts,
                 run.terms,
                 run.chances,
+                run.kept_back,
             )
+            run.kept_back = done.kept_back
             run.is_kept = False
             run.note(done.posed, done.judged)
             run.verdicts.update(str(judged.verdict) for judged in done.judged)

@@ -121,7 +121,7 @@ ROOMS = {
         ),
         (*ARRAYS, "orbax", "transformers", "tqdm"),
     ),
-    "runs/posing": Room(("feedback", "pytrees", "records"), ("numpy",)),
+    "runs/posing": Room(("runs/shares", "feedback", "pytrees", "records"), ("numpy",)),
     "heads": Room(
         ("config", "models", "feedback", "records", "devices", "runs/disk"),
         ("jax", "numpy", "optax", "safetensors"),

@@ -61,6 +61,7 @@ ADDED: dict[str, Any] = {
     **{"grpo.estimator": "grpo", "grpo.policy_loss": "clipped"},
     **{"grpo.sequence_clip_low": 3e-4, "grpo.sequence_clip_high": 4e-4},
     "sampling.extra_problems": 0,  # a group without a spread stayed
+    "sampling.buffer": 0,  # an iteration learnt from its own rollouts
     **{"data.sample": "uniform", "data.profile": ""},  # each problem as often
     # nothing but the algorithm steered learning
     **{"ppo.overlong_buffer": 0, "ppo.tis_cap": 0.0, "ppo.target_kl": 0.0},

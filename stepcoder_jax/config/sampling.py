@@ -19,6 +19,9 @@ from stepcoder_jax.config.section import Section
 if TYPE_CHECKING:
     from stepcoder_jax.config.whole import Config
 
+# values of grpo.estimator that judge a rollout without the others of its problem
+ALONE = ("reinforce_plus_plus",)
+
 
 @dataclasses.dataclass
 class PromptConfig(Section):
@@ -54,11 +57,14 @@ class SamplingConfig(Section):
     # dynamic sampling: most other problems that an iteration may draw in the place of those
     # whose rollouts are all rewarded alike; 0: off
     extra_problems: int = 0
+    # rollouts of the last iterations that a batch is drawn from (RLTF's online buffer); 0:
+    # each iteration learns from its own
+    buffer: int = 0
 
     ranges: ClassVar[Ranges] = {
         **dict.fromkeys(("problems_per_step", "rollouts_per_problem"), COUNT),
         **dict.fromkeys(("max_completion_length", "chunk"), COUNT),
-        **dict.fromkeys(("top_k", "slots", "extra_problems"), NATURAL),
+        **dict.fromkeys(("top_k", "slots", "extra_problems", "buffer"), NATURAL),
         "temperature": POSITIVE,  # PPO explores
         "top_p": ABOVE_ZERO,
         "min_p": BELOW_ONE,
@@ -67,15 +73,25 @@ class SamplingConfig(Section):
 
 def group_rules(config: Config) -> Rules:
     """Of the rollouts of one problem."""
-    rollouts = config.sampling.rollouts_per_problem
-    in_groups = config.algorithm == "grpo"
-    in_groups &= config.grpo.estimator != "reinforce_plus_plus"
+    rollouts, ours = config.sampling.rollouts_per_problem, config.grpo.estimator
+    in_groups = config.algorithm == "grpo" and ours not in ALONE
     least, why = (2, " (a group of algorithm=grpo)") if in_groups else (1, "")
     yield "sampling.rollouts_per_problem", rollouts >= least, f"at least {least}{why}"
     yield (
         "sampling.extra_problems",
         in_groups or not config.sampling.extra_problems,
         "0, since only groups (algorithm=grpo) can be without a spread of rewards",
+    )
+
+
+def buffer_rules(config: Config) -> Rules:
+    """Of the rollouts that stay for later iterations."""
+    rows, group = config.sampling.buffer, config.sampling.rollouts_per_problem
+    yield (
+        "sampling.buffer",
+        not rows or (rows >= config.batch_size and rows % group == 0),
+        f"0, or at least the {config.batch_size} rollouts of an iteration, and whole "
+        f"groups of sampling.rollouts_per_problem={group}",
     )
 
 

@@ -55,6 +55,12 @@ class Config(Section):
         """Rollouts per iteration, B."""
         return self.sampling.problems_per_step * self.sampling.rollouts_per_problem
 
+    @property
+    def compared(self) -> int:
+        """Rollouts that are judged against each other: those of a problem, or 1."""
+        in_groups = self.algorithm == "grpo" and self.grpo.estimator not in sampling.ALONE
+        return self.sampling.rollouts_per_problem if in_groups else 1
+
     @classmethod
     def from_dict(cls, tree: dict[str, Any], source: str = "the config") -> Config:
         """The config that `dataclasses.asdict` made `tree` from, back through JSON.
@@ -97,6 +103,7 @@ class Config(Section):
 # In the order in which they are asked, after each field by itself.
 RULES: tuple[Callable[[Config], Rules], ...] = (
     *(paths.rules, model.rules, learning.reference_rules, sampling.group_rules),
+    sampling.buffer_rules,
     *(learning.group_rules, learning.control_rules),
     *(learning.value_rules, learning.batch_rules, execution.rules, data.rules, sft.rules),
     *(sampling.length_rules, feedback.curriculum_rules, feedback.term_rules),

@@ -12,6 +12,7 @@ import numpy as np
 from stepcoder_jax.feedback.turns import describe_results
 from stepcoder_jax.pytrees import Experience, Feedback, Rollout
 from stepcoder_jax.records import Attempt, Report, Task
+from stepcoder_jax.runs.posing.buffer import Buffer
 from stepcoder_jax.runs.posing.dynamic import Own
 
 
@@ -25,6 +26,8 @@ class Iteration(NamedTuple):
     rollout: Rollout
     feedback: Feedback
     experience: Experience
+    # i64[B], row of `rollout` -> row of `experience`, -1: it was not learnt from
+    places: np.ndarray
     metrics: dict[str, Any]
     counts: dict[str, float]  # what this host's pool counted
     posed: list[Task]  # of all rollouts, those that nothing was learnt from as well
@@ -32,6 +35,7 @@ class Iteration(NamedTuple):
     dropped: list[dict[str, Any]]  # the groups of these, see posing.dynamic
     generated: int  # completion tokens
     complaint: str  # what is to be said aloud; "": nothing
+    kept_back: Buffer | None  # rollouts that later iterations may learn from
 
 
 class Stopwatch:
@@ -58,14 +62,15 @@ def rollout_rows(done: Iteration) -> Iterator[dict[str, Any]]:
     Numbers of tokens have five digits. `rewards` are those above or below 0, each behind
     the token that carries it; `shown` is what some tests asked, expected and got; `turns`,
     where there are any, are the programs and the feedback that the prompt held, and of a
-    run in contexts `explained` is how many tokens the explanation has.
+    run in contexts `explained` is how many tokens the explanation has. `advantages` and
+    `values` are empty for a rollout that `sampling.buffer` has left for later.
     """
     ours = done.own
     for i, answer, program, judged in zip(
         ours.rows, ours.answers, ours.programs, ours.reports, strict=True
     ):
         task = done.tasks[i]
-        count = int(done.rollout.mask[i].sum())
+        count, place = int(done.rollout.mask[i].sum()), int(done.places[i])
         source = program.source.encode()
         rewards = np.asarray(done.feedback.rewards[i, :count])
         row = {
@@ -85,16 +90,20 @@ def rollout_rows(done: Iteration) -> Iterator[dict[str, Any]]:
             "spans": program.token_spans,
             "executed": done.feedback.executed[i, :count].astype(int).tolist(),
             "logprobs": [_short(x) for x in done.rollout.logprobs[i, :count]],
-            "advantages": [_short(x) for x in done.experience.advantages[i, :count]],
+            "advantages": _row_of(done.experience.advantages, place, count),
         }
         if done.experience.old_values is not None:
-            row["values"] = [_short(x) for x in done.experience.old_values[i, :count]]
+            row["values"] = _row_of(done.experience.old_values, place, count)
         if task.before:
             row["turns"] = [_turn(attempt) for attempt in task.before]
         if done.feedback.explained is not None:
             row["explanation"] = answer.explanation
             row["explained"] = int(done.feedback.explained[i])
         yield row
+
+
+def _row_of(column: np.ndarray, place: int, count: int) -> list[float]:
+    return [] if place < 0 else [_short(x) for x in column[place, :count]]
 
 
 def _short(value: Any) -> float:

@@ -30,7 +30,8 @@ from stepcoder_jax.runs.disk.run_folder import RunFolder, versions
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.greedy import grade, pass_rate, scores, unmeasured, whole_tasks
 from stepcoder_jax.runs.hosts.channel import part
-from stepcoder_jax.runs.posing import profile
+from stepcoder_jax.runs.posing import buffer, profile
+from stepcoder_jax.runs.posing.buffer import Buffer
 from stepcoder_jax.runs.schedule import Spent
 
 LENGTH_FLAG = "--prompt.max_prompt_length"
@@ -92,6 +93,7 @@ class Run:
         self.empty = 0  # iterations in a row without a valid row
         self.pending: dict[str, Any] | None = None  # metrics that wait for validation
         self.profile: profile.Profile | None = None
+        self.kept_back: Buffer | None = None
         self.is_kept = config.run.resume == "yes" and self.resume()
         if not self.is_kept:
             self.state = self.steps.init_state(self.reference)
@@ -167,6 +169,9 @@ class Run:
         self.pending = record.get("pending")
         if self.config.data.sample == "profile":
             self.profile = profile.from_record(record["profile"])
+        if self.config.sampling.buffer:
+            kept = self.folder.read_buffer(record["step"])
+            self.kept_back = None if kept is None else buffer.from_arrays(kept)
         self.folder.set_later_aside(record["step"], chosen >= 0)
         return True
 
@@ -190,7 +195,9 @@ class Run:
         """Write a checkpoint of the present state."""
         keep = self.config.run.keep
         with part("save", int(self.state.step)), timed_save():
-            self.folder.save(self.state, self.curriculum, self.record(), keep, best)
+            kept = None if best else self.kept_back  # nobody goes on from the best one
+            arrays = None if kept is None else buffer.to_arrays(kept)
+            self.folder.save(self.state, self.curriculum, self.record(), keep, best, arrays)
         self.is_kept = self.is_kept or not best
 
     def load(self, split: Split) -> list[Problem]:

@@ -151,6 +151,14 @@ KINDS = {
             ("grpo/group_std", REWARD, "mean spread of the rewards of the other groups"),
         ),
     ),
+    "buffer": Kind(
+        "With rollouts of the last iterations (`--sampling.buffer`)",
+        _rows(
+            ("buffer/rows", COUNT, "rollouts that a batch is drawn from"),
+            ("buffer/stale_share", SHARE, "of the batch, rollouts of iterations before"),
+            ("buffer/mean_age", COUNT, "mean age of the batch's rollouts in iterations"),
+        ),
+    ),
     "dynamic": Kind(
         "With dynamic sampling (`--sampling.extra_problems`)",
         _rows(
@@ -255,6 +263,7 @@ def kinds_of(config: Config, *, is_sft: bool) -> list[str]:
     has = {
         "rl": not is_sft,
         ours: not is_sft,
+        "buffer": not is_sft and config.sampling.buffer > 0,
         "dynamic": not is_sft and config.sampling.extra_problems > 0,
         "overlong": not is_sft and ppo.overlong_buffer > 0,
         "tis": not is_sft and ppo.tis_cap > 0,

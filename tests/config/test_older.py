@@ -32,6 +32,7 @@ D6F60ED = {
     "grpo.sequence_clip_low": 3e-4,
     "grpo.sequence_clip_high": 4e-4,
     "sampling.extra_problems": 0,
+    "sampling.buffer": 0,
     "data.sample": "uniform",
     "data.profile": "",
     "ppo.overlong_buffer": 0,

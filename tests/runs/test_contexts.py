@@ -314,6 +314,7 @@ def test_rollouts_on_disk_have_both_parts(judged):
         rollout,
         feedback,
         experience,
+        np.arange(len(tasks)),
         metrics={},
         counts={},
         posed=tasks,
@@ -321,6 +322,7 @@ def test_rollouts_on_disk_have_both_parts(judged):
         dropped=[],
         generated=0,
         complaint="",
+        kept_back=None,
     )
     rows = [json.loads(json.dumps(row)) for row in rollout_rows(done)]
     assert [row["explanation"].strip() for row in rows] == [x[0] for x in ANSWERS.values()]

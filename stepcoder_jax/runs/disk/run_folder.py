@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -40,6 +40,7 @@ from stepcoder_jax.runs.disk.seals import DamagedError
 from stepcoder_jax.runs.hosts.channel import at_end
 from stepcoder_jax.tracking.trackers import EVENTS, WANDB
 
+BUFFER = "buffer"  # among the arrays of a checkpoint, beside those of the curriculum
 PACKAGES = ("stepcoder_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
 # What a resumed run may change: it changes nothing that has been computed.
 FREE = (
@@ -51,6 +52,12 @@ FREE = (
     *("execution.workers", "execution.cache_size", "execution.url"),
     *("mesh.data", "mesh.fsdp", "mesh.tensor", "ppo.kl_warning"),
 )
+
+
+def _curriculum_of(arrays: Mapping[str, Any]) -> CurriculumState:
+    """The curriculum among a checkpoint's arrays."""
+    found = {name: np.asarray(x) for name, x in arrays.items() if name != BUFFER}
+    return cccs.from_arrays(found)
 
 
 def versions() -> dict[str, str]:
@@ -257,13 +264,18 @@ class RunFolder(Folder):
         record: dict[str, Any],
         keep: int,
         best: bool,
+        buffer: Mapping[str, Any] | None = None,
     ) -> None:
         """Write the checkpoint of iteration state.step; beside the latest if `best`.
 
         With LoRA it has the adapters alone: their base is the reference of this folder.
+        `buffer` are the arrays of `posing.buffer`, where a run has one.
         """
         state = state._replace(actor=lora.split(state.actor)[0])
-        saved = Saved(state, curriculum._asdict(), record)
+        arrays: dict[str, Any] = curriculum._asdict()
+        if buffer is not None:
+            arrays[BUFFER] = buffer
+        saved = Saved(state, arrays, record)
         if best:
             checkpoint.save_best(self.checkpoints, int(state.step), saved)
         else:
@@ -284,14 +296,18 @@ class RunFolder(Folder):
         if saved is None:
             return None
         state = saved.state._replace(actor=self._with_base(saved.state.actor, frozen))
-        arrays = {name: np.asarray(array) for name, array in saved.arrays.items()}
-        return state, cccs.from_arrays(arrays), saved.record
+        return state, _curriculum_of(saved.arrays), saved.record
 
     def read_curriculum(self, step: int) -> CurriculumState:
         """The curriculum of a checkpoint, if that is as it was written."""
         checkpoint.check(self.checkpoints, step)
-        arrays = checkpoint.restore_arrays(self.checkpoints, step)
-        return cccs.from_arrays(arrays)
+        return _curriculum_of(checkpoint.restore_arrays(self.checkpoints, step))
+
+    def read_buffer(self, step: int) -> dict[str, Any] | None:
+        """The arrays of the buffer of a checkpoint; None where it has none."""
+        buffer: dict[str, Any] | None
+        buffer = checkpoint.restore_arrays(self.checkpoints, step).get(BUFFER)
+        return buffer
 
     def restore_networks(
         self, step: int, abstract_state: TrainState, best: bool

@@ -1,4 +1,4 @@
-"""Which problems an iteration learns from, beside the curriculum: feedback on them decides.
+"""Which problems and which rollouts an iteration learns from, beside the curriculum.
 
 README.md beside this file says what lives here and who may call it.
 """

@@ -70,8 +70,8 @@ def select(batch: Batch, rows: Sequence[int]) -> Batch:
             [own.reports[i] for i in places],
         ),
         [batch.reports[row] for row in rows],
-        _on_arrays(lambda x: x[rows], batch.rollout),
-        _on_arrays(lambda x: x[rows], batch.feedback),
+        on_arrays(lambda x: x[rows], batch.rollout),
+        on_arrays(lambda x: x[rows], batch.feedback),
         {name: column[rows] for name, column in batch.columns.items()},
     )
 
@@ -88,13 +88,13 @@ def join(first: Batch, second: Batch) -> Batch:
             [*one.reports, *other.reports],
         ),
         [*first.reports, *second.reports],
-        _on_arrays(lambda *x: np.concatenate(x), first.rollout, second.rollout),
-        _on_arrays(lambda *x: np.concatenate(x), first.feedback, second.feedback),
+        on_arrays(lambda *x: np.concatenate(x), first.rollout, second.rollout),
+        on_arrays(lambda *x: np.concatenate(x), first.feedback, second.feedback),
         {name: np.concatenate([x, columns[name]]) for name, x in first.columns.items()},
     )
 
 
-def _on_arrays(change: Callable[..., np.ndarray], *trees: Any) -> Any:
+def on_arrays(change: Callable[..., np.ndarray], *trees: Any) -> Any:
     """NamedTuples of arrays, some of which may be None in all of them."""
     fields = zip(*trees, strict=True)
     return type(trees[0])(
