@@ -240,15 +240,6 @@ def main(argv: list[str]) -> int:
     from ablation_runner import command
     from ablation_runner.study import Study
 
-    root, package = Path(__file__).resolve().parents[1], Path(c.__file__).parents[1]
-    if package.parent.resolve() != root:
-        print(
-            f"ablation.py: the package that is imported is {package}, not that of {root}: "
-            "its runs would be of other sources than their digest says; set PYTHONPATH to "
-            "the worktree of this file",
-            file=sys.stderr,
-        )
-        return 2
     study = Study(
         file=Path(__file__).resolve(),
         summary=str(__doc__),
@@ -261,7 +252,7 @@ def main(argv: list[str]) -> int:
         tried=TRIED,
         chosen={arm: RATES[arm] for arm in TRIED},
     )
-    return command.main(study, argv)
+    return command.start(study, argv)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The runner of experiments/ablation.py: arms x seeds, one file per run, a table.
+"""The runner of ablation.py and relatives.py: arms x seeds, one file per run, a table.
 
 Read study (what is run) and command (its flags); then, in the order of a run, resuming
 (what is left to run), digest (may it stand beside those that are there?), steps (its

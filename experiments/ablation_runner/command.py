@@ -13,10 +13,25 @@ from ablation_runner.jobs import STOPPED, Stop
 from ablation_runner.resuming import Course
 from ablation_runner.steps import Places, steps_of
 from ablation_runner.study import TUNING_SEEDS, Job, Study, parse_seeds
+from stepcoder_jax import config
 from stepcoder_jax.records import InputError
 from stepcoder_jax.results.outcomes import markdown
 
 _GOOD, _BAD_INPUT = 0, 2
+
+
+def start(study: Study, argv: Sequence[str]) -> int:
+    """`main`, but for a study whose package is not the one that is imported."""
+    package = Path(config.__file__).parents[1]
+    if package.parent.resolve() != study.root:
+        print(
+            f"{study.file.name}: the package that is imported is {package}, not that of "
+            f"{study.root}: its runs would be of other sources than their digest says; set "
+            "PYTHONPATH to the worktree of this file",
+            file=sys.stderr,
+        )
+        return _BAD_INPUT
+    return main(study, argv)
 
 
 def main(study: Study, argv: Sequence[str]) -> int:
@@ -41,7 +56,7 @@ def parse(study: Study, argv: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    name, results = study.file.stem, study.file.parent / "results"
+    name, results = study.name or study.file.stem, study.file.parent / "results"
     for command, said in (("run", "arms x seeds"), ("tune", "learning rates")):
         one = commands.add_parser(command, help=said)
         where = results / (name if command == "run" else f"{name}_tune")
@@ -121,6 +136,8 @@ def tabulate(study: Study, given: argparse.Namespace) -> int:
         digest.check_record(found, parts, None)
     text = table.describe(study, records)
     (given.results / "table.md").write_text(text)
-    picture.draw(study, table.collect(records), given.results / "curves.png")
+    picture.draw(
+        study, table.collect(records, study.measured), given.results / "curves.png"
+    )
     print(text)
     return _GOOD

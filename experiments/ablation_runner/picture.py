@@ -10,7 +10,7 @@ import numpy as np
 
 from ablation_runner.record import TOKENS
 from ablation_runner.study import Study
-from ablation_runner.table import HARDEST, Runs, compare, operations_right
+from ablation_runner.table import PRIMARY, Runs, compare, operations_right
 from stepcoder_jax.results.curves import PALETTE
 
 _GRID = 101
@@ -24,8 +24,9 @@ def draw(study: Study, runs: Runs, out: Path) -> None:
     figure = Figure(figsize=(12, 7.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 2)
-    draw_curves(upper[0], runs, study.claimed, "Claimed arms: greedy pass, K = 9")
-    draw_curves(upper[1], runs, study.exploratory, "Exploratory arms: greedy pass, K = 9")
+    of = f"arms: greedy pass, {study.primary}"
+    draw_curves(upper[0], runs, study.claimed, f"Claimed {of}")
+    draw_curves(upper[1], runs, study.exploratory, f"Exploratory {of}")
     draw_differences(lower[0], study, runs)
     draw_positions(lower[1], study, runs)
     for axes in figure.axes:
@@ -51,7 +52,7 @@ def draw_curves(axes: Any, runs: Runs, arms: tuple[str, ...], title: str) -> Non
         lines = []
         for record in records:
             curve = record["curve"]
-            lines.append(np.interp(grid, curve[TOKENS], curve[HARDEST]))
+            lines.append(np.interp(grid, curve[TOKENS], curve[PRIMARY]))
             axes.plot(grid / 1e6, 100 * lines[-1], color=tint, linewidth=0.6, alpha=0.3)
         mean = 100 * np.mean(lines, axis=0)
         label = f"{arm.replace('_', ' ')} ({len(records)})"

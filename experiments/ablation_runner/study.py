@@ -12,11 +12,12 @@ from stepcoder_jax.records import InputError
 
 TUNING_SEEDS = (100, 101)  # not reported
 GROUPS = ("claimed", "exploratory")
+DIFFICULTIES = ("introductory", "interview", "competition")
 _MOST_SEEDS, _MOST_DIGITS = 1000, 9
 
 
 class Study(NamedTuple):
-    """An experiment with arms, as its file says."""
+    """An experiment with arms, as its file says; the defaults are the ablation's."""
 
     file: Path
     summary: str  # its docstring
@@ -30,6 +31,17 @@ class Study(NamedTuple):
     raft_samples: int = 0  # of each problem, for the arm raft
     tried: Mapping[str, tuple[float, ...]] = {}  # learning rates by arm
     chosen: Mapping[str, float] = {}  # of those
+    title: str = "Ablation"
+    name: str = ""  # of the folders of runs and results; "": that of the file
+    # what the curves of the primary measure are means over, of the three in DIFFICULTIES
+    measured: tuple[str, ...] = DIFFICULTIES[-1:]
+    sizes: tuple[str, str, str] = ("K = 3", "K = 6", "K = 9")  # their names
+
+    @property
+    def primary(self) -> str:
+        """What the curves are of, in words."""
+        names = dict(zip(DIFFICULTIES, self.sizes, strict=True))
+        return ", ".join(names[each] for each in self.measured)
 
     @property
     def root(self) -> Path:

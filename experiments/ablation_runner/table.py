@@ -9,14 +9,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ablation_runner.record import DONE, TOKENS, UPDATES
-from ablation_runner.study import Study
+from ablation_runner.study import DIFFICULTIES, Study
 from stepcoder_jax.records import InputError
 from stepcoder_jax.results.estimates import Difference, Estimate
 from stepcoder_jax.results.outcomes import Table, markdown
 from stepcoder_jax.results.seeds import curve_mean, holm, paired_seeds, t_interval
 
-HARDEST, EASIEST = "competition", "introductory"
+PRIMARY = "primary"  # the curve of the primary measure, among those of a record
 ROLLOUTS = "rollouts"
+_COUNTS = ("No", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine")
 RESOLVED = 0.10  # half-width
 Record = Mapping[str, Any]
 
@@ -36,12 +37,21 @@ class Runs(NamedTuple):
     ends: Ends
 
 
-def collect(records: Sequence[Record]) -> Runs:
-    """Sort records; InputError where runs that are to be compared had other budgets."""
+def collect(
+    records: Sequence[Record], measured: tuple[str, ...] = DIFFICULTIES[-1:]
+) -> Runs:
+    """Sort records, with a curve that is the mean over the difficulties `measured`.
+
+    InputError where runs that are to be compared had other budgets.
+    """
     done: dict[str, dict[int, Record]] = {}
     failed: dict[str, dict[int, Record]] = {}
     for record in records:
         into = done if record["status"] == DONE else failed
+        if "curve" in record:
+            curve = record["curve"]
+            values = np.mean([curve[each] for each in measured], axis=0).tolist()
+            record = {**record, "curve": {**curve, PRIMARY: values}}
         into.setdefault(record["arm"], {})[record["seed"]] = record
     paid = [x for runs in done.values() for x in runs.values() if x["budget"] == TOKENS]
     budgets = sorted({x["config"]["run.total_tokens"] for x in paid})
@@ -55,12 +65,12 @@ def collect(records: Sequence[Record]) -> Runs:
 
 
 def measure(record: Record, axis: str, ends: Ends) -> float:
-    """The mean of the curve of K = 9; of supervised text over its own updates."""
+    """The mean of the primary curve; of supervised text over its own updates."""
     curve = record["curve"]
     if record["budget"] == UPDATES:
-        return curve_mean(curve[UPDATES], curve[HARDEST], curve[UPDATES][-1])
+        return curve_mean(curve[UPDATES], curve[PRIMARY], curve[UPDATES][-1])
     end = ends.tokens if axis == TOKENS else ends.rollouts
-    return curve_mean(curve[axis], curve[HARDEST], end)
+    return curve_mean(curve[axis], curve[PRIMARY], end)
 
 
 def points(value: float | None, sign: str = "") -> str:
@@ -100,10 +110,11 @@ def mean_over(records: Sequence[Record], *path: str | int) -> float:
 
 def arm_table(study: Study, runs: Runs) -> Table:
     """The primary measure of each arm, and its end."""
+    easy, middle, hard = study.sizes
     table = [
         [
             *("arm", "runs", "mean over tokens [95 %]", "mean over rollouts [95 %]"),
-            *("end, K = 3", "K = 6", "K = 9", "test, K = 9", "rollouts", "minutes"),
+            *(f"end, {easy}", middle, hard, f"test, {hard}", "rollouts", "minutes"),
         ]
     ]
     for arm in (*study.claimed, *study.exploratory):
@@ -123,11 +134,12 @@ def arm_table(study: Study, runs: Runs) -> Table:
                 count_text(study, runs, arm),
                 *(with_interval(mean) for mean in means[: 1 if is_other else 2]),
                 *(["-"] * is_other),
-                *(
-                    points(mean_over(records, "curve", size, -1))
-                    for size in (EASIEST, "interview", HARDEST)
+                *(points(mean_over(records, "curve", size, -1)) for size in DIFFICULTIES),
+                points(
+                    mean_over(
+                        records, "measured", "test", f"test/pass@1_{DIFFICULTIES[-1]}"
+                    )
                 ),
-                points(mean_over(records, "measured", "test", f"test/pass@1_{HARDEST}")),
                 "-" if math.isnan(rollouts) else f"{rollouts:.0f}",
                 "-" if math.isnan(seconds) else f"{seconds / 60:.1f}",
             ]
@@ -179,7 +191,8 @@ def seen_table(study: Study, runs: Runs) -> Table:
     table = [
         [
             *("arm", "masked", "of wrong", "of runtime errors", "whole prompts, end"),
-            *("stages left, end", "pass rate whole, end", "forgotten, K = 3"),
+            *("stages left, end", "pass rate whole, end"),
+            f"forgotten, {study.sizes[0]}",
         ]
     ]
     for arm, by_seed in runs.done.items():
@@ -198,7 +211,7 @@ def seen_table(study: Study, runs: Runs) -> Table:
                 points(mean_over(records, *last, "cccs/stage0_share")),
                 "-" if math.isnan(stages) else f"{stages:.2f}",
                 points(mean_over(records, *last, "stage0_pass_rate")),
-                points(mean_over(records, "forgetting", EASIEST)),
+                points(mean_over(records, "forgetting", DIFFICULTIES[0])),
             ]
         )
     return table
@@ -240,8 +253,9 @@ def absent(study: Study, runs: Runs) -> list[str]:
 
 def describe(study: Study, records: Sequence[Record]) -> str:
     """All tables as Markdown."""
-    runs = collect(records)
+    runs = collect(records, study.measured)
     tokens, rollouts = runs.ends
+    number = _COUNTS[len(study.comparisons)]
     commits = sorted({record["commit"] for record in records})
     machines = sorted(
         {
@@ -252,13 +266,14 @@ def describe(study: Study, records: Sequence[Record]) -> str:
     )
     lines = absent(study, runs)
     parts = [
-        "# Ablation",
-        f"Greedy pass rates in %, differences in points. Means over curves of K = 9, over "
-        f"{tokens:,.0f} generated tokens and {rollouts:,.0f} rollouts. Commit "
-        f"{', '.join(commits)}; {'; '.join(machines)}.",
+        f"# {study.title}",
+        "Greedy pass rates in %, differences in points. Means over curves of "
+        f"{study.primary}, over {tokens:,.0f} generated tokens and {rollouts:,.0f} "
+        f"rollouts. Commit {', '.join(commits)}; {'; '.join(machines)}.",
         markdown(arm_table(study, runs)),
-        "## Five comparisons, named beforehand",
-        "Paired over seeds: Student's interval; p of all sign flips; Holm over the five.",
+        f"## {number} comparisons, named beforehand",
+        "Paired over seeds: Student's interval; p of all sign flips; Holm over the "
+        f"{number.lower()}.",
         markdown(comparison_table(study, runs, TOKENS)),
         markdown(comparison_table(study, runs, ROLLOUTS)),
         "## What else was seen",
@@ -274,7 +289,7 @@ def describe(study: Study, records: Sequence[Record]) -> str:
 
 def tuning_table(study: Study, records: Sequence[Record]) -> Table:
     """The primary measure by arm and rate, and which rate is the best of each arm."""
-    runs = collect(records)
+    runs = collect(records, study.measured)
     table = [["arm", "rate", "runs", "mean", "best", "in the file"]]
     for arm, rates in study.tried.items():
         means = {}
