@@ -491,7 +491,8 @@ def test_raft_without_a_sample_that_passed_stays_where_it_began(fake, tmp_path):
     places.measured(job).write_text(json.dumps({"best": scored((0.5, 0.25, 0.1), {})}))
     made = record.make(fake, places, job, {}, jobs.Ended(0, 1.0, 1.0, 1))
     assert made["status"] == "done" and made["nothing_to_learn"]
-    assert table.measure(made, "tokens", table.Ends(1, 1)) == pytest.approx(0.1)
+    (found,) = table.collect([made]).done["raft"].values()
+    assert table.measure(found, "tokens", table.Ends(1, 1)) == pytest.approx(0.1)
 
 
 def made(arm, seed, end, budget="tokens", middle=0.0):
