@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stepcoder_jax.__main__ import COMMANDS, USAGE, main
+from stepcoder_jax.__main__ import COMMANDS, main
+from stepcoder_jax.cli.usage import USAGE
 from stepcoder_jax.runs.disk import sources
 from tests import run_kit
 from tests.data.kit import ECHO

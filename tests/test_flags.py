@@ -7,7 +7,8 @@ import typing
 import pytest
 
 from stepcoder_jax import __main__
-from stepcoder_jax.__main__ import COMMANDS, Parser, hyphenate
+from stepcoder_jax.__main__ import COMMANDS
+from stepcoder_jax.cli.parser import Parser, hyphenate
 from stepcoder_jax.commands import compare, data, judge, refine, report
 from stepcoder_jax.config import Config
 

@@ -9,7 +9,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
-from stepcoder_jax.__main__ import parse_config
+from stepcoder_jax.cli.experiment import parse_config
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.models import policy

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stepcoder_jax.__main__ import USAGE
+from stepcoder_jax.cli.usage import USAGE
 from stepcoder_jax.data.problems import read_any
 from tests.execution.kit import run_sources
 

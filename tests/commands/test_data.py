@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from stepcoder_jax.__main__ import USAGE, main
+from stepcoder_jax.__main__ import main
+from stepcoder_jax.cli.usage import USAGE
 from stepcoder_jax.commands import data
 from stepcoder_jax.data.curation import report as curation_report
 from stepcoder_jax.data.formats.rows import DataError

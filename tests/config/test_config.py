@@ -10,7 +10,7 @@ import typing
 import pytest
 
 from stepcoder_jax import config as c
-from stepcoder_jax.__main__ import parse_config
+from stepcoder_jax.cli.experiment import parse_config
 from stepcoder_jax.config import PATHS, Config, ConfigError
 from stepcoder_jax.config.paths import SHIPPED
 from stepcoder_jax.config.ranges import fields_of

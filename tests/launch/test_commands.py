@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stepcoder_jax.__main__ import parse_config
+from stepcoder_jax.cli.experiment import parse_config
 from stepcoder_jax.runs.disk.preflight import refuse_urls
 from tests.launch.kit import LAUNCH, StandIns
 

@@ -1,0 +1,4 @@
+"""The command line: each command's flags, and what they begin.
+
+README.md beside this file says what lives here and who may call it.
+"""
