@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from stepcoder_jax.__main__ import main, parse_config
+from stepcoder_jax.__main__ import main
+from stepcoder_jax.cli.experiment import parse_config
 from stepcoder_jax.results.logger import read_metrics
 from stepcoder_jax.runs.experiment import load_experiment
 from tests.execution.kit import need_data

@@ -12,7 +12,8 @@ from pathlib import Path
 import jax
 import pytest
 
-from stepcoder_jax.__main__ import main, parse_config
+from stepcoder_jax.__main__ import main
+from stepcoder_jax.cli.experiment import parse_config
 from stepcoder_jax.config import MeshConfig
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.devices.steps import Steps
