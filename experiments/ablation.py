@@ -251,6 +251,7 @@ def main(argv: list[str]) -> int:
         comparisons=COMPARISONS,
         tried=TRIED,
         chosen={arm: RATES[arm] for arm in TRIED},
+        plain=("ppo", "vanilla PPO"),
     )
     return command.start(study, argv)
 

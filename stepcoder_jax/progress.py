@@ -15,7 +15,7 @@ _APART = 10.0  # and seconds between two of them, but for the last
 
 
 class Progress:
-    """`total` steps, of which `first` are done, told on standard error.
+    """`total` steps (0: nobody knows), of which `first` are done, told on standard error.
 
     Where there is no terminal nothing is drawn over: no carriage return, no colour.
     """
@@ -34,7 +34,7 @@ class Progress:
         self.bar: Any = None
         if sys.stderr.isatty() and not is_quiet:
             self.bar = tqdm(
-                total=total,
+                total=total or None,
                 desc=title,
                 unit=unit,
                 initial=first,
@@ -67,7 +67,8 @@ class StepProgress(Progress):
         """One step is done, and these are its numbers."""
         self.done += 1
         if self.bar is None:
-            self.write(f"{self.unit} {self.done}/{self.total}  {said}")
+            of = f"/{self.total}" if self.total else ""
+            self.write(f"{self.unit} {self.done}{of}  {said}")
         else:
             self.bar.update()
             self.bar.set_postfix_str(said)

@@ -251,7 +251,8 @@ def learn(run: Run, logger: Logger | HostLog, interrupt: Interrupt) -> None:
     many iterations that taught nothing, be it the last one.
     """
     config = run.config
-    first, last = int(run.state.step), config.run.total_steps
+    first = int(run.state.step)
+    last = 0 if config.run.total_tokens else config.run.total_steps
     every = config.run.rollouts_every
     blank, watch = run.not_validated(), diagnosis.Watch(config)
     signs = Watch(config, logger.before)

@@ -76,6 +76,7 @@ def fake(tmp_path, problems):
         comparisons=(("cccs", "ppo"),),
         tried={"ppo": (1e-4, 2e-4)},
         chosen={"ppo": 1e-4},
+        plain=("ppo", "plain PPO"),
     )
 
 

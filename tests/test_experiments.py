@@ -9,6 +9,7 @@ import pytest
 
 from stepcoder_jax.__main__ import main
 from stepcoder_jax.cli.experiment import parse_config
+from stepcoder_jax.results.drawing import beside
 from stepcoder_jax.results.logger import read_metrics
 from stepcoder_jax.runs.experiment import load_experiment
 from tests.execution.kit import need_data
@@ -42,6 +43,18 @@ def test_an_experiment_builds_and_validates_through_its_own_command(path, monkey
     assert load_experiment(argv[0]) == again
 
 
+def test_the_quickstart_is_the_stepcoder_arm_of_the_ablation(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for arm, theirs in (("", "stepcoder"), ("ppo", "ppo")):
+        ours = load_experiment(f"experiments/quickstart.py:{arm}")
+        other = load_experiment(f"experiments/ablation.py:{theirs}")
+        beside.read(ours.evaluation.beside)
+        for name in ("beside", "test_problems"):
+            setattr(ours.evaluation, name, getattr(other.evaluation, name))
+        ours.run.folder, ours.run.track = other.run.folder, other.run.track
+        assert ours == other
+
+
 def test_the_short_quickstart_is_the_quickstart_made_small(monkeypatch):
     monkeypatch.chdir(ROOT)
     whole = load_experiment("experiments/quickstart.py")
@@ -59,9 +72,9 @@ def test_the_short_quickstart_is_the_quickstart_made_small(monkeypatch):
 @pytest.mark.parametrize(
     ("arm", "twin"), [("grpo", "ppo"), ("grpo_stepcoder", ""), ("no_cccs", ""), ("sft", "")]
 )
-def test_an_arm_of_the_quickstart_differs_in_what_it_is_named_for(monkeypatch, arm, twin):
+def test_an_arm_of_the_wordings_differs_in_what_it_is_named_for(monkeypatch, arm, twin):
     monkeypatch.chdir(ROOT)
-    one, other = (load_experiment(f"experiments/quickstart.py:{x}") for x in (arm, twin))
+    one, other = (load_experiment(f"experiments/wordings.py:{x}") for x in (arm, twin))
     one.validate()
     assert one != other
     if arm.startswith("grpo"):

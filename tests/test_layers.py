@@ -97,9 +97,12 @@ ROOMS = {
             *("config", "data/formats", "feedback", "records"),
             *("similarity", "strategies", "syntax", "tracking"),
         ),
-        ("numpy", "scipy", "matplotlib"),
+        ("numpy", "scipy"),
     ),
-    "report": Room(("config", "data/formats", "records", "results"), ("numpy",)),
+    "results/drawing": Room(("config", "results"), ("numpy", "matplotlib")),
+    "report": Room(
+        ("config", "data/formats", "records", "results", "results/drawing"), ("numpy",)
+    ),
     # a leaf: a watcher must be light, and devices may ask where this process stands
     "runs/hosts": Room(("records", "execution/sandbox"), ()),
     "devices": Room(
@@ -130,7 +133,7 @@ ROOMS = {
         (
             *("planning", "runs/disk", "runs/hosts", "runs/shares", "data/formats"),
             *("runs/posing", "feedback/rewards", "own_code"),
-            *("devices", "results", "data/generated", "execution"),
+            *("devices", "results", "results/drawing", "data/generated", "execution"),
             *("feedback", "learning", "sampling", "models", "progress", *LEAVES),
             "strategies",
         ),

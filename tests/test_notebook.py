@@ -50,8 +50,7 @@ def test_the_quickstart_is_that_of_the_experiments():
     names: dict = {}
     exec(re.search(r'"""\n?(from .*?)"""', cell, re.DOTALL)[1], names)
     shown, ours = names["get_config"](), quickstart.get_config()
-    ours.run.folder, ours.run.total_steps = shown.run.folder, shown.run.total_steps
-    ours.evaluation = shown.evaluation
+    ours.run, ours.evaluation = shown.run, shown.evaluation
     assert shown == ours
     text = cell[cell.index("from stepcoder") : cell.index("small =")]
     assert text in code_of(FOLDER / "read_a_run.ipynb")[1]

@@ -23,6 +23,12 @@ def test_without_a_terminal_each_step_is_a_line(capsys):
     )
 
 
+def test_steps_without_a_known_end_are_counted_all_the_same(capsys):
+    with StepProgress(0, "iteration", first=3) as steps:
+        steps.update("tokens=12k/700k")
+    assert capsys.readouterr().err == "iteration 4  tokens=12k/700k\n"
+
+
 def test_without_a_terminal_a_count_is_a_few_lines(capsys, monkeypatch):
     clock = iter(range(0, 1000, 11))  # each look at it is 11 seconds later
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))

@@ -124,7 +124,7 @@ def execute(study: Study, given: argparse.Namespace, wanted: Sequence[Job]) -> i
 
 
 def tabulate(study: Study, given: argparse.Namespace) -> int:
-    """Tables and the picture of the runs that are there."""
+    """Tables and the picture of the runs that are there, and what to show others beside."""
     records = record.read_all(given.results)
     if not records:
         raise InputError(f"--results: {given.results} holds no run yet")
@@ -136,8 +136,9 @@ def tabulate(study: Study, given: argparse.Namespace) -> int:
         digest.check_record(found, parts, None)
     text = table.describe(study, records)
     (given.results / "table.md").write_text(text)
-    picture.draw(
-        study, table.collect(records, study.measured), given.results / "curves.png"
-    )
+    runs = table.collect(records, study.measured)
+    picture.draw(study, runs, given.results / "curves.png")
+    if curves := table.beside(study, runs):
+        record.write(given.results / record.BESIDE, curves)
     print(text)
     return _GOOD

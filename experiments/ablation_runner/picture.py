@@ -11,7 +11,7 @@ import numpy as np
 from ablation_runner.record import TOKENS
 from ablation_runner.study import Study
 from ablation_runner.table import PRIMARY, Runs, compare, operations_right
-from stepcoder_jax.results.curves import PALETTE
+from stepcoder_jax.results.drawing.curves import PALETTE
 
 _GRID = 101
 

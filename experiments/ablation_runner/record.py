@@ -22,11 +22,13 @@ from ablation_runner.study import Job, Study
 from stepcoder_jax.config import Config
 from stepcoder_jax.data.formats.rows import DataError
 from stepcoder_jax.records import InputError, Problem
-from stepcoder_jax.results.curves import read_start
+from stepcoder_jax.results.drawing.curves import read_start
 from stepcoder_jax.results.logger import METRICS, ROLLOUTS, read_metrics
 from stepcoder_jax.runs.disk import sources
 
 DONE, FAILED = "done", "failed"
+BESIDE = "beside.json"  # of a folder of results: curves for other runs to be shown beside
+OTHERS = (digest.FILE, BESIDE)  # of such a folder, and no record
 PASS = "validation/pass@1_"
 TOKENS, UPDATES = "tokens", "updates"  # what a run's budget is counted in
 Rows = Sequence[Mapping[str, Any]]
@@ -298,7 +300,7 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
 def read_all(results: Path) -> list[dict[str, Any]]:
     """All records of a folder of results."""
     paths = sorted(results.glob("*.json"))
-    return [read(path) for path in paths if path.name != digest.FILE]
+    return [read(path) for path in paths if path.name not in OTHERS]
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class Study(NamedTuple):
     # what the curves of the primary measure are means over, of the three in DIFFICULTIES
     measured: tuple[str, ...] = DIFFICULTIES[-1:]
     sizes: tuple[str, str, str] = ("K = 3", "K = 6", "K = 9")  # their names
+    # the arm that others are shown beside, and its name there
+    plain: tuple[str, str] = ("", "")
 
     @property
     def primary(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ablation_runner.record import DONE, TOKENS, UPDATES
+from ablation_runner.record import DONE, PASS, TOKENS, UPDATES
 from ablation_runner.study import DIFFICULTIES, Study
 from stepcoder_jax.records import InputError
 from stepcoder_jax.results.estimates import Difference, Estimate
@@ -62,6 +62,16 @@ def collect(
         )
     rollouts = min((x["curve"][ROLLOUTS][-1] for x in paid), default=math.inf)
     return Runs(done, failed, Ends(budgets[0] if budgets else math.inf, rollouts))
+
+
+def beside(study: Study, runs: Runs) -> dict[str, Any]:
+    """The curves of the plain arm, as `evaluation.beside` reads them; {} without runs."""
+    (arm, name), hardest = study.plain, DIFFICULTIES[-1]
+    curves = [
+        {"seed": seed, "tokens": one["curve"][TOKENS], "values": one["curve"][hardest]}
+        for seed, one in sorted(runs.done.get(arm, {}).items())
+    ]
+    return {"name": name, "metric": PASS + hardest, "runs": curves} if curves else {}
 
 
 def measure(record: Record, axis: str, ends: Ends) -> float:

@@ -30,7 +30,7 @@ from stepcoder_jax.feedback.sft_rows import Example
 from stepcoder_jax.planning import dividing
 from stepcoder_jax.progress import StepProgress, describe_update
 from stepcoder_jax.records import Problem
-from stepcoder_jax.results import curves
+from stepcoder_jax.results.drawing import curves
 from stepcoder_jax.results.logger import METRICS, HostLog, Logger, open_log, to_json
 from stepcoder_jax.runs import raft
 from stepcoder_jax.runs.disk import sources

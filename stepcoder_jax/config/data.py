@@ -47,6 +47,9 @@ class EvaluationConfig(Section):
     validation_problems: int = 200
     test_problems: int = 0  # 0: no evaluation before and after the run
     batch_size: int = 100
+    # a file of other runs' curves, which are told and drawn beside this run's validation
+    # (results/drawing/README.md has its form); "": none
+    beside: str = ""
 
     ranges: ClassVar[Ranges] = {
         **dict.fromkeys(("every", "every_tokens"), NATURAL),
@@ -69,6 +72,11 @@ def rules(config: Config) -> Rules:
             data.path not in SHIPPED or not getattr(data, name),
             f"none with data.path={data.path}, which has its own {name} problems",
         )
+    yield (
+        "evaluation.beside",
+        not evaluation.beside or evaluation.has_validation,
+        '"" without validation (evaluation.every or evaluation.every_tokens)',
+    )
     by_profile = data.sample == "profile"
     yield (
         "data.profile",

@@ -33,6 +33,7 @@ CHANGED: dict[str, Change] = {
 }
 
 ADDED: dict[str, Any] = {
+    "evaluation.beside": "",  # each run was shown alone
     "run.step": -1,  # a run went on from its newest checkpoint
     "run.max_empty": NEVER,  # rows that could not be judged ended no run
     "run.join_minutes": 5.0,  # JAX waited so long

@@ -15,6 +15,7 @@ SHIPPED = ("builtin", "guarded", "dialect")
 PATHS = (
     *("run.folder", "run.compilation_cache", "model.checkpoint", "model.tokenizer"),
     *("data.path", "data.validation", "data.test", "sft.samples", "sft.records"),
+    "evaluation.beside",
     *(
         "execution.python",
         "data.contexts",

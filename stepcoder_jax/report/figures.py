@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from stepcoder_jax.report.reading import RunRecord
-from stepcoder_jax.results.curves import SECONDS
+from stepcoder_jax.results.drawing.curves import SECONDS
 from stepcoder_jax.results.seeds import t_interval
 
 MOST_POINTS = 240  # of a line

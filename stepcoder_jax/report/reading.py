@@ -17,7 +17,7 @@ from stepcoder_jax.data.formats.rows import (
     stream_lines,
 )
 from stepcoder_jax.records import InputError, Verdict
-from stepcoder_jax.results.curves import Series, find_series
+from stepcoder_jax.results.drawing.curves import Series, find_series
 from stepcoder_jax.results.logger import METRICS, ROLLOUTS, START, read_metrics
 
 CONFIGS = ("sft.json", "config.json")  # a finished SFT run has a model's config.json too

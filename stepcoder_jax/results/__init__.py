@@ -1,4 +1,4 @@
-"""What a run's numbers say: plain Python and numpy, pictures at the edge.
+"""What a run's numbers say: plain Python and numpy.
 
 README.md beside this file says what lives here and who may call it.
 """

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from stepcoder_jax.devices import sharding
-from stepcoder_jax.results import curves, diagnosis, summary
+from stepcoder_jax.results import diagnosis, summary
+from stepcoder_jax.results.drawing import curves
 from stepcoder_jax.results.logger import METRICS, read_metrics
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs.rl_run import Run
@@ -30,7 +31,7 @@ def close(run: Run) -> None:
     path, judged = run.folder.path, run.verdicts
     rows = read_metrics(path / METRICS)
     shares = [row["cccs/stage0_share"] for row in rows[-10:]]
-    curves.draw(path / METRICS, path / "curves.png", path.name)
+    curves.draw(path / METRICS, path / "curves.png", path.name, others=run.others)
     print(
         summary.summary(
             run.folder.read_before(),

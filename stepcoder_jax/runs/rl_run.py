@@ -7,7 +7,7 @@ import dataclasses
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from stepcoder_jax.feedback import cccs
 from stepcoder_jax.feedback.rewards.table import load_terms
 from stepcoder_jax.planning import counting, dividing
 from stepcoder_jax.records import Problem, Report, Task
+from stepcoder_jax.results.drawing import beside
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs import problem_set, schedule
 from stepcoder_jax.runs.disk import contexts, sources
@@ -42,6 +43,8 @@ class Run:
 
     def __init__(self, config: Config, pool: Pool) -> None:
         self.start = time.monotonic()
+        named = config.evaluation.beside
+        self.others = beside.read(named) if named else None
         self.folder = RunFolder(config.run.folder)
         tokenizer = sources.load_tokenizer(config.model)
         config.model = sources.resolve_model(config.model, len(tokenizer))
@@ -223,6 +226,7 @@ class Run:
             rows = self.grade(actor, "validation", count, "validation before")
             found = scores(rows, "validation") if rows else {}
             sharding.on_first(lambda: self.folder.write_start(found))
+            self.tell_beside(found)
 
     def graded_problems(self, split: Split, count: int) -> list[Problem]:
         """The first `count` problems of a split, but for those with too long prompts."""
@@ -263,7 +267,22 @@ class Run:
         if rows and pass_rate(rows) > self.best:
             self.best = pass_rate(rows)
             self.save(best=True)
-        return scores(rows, "validation") if rows else {}
+        found = scores(rows, "validation") if rows else {}
+        self.tell_beside(found)
+        return found
+
+    def tell_beside(self, found: Mapping[str, float]) -> None:
+        """Say what other runs had after as many tokens, where some are shown beside."""
+        if self.others is None or not found or self.spent.tokens is None:
+            return
+        if (value := found.get(self.others.metric)) is None:
+            raise ConfigError(
+                f"evaluation.beside: {self.config.evaluation.beside} has curves of "
+                f"{self.others.metric}, which this run does not measure; expected one of "
+                f"{', '.join(sorted(found))}"
+            )
+        if jax.process_index() == 0:
+            print(self.others.tell(self.spent.tokens, value), file=sys.stderr)
 
     @property
     def next_row(self) -> int:

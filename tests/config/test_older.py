@@ -45,6 +45,7 @@ D6F60ED = {
     "ppo.actor.floor": 0.0,
     "ppo.critic.floor": 0.0,
     "ppo.kl_warning": 0.0,
+    "evaluation.beside": "",
 }
 E2BE149 = {
     **D6F60ED,

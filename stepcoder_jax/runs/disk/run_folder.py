@@ -51,6 +51,7 @@ FREE = (
     "run.join_minutes",
     *("execution.workers", "execution.cache_size", "execution.url"),
     *("mesh.data", "mesh.fsdp", "mesh.tensor", "ppo.kl_warning"),
+    "evaluation.beside",
 )
 
 

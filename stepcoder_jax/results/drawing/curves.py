@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stepcoder_jax.results.drawing.beside import Beside, own
 from stepcoder_jax.results.logger import START, read_metrics
 
 Series = dict[str, tuple[np.ndarray, np.ndarray]]  # name -> (places, values)
@@ -150,6 +151,18 @@ def draw_lines(axes: Any, series: Series) -> None:
         )
 
 
+def draw_beside(
+    axes: Any, others: Beside, tokens: Sequence[float], values: Sequence[float]
+) -> None:
+    """Draw this run's points over a thin line for each of the others."""
+    for place, run in enumerate(others.runs):
+        label = f"{others.name}, {len(others.runs)} seeds" if place == 0 else None
+        thousands = run.tokens / 1000
+        axes.plot(thousands, run.values, color=PALETTE[1], linewidth=1.2, label=label)
+    ours = {"color": PALETTE[0], "linewidth": 1.9, "markersize": 4.5, "clip_on": False}
+    axes.plot(np.divide(tokens, 1000), values, "o-", label="this run", **ours)
+
+
 def short_names(names: Iterable[str]) -> list[str]:
     """Return metrics' names for a legend: their last parts, where these tell them apart."""
     whole = list(names)
@@ -189,10 +202,12 @@ def draw(
     title: str,
     panels: Sequence[Panel] = RL_PANELS,
     unit: str = "iteration",
+    others: Beside | None = None,
 ) -> Path:
     """Draw a run's curves from its `metrics.jsonl` into a PNG; return the PNG's path.
 
-    A panel without data is left out. Raises ValueError when no metric matches.
+    A panel without data is left out; `others` have the last one. Raises ValueError when no
+    metric matches.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -202,8 +217,9 @@ def draw(
     found = [(panel, lines) for panel, lines in series if lines]
     if not found:
         raise ValueError(f"{metrics_path}: no metric to draw in its {len(rows)} rows")
-    columns = 2 if len(found) == 4 else min(3, len(found))
-    height = math.ceil(len(found) / columns)
+    count = len(found) + (others is not None)
+    columns = 2 if count == 4 else min(3, count)
+    height = math.ceil(count / columns)
     figure = Figure(
         figsize=(5.4 * columns, 2.7 * height + 0.5), dpi=110, layout="constrained"
     )
@@ -213,6 +229,12 @@ def draw(
         axes = figure.add_subplot(height, columns, place + 1)
         (draw_stack if panel.is_stack else draw_lines)(axes, lines)
         dress(axes, panel, unit if place + columns >= len(found) else "")
+    if others is not None:
+        axes = figure.add_subplot(height, columns, count)
+        draw_beside(axes, others, *own(rows, start, others.metric))
+        note = f"{others.metric.rpartition('/')[2].replace('_', ' ')}, greedy"
+        panel = Panel(f"Beside {others.name}", (), note, bounds=SHARE)
+        dress(axes, panel, "generated tokens, thousands")
     out = Path(out_png)
     figure.savefig(out, facecolor="white")
     return out

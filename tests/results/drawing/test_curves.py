@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from stepcoder_jax.results import curves
-from stepcoder_jax.results.curves import RL_PANELS, SFT_PANELS, Panel
+from stepcoder_jax.results.drawing import curves
+from stepcoder_jax.results.drawing.curves import RL_PANELS, SFT_PANELS, Panel
 
 
 def test_find_series_follows_patterns_and_skips_gaps():
