@@ -17,6 +17,7 @@ from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated import benchmark, guarded
 from stepcoder_jax.records import InputError, Program
+from stepcoder_jax.results.drawing import beside
 from tests.run_kit import get_config as tiny_config
 
 EXPERIMENT = """
@@ -599,5 +600,11 @@ def test_real_runs_become_records(fake, capfd):
     assert ppo["measured"]["test"]["problems"] == 16
     assert {"best", "last", "test"} == ppo["measured"].keys()
     assert raft["budget"] == "updates" and raft["curve"]["updates"][-1] > 0
-    assert command.main(fake, ["table"]) == 0
+    for _ in range(2):  # what it leaves is no record
+        assert command.main(fake, ["table"]) == 0
     assert (results_of(fake) / "curves.png").stat().st_size > 10_000
+    others = beside.read(results_of(fake) / "beside.json")
+    assert (others.name, others.metric) == ("plain PPO", "validation/pass@1_competition")
+    ((seed, tokens, values),) = others.runs
+    assert seed == 0 and tokens.tolist() == curve["tokens"]
+    assert values.tolist() == curve["competition"]

@@ -2,27 +2,32 @@
 
 python experiments/benchmarks/quickstart_table.py OUT.png RUN [RUN ...]
 
-Prints a Markdown row per run folder: greedy pass@1 on test before and after, its parts, and
-what an iteration's seconds went to; draws the validation curves of all runs into OUT.png.
-A run is named by its folder, ARM_SEED; arms share a colour.
+Prints a Markdown row per run folder: greedy pass@1 on test before and after, its parts, the
+minutes after which 30 % of the hardest validation problems passed, and what an iteration's
+seconds went to; draws the validation curves of all runs into OUT.png. A run is named by its
+folder, ARM_SEED; arms share a colour.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from stepcoder_jax.results.drawing.beside import Beside, own, read
+from stepcoder_jax.results.drawing.curves import read_start
 from stepcoder_jax.results.estimates import normal_difference
 from stepcoder_jax.results.logger import read_metrics
 from stepcoder_jax.runs.disk.run_folder import RunFolder
 
 PARTS = ("sample", "judge", "feedback", "experience", "update")
 HEADER = (
-    "| run | before | after | change, points | competition | compiles | right of those | "
+    "| run | before | after | change, points | competition | minutes to 30 % | minutes | "
+    "compiles | right of those | "
     "stage 0 | KL | s/it | " + " | ".join(PARTS) + " |"
 )
 
@@ -55,7 +60,9 @@ def row(folder: Path) -> str:
         f"{100 * np.mean(passed(before)):.1f}",
         f"{100 * np.mean(passed(after)):.1f}",
         f"{100 * change:+.1f} ± {100 * half:.1f}",
-        f"{hard[0]:.0f} → {hard[1]:.0f}",
+        f"{hard[0]:.1f} → {hard[1]:.1f}",
+        f"{minutes_to(metrics, 0.3):.1f}",
+        f"{minutes_of(metrics)[-1]:.1f}",
         f"{100 * len(compiled) / len(after):.1f}",
         f"{100 * np.mean(passed(compiled)):.1f}",
         f"{100 * mean('cccs/stage0_share', last):.0f} %",
@@ -66,34 +73,61 @@ def row(folder: Path) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def minutes_of(metrics: list[dict[str, Any]]) -> np.ndarray:
+    """Minutes from the first iteration's start to the end of each, validation included."""
+    return np.cumsum([row["seconds/iteration"] for row in metrics]) / 60
+
+
+def minutes_to(metrics: list[dict[str, Any]], share: float) -> float:
+    """Those after which the hardest validation problems first passed so often; else nan."""
+    name = "validation/pass@1_competition"
+    for minute, row in zip(minutes_of(metrics), metrics, strict=True):
+        if (row.get(name) or 0) >= share:
+            return float(minute)
+    return math.nan
+
+
 def draw(folders: list[Path], out: Path) -> None:
-    """Validation pass@1 over iterations and rollout pass rate, one line per run."""
+    """Greedy validation and rollouts that pass, over generated tokens, a line per run.
+
+    Of K = 9 alone, beside other runs, where the config names some (`evaluation.beside`).
+    """
     from matplotlib.figure import Figure
 
     arms = list(dict.fromkeys(folder.name.rpartition("_")[0] for folder in folders))
-    colours = dict(zip(arms, ("#2563eb", "#f97316", "#16a34a", "#9333ea"), strict=False))
+    colours = dict(zip(arms, ("#2563eb", "#16a34a", "#9333ea", "#64748b"), strict=False))
     figure = Figure(figsize=(9, 3.4), dpi=130, layout="constrained")
     left, right = figure.subplots(1, 2)
+    others = others_of(folders[0])
+    metric = others.metric if others else "validation/pass@1"
+    for i, run in enumerate(others.runs if others else ()):
+        label = f"{others.name} ({len(others.runs)})" if others and not i else None
+        left.plot(run.tokens / 1e3, 100 * run.values, color="#f97316", label=label, lw=1.2)
     for folder in folders:
         arm = folder.name.rpartition("_")[0]
         metrics = read_metrics(folder / "metrics.jsonl")
-        label = arm if folder.name.endswith("_0") else None
-        scored = [
-            (r["step"] + 1, r["validation/pass@1"])
-            for r in metrics
-            if r.get("validation/pass@1") is not None
-        ]
-        left.plot(*zip(*scored, strict=True), "o-", color=colours[arm], label=label, lw=1.4)
+        label = arm.replace("_", " ") if folder.name.endswith("_0") else None
+        tokens, values = own(metrics, read_start(folder), metric)
+        style = {"color": colours[arm], "label": label, "lw": 1.4}
+        left.plot(np.divide(tokens, 1e3), np.multiply(100, values), "o-", **style)
         rate = np.convolve([r["pass_rate"] for r in metrics], np.ones(5) / 5, "valid")
-        right.plot(np.arange(len(rate)) + 5, rate, color=colours[arm], label=label, lw=1.2)
-    left.set_title("Validation pass@1 (greedy)", loc="left", fontsize=10)
-    right.set_title("Rollouts that pass (mean of 5 iterations)", loc="left", fontsize=10)
+        seen = [r["tokens/generated"] / 1e3 for r in metrics[4:]]
+        right.plot(seen, 100 * rate, color=colours[arm], label=label, lw=1.2)
+    name = metric.removeprefix("validation/").replace("_", " ")
+    left.set_title(f"Validation, {name} (greedy), %", loc="left", fontsize=10)
+    right.set_title("Rollouts that pass (mean of 5 iterations), %", loc="left", fontsize=10)
     for axes in (left, right):
-        axes.set_xlabel("iteration")
+        axes.set_xlabel("generated tokens, thousands")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     figure.savefig(out, facecolor="white")
+
+
+def others_of(folder: Path) -> Beside | None:
+    """The curves that a run was shown beside."""
+    named = RunFolder(folder).read_config().evaluation.beside
+    return read(named) if named else None
 
 
 def main(argv: list[str]) -> int:

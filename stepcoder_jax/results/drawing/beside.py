@@ -43,7 +43,9 @@ class Beside(NamedTuple):
         """
         if tokens > min(run.tokens[-1] for run in self.runs):
             return math.nan
-        return float(np.mean([np.interp(tokens, run.tokens, run.values) for run in self.runs]))
+        return float(
+            np.mean([np.interp(tokens, run.tokens, run.values) for run in self.runs])
+        )
 
     def tell(self, tokens: float, value: float) -> str:
         """One line: this run's value after so many tokens, and theirs."""

@@ -48,7 +48,10 @@ def test_means_at_as_many_tokens(tmp_path):
             GOOD | {"runs": [RUNS[0], RUNS[1] | {"values": [0.1, math.nan]}]},
             "as many finite tokens as values in runs[1]",
         ),
-        (GOOD | {"runs": [RUNS[1] | {"tokens": [0, 0]}]}, "tokens that rise from 0 or more"),
+        (
+            GOOD | {"runs": [RUNS[1] | {"tokens": [0, 0]}]},
+            "tokens that rise from 0 or more",
+        ),
     ],
 )
 def test_what_is_wrong_is_one_line(tmp_path, found, said):
