@@ -64,7 +64,7 @@ def test_what_is_wrong_is_one_line(tmp_path, found, said):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read .No such file"):
+    with pytest.raises(ConfigError, match=r"cannot be read .No such file"):
         beside.read(tmp_path / "none.json")
 
 
