@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> c.Config:
         raise c.ConfigError(f"EXPERIMENT: expected an arm of {tuple(ARMS)}, got {arg!r}")
     config = ablation.get_config(ARMS[arg])
     config.run.folder, config.run.track = "runs/quickstart", "tensorboard"
-    config.evaluation.test_problems = 600  # 200 of each size
+    config.evaluation.test_problems = 600  # about 200 of each size
     config.evaluation.beside = str(BESIDE)
     if arg == "short":
         shorten(config)
