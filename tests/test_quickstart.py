@@ -1,6 +1,8 @@
 """The quickstart made short, whole: what a newcomer is told, and shown at its end."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -22,6 +24,9 @@ def test_it_tells_what_vanilla_ppo_had(tmp_path, monkeypatch, capfd, request):
         assert line.startswith("validation/pass@1_competition ")
         assert "; vanilla PPO had 0.000 (" in line
     assert (folder / "curves.png").is_file() and "test" in told.err
+    table = ["experiments/benchmarks/quickstart_table.py", tmp_path / "x.png", folder]
+    said = subprocess.run([sys.executable, *table], capture_output=True, text=True)
+    assert "| run | 0.0 |" in said.stdout, said.stderr
     other = {"name": "x", "metric": "validation/pass@7", "runs": []}
     other["runs"] = [{"seed": 0, "tokens": [0, 9], "values": [0, 1]}]
     file = tmp_path / "other.json"

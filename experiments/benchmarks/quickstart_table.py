@@ -24,7 +24,7 @@ from stepcoder_jax.results.estimates import normal_difference
 from stepcoder_jax.results.logger import read_metrics
 from stepcoder_jax.runs.disk.run_folder import RunFolder
 
-PARTS = ("sample", "judge", "feedback", "experience", "update")
+PARTS = ("sample", "judge", "feedback", "update")
 HEADER = (
     "| run | before | after | change, points | competition | minutes to 30 % | minutes | "
     "compiles | right of those | "

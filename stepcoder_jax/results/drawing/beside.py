@@ -36,6 +36,11 @@ class Beside(NamedTuple):
     metric: str
     runs: tuple[Curve, ...]
 
+    @property
+    def seeds(self) -> str:
+        """How many runs these are, in words."""
+        return f"{len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
+
     def at(self, tokens: float) -> float:
         """The mean over runs after so many tokens, by linear interpolation [].
 
@@ -51,10 +56,9 @@ class Beside(NamedTuple):
         """One line: this run's value after so many tokens, and theirs."""
         theirs = self.at(tokens)
         told = "ended before" if math.isnan(theirs) else f"had {theirs:.3f}"
-        seeds = f"{len(self.runs)} seed{'s' * (len(self.runs) > 1)}"
         return (
             f"{self.metric} {value:.3f} after {tokens / 1000:.0f} thousand tokens; "
-            f"{self.name} {told} ({seeds})"
+            f"{self.name} {told} ({self.seeds})"
         )
 
 

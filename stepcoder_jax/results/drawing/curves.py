@@ -155,10 +155,10 @@ def draw_beside(
     axes: Any, others: Beside, tokens: Sequence[float], values: Sequence[float]
 ) -> None:
     """Draw this run's points over a thin line for each of the others."""
+    theirs = {"color": PALETTE[1], "linewidth": 1.2, "clip_on": False}
     for place, run in enumerate(others.runs):
-        label = f"{others.name}, {len(others.runs)} seeds" if place == 0 else None
-        thousands = run.tokens / 1000
-        axes.plot(thousands, run.values, color=PALETTE[1], linewidth=1.2, label=label)
+        label = f"{others.name}, {others.seeds}" if place == 0 else None
+        axes.plot(run.tokens / 1000, run.values, label=label, **theirs)
     ours = {"color": PALETTE[0], "linewidth": 1.9, "markersize": 4.5, "clip_on": False}
     axes.plot(np.divide(tokens, 1000), values, "o-", label="this run", **ours)
 
@@ -206,7 +206,7 @@ def draw(
 ) -> Path:
     """Draw a run's curves from its `metrics.jsonl` into a PNG; return the PNG's path.
 
-    A panel without data is left out; `others` have the last one. Raises ValueError when no
+    A panel without data is left out; `others` have the second one. Raises ValueError when no
     metric matches.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -225,12 +225,13 @@ def draw(
     )
     FigureCanvasAgg(figure)
     figure.suptitle(title, fontsize=13, fontweight="bold", x=0.01, ha="left")
-    for place, (panel, lines) in enumerate(found):
+    for i, (panel, lines) in enumerate(found):
+        place = i + (others is not None and i > 0)  # theirs is the second panel
         axes = figure.add_subplot(height, columns, place + 1)
         (draw_stack if panel.is_stack else draw_lines)(axes, lines)
-        dress(axes, panel, unit if place + columns >= len(found) else "")
+        dress(axes, panel, unit if place + columns >= count else "")
     if others is not None:
-        axes = figure.add_subplot(height, columns, count)
+        axes = figure.add_subplot(height, columns, min(2, count))
         draw_beside(axes, others, *own(rows, start, others.metric))
         note = f"{others.metric.rpartition('/')[2].replace('_', ' ')}, greedy"
         panel = Panel(f"Beside {others.name}", (), note, bounds=SHARE)
