@@ -24,9 +24,10 @@ def test_it_tells_what_vanilla_ppo_had(tmp_path, monkeypatch, capfd, request):
         assert line.startswith("validation/pass@1_competition ")
         assert "; vanilla PPO had 0.000 (" in line
     assert (folder / "curves.png").is_file() and "test" in told.err
-    table = ["experiments/benchmarks/quickstart_table.py", tmp_path / "x.png", folder]
-    said = subprocess.run([sys.executable, *table], capture_output=True, text=True)
-    assert "| run | 0.0 |" in said.stdout, said.stderr
+    script, picture = "experiments/benchmarks/quickstart_table.py", tmp_path / "x.png"
+    table = [sys.executable, script, picture, folder]
+    said = subprocess.run(table, capture_output=True, text=True, check=True).stdout
+    assert "| run | 0.0 |" in said and picture.is_file()
     other = {"name": "x", "metric": "validation/pass@7", "runs": []}
     other["runs"] = [{"seed": 0, "tokens": [0, 9], "values": [0, 1]}]
     file = tmp_path / "other.json"

@@ -206,8 +206,8 @@ def draw(
 ) -> Path:
     """Draw a run's curves from its `metrics.jsonl` into a PNG; return the PNG's path.
 
-    A panel without data is left out; `others` have the second one. Raises ValueError when no
-    metric matches.
+    A panel without data is left out; `others` have the second one. Raises ValueError when
+    no metric matches.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
