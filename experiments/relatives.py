@@ -74,7 +74,7 @@ from typing import Any
 
 import ablation
 import paper
-import quickstart
+import wordings
 from ablation import GRPO, Changes, put
 
 from stepcoder_jax import config as c
@@ -120,7 +120,7 @@ COMPARISONS = (
 )
 
 # Of three values each, by the primary measure on seeds that are not reported. On the
-# embedded benchmark none has been tried yet: the rate is quickstart.py's. On the guarded
+# embedded benchmark none has been tried yet: the rate is wordings.py's. On the guarded
 # tier they are the ablation's.
 TUNED = ("ppo", "stepcoder", "grpo")
 RATES = {
@@ -135,8 +135,8 @@ NEAREST = dict.fromkeys(("ppocoder", "ppo_buffer"), "ppo")  # the others: grpo
 
 
 def plain() -> c.Config:
-    """Vanilla PPO on the embedded benchmark: quickstart's, with groups of eight."""
-    config = quickstart.get_config("ppo")
+    """Vanilla PPO on the embedded benchmark: that of wordings.py, with groups of eight."""
+    config = wordings.get_config("ppo")
     config.sampling.problems_per_step, config.sampling.rollouts_per_problem = 16, 8
     config.evaluation.validation_problems, config.evaluation.test_problems = 300, 0
     config.run.save_every, config.run.keep = 10, 1

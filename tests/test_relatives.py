@@ -33,6 +33,8 @@ def differ(one, other):
 @pytest.mark.parametrize("tier", relatives.TIERS)
 def test_an_arm_differs_in_what_it_is_named_for(tier):
     ppo = fields(f"{tier}ppo")
+    # of APPS+ the user names the files
+    assert ppo["data.path"] == ("guarded" if tier == "guarded_" else "builtin")
     assert not ppo["cccs.enabled"] and ppo["fgo.mask"] == "none"
     for arm in relatives.ARMS:
         ours = fields(tier + arm)

@@ -2,7 +2,7 @@
 
 Question   Does the judge work while the rest decodes, and who pays for it?
 Command    python experiments/benchmarks/overlap.py [--rollouts 64] [--seconds-per-chunk S]
-Work       One batch of the quickstart's sampler (its model, prompts and limits). Its
+Work       One batch of the sampler of wordings.py (its model, prompts and limits). Its
            completions are not judged; in their place stand programs of known cost, one in
            twenty an endless loop. Decoding is slowed down to --seconds-per-chunk, as with a
            larger model on an accelerator, where it takes at least ten CPU limits; 0 leaves
@@ -58,7 +58,7 @@ def stand_in(number: int) -> Task:
 
 
 def config_of(rollouts: int) -> Config:
-    """The quickstart's model and sampler, its judge's limits."""
+    """The model and sampler of wordings.py, its judge's limits."""
     config = Config()
     config.model.checkpoint = "builtin"
     config.prompt = PromptConfig(template="plain", max_prompt_length=224)
