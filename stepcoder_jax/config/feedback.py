@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from stepcoder_jax.config.ranges import (
     ABOVE_ZERO,
     BELOW_ONE,
-    FINITE,
     SHARE,
+    Range,
     Ranges,
     Rules,
 )
@@ -18,6 +18,9 @@ from stepcoder_jax.config.section import Section
 
 if TYPE_CHECKING:
     from stepcoder_jax.config.whole import Config
+
+# of a reward and of a weight: squares of their products are finite in float32
+LARGEST = 1e6
 
 
 @dataclasses.dataclass
@@ -73,8 +76,9 @@ def term_rules(config: Config) -> Rules:
         name, weight = split_term(text)
         yield (
             "reward.terms",
-            bool(name) and math.isfinite(weight),
-            f"NAME or NAME=WEIGHT with a finite weight in place of {text!r}",
+            bool(name) and abs(weight) <= LARGEST,
+            f"NAME or NAME=WEIGHT with a finite weight (at most {LARGEST:g}, either sign) "
+            f"in place of {text!r}",
         )
     yield (
         "reward.terms",
@@ -146,5 +150,5 @@ class RewardConfig(Section):
     one_scalar: bool = False  # both rewards on the last token, for all of the answer
 
     ranges: ClassVar[Ranges] = dict.fromkeys(
-        ("passed", "wrong", "runtime", "compile"), FINITE
+        ("passed", "wrong", "runtime", "compile"), Range(-LARGEST, LARGEST)
     )

@@ -67,7 +67,7 @@ def row_advantages(
 
     grpo    `group_advantages`
     rloo    r_i less the mean of the group's other valid rows, which is n / (n - 1) times
-            r_i - mean(r): arXiv:2402.14740, eq. 8. Differs: the KL penalty is in the loss
+            r_i - mean(r): arXiv:2402.14740. Differs: the KL penalty is in the loss
     reinforce_plus_plus            r_i - mean(r) over the batch
     reinforce_plus_plus_baseline   r_i - mean(r) over the group
     """

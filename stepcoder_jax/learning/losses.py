@@ -89,8 +89,8 @@ def sequence_surrogate(
     """`clipped_surrogate` of the sequence's ratio: GSPO.
 
     s_i = exp(mean over t of log(pi / pi_old)); each token has the value s_i, and the
-    gradient s_i of its own log pi: sg(s_i) pi_t / sg(pi_t). Source: arXiv:2507.18071, eq. 7
-    in eq. 5, by tokens as in eqs. 13-14, which are equal where a row has one advantage.
+    gradient s_i of its own log pi: sg(s_i) pi_t / sg(pi_t). Source: arXiv:2507.18071,
+    GSPO by tokens as its GSPO-token, which is equal where a row has one advantage.
     Differs: the mean is over the tokens of the mask, so that what FGO leaves out does not
     move the ratio; with a mean per sequence that is also what the paper divides by.
     """
@@ -113,8 +113,8 @@ def weighted_surrogate(
     """REINFORCE with a clipped importance weight: CISPO.
 
     -sg(clip(ratio, 1 - low, 1 + high)) A log pi, so that no token loses its gradient.
-    Source: arXiv:2506.13585, eqs. 4-5, negated; low = 1 is no bound, as there. Also 1 for
-    each token whose ratio is outside the bounds.
+    Source: arXiv:2506.13585, section 3.1, negated; low = 1 is no bound, as there. Also 1
+    for each token whose ratio is outside the bounds.
     """
     ratio = jnp.exp(log_ratio(logprobs, old_logprobs, mask))
     weight = jax.lax.stop_gradient(jnp.clip(ratio, 1.0 - clip_low, 1.0 + clip_high))

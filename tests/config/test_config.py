@@ -105,7 +105,8 @@ def test_a_bad_value_names_its_field(name):
 
 
 @pytest.mark.parametrize(
-    "terms", [(), ("",), ("=1",), ("length=",), ("length=x",), ("length=inf",)]
+    "terms",
+    [(), ("",), ("=1",), ("length=",), ("length=x",), ("length=inf",), ("length=-2e6",)],
 )
 def test_a_term_is_a_name_with_a_finite_weight(terms):
     config = working()

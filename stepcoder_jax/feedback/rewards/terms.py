@@ -16,6 +16,7 @@ import numpy as np
 
 from stepcoder_jax import own_code
 from stepcoder_jax.config import RewardConfig
+from stepcoder_jax.config.feedback import LARGEST
 from stepcoder_jax.records import InputError, Program, Report, Span
 
 
@@ -82,8 +83,9 @@ def values_on(
         values = np.where(last, values, 0.0)
     if values.shape != (extras.tokens,):
         raise _refuse(term, program, row, f"returned the shape {values.shape}")
-    if not np.isfinite(values).all():
-        raise _refuse(term, program, row, "returned what is not finite")
+    if not (np.abs(values) <= LARGEST).all():
+        far = f"returned what is not finite, or is beyond {LARGEST:g}"
+        raise _refuse(term, program, row, far)
     return term.weight * values
 
 

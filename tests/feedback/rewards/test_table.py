@@ -243,6 +243,7 @@ def test_what_cannot_be_a_term_is_told_in_one_line(texts, why, tmp_path, monkeyp
         ("return [1, 2]", r"returned the shape \(2,\)"),
         ("return [[1], [2, 3]]", "returned a list"),
         ("return float('nan')", "returned what is not finite"),
+        ("return 1e39", "returned what is not finite, or is beyond 1e.06"),
         ("raise SystemExit", "failed: .* it ended the program"),
     ],
 )
