@@ -51,6 +51,34 @@ def usual(tmp_path_factory):
     return write(folder, "s0", "s1", "s2", seeds=(0, 1, 2))
 
 
+def ticks_of(browser, title):
+    """Numbers at the vertical axis of a chart."""
+    texts = browser.execute_script(
+        "const of = (x) => x.querySelector('figcaption').firstChild.textContent;"
+        "const chart = [...document.querySelectorAll('.chart')]"
+        ".find((x) => of(x) === arguments[0]);"
+        "return [...chart.querySelectorAll('text[text-anchor=end]')]"
+        ".map((x) => x.textContent);",
+        title,
+    )
+    return [float(text) for text in texts]
+
+
+def test_an_interval_of_two_runs_leaves_their_lines_readable(chromium, tmp_path):
+    """t of one degree of freedom is 12.7: pass rates .1 and .6 have an interval to 3.5."""
+    folders = [report_speed.make_run(tmp_path / name, 4, 4) for name in ("low", "high")]
+    for folder, share in zip(folders, (0.1, 0.6)):
+        rows = [{"step": step, "pass_rate": share, "reward": -share} for step in range(4)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / "metrics.jsonl").write_text(text)
+    out = tmp_path / "report.html"
+    assert main(["report", *map(str, folders), "--out", str(out)]) == 0
+    report_speed.load(chromium, out)
+    rates, rewards = ticks_of(chromium, "Pass rate"), ticks_of(chromium, "Reward")
+    assert min(rates) == 0 and 0.6 <= max(rates) <= 1
+    assert -1 <= min(rewards) <= -0.5 and max(rewards) <= 0.3
+
+
 @pytest.fixture
 def page(chromium, usual):
     """The report of three seeds; nothing may have been said on the console at the end."""

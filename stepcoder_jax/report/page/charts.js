@@ -42,28 +42,33 @@ function ticks(low, high, count) {
   return found;
 }
 
+// The axis is that of the lines. Of two runs an interval is many times as wide as their
+// distance: it may make the axis twice as long, and is cut at its ends.
 function boundsOf(lines, chart) {
   const known = (value) => value !== null && value !== undefined;
   const xs = lines.flatMap((line) => [line.x, ...(line.runs ?? []).map((run) => run[0])]).flat();
-  const ys = lines.flatMap((line) => [line.y, line.low ?? [], line.high ?? [],
-    ...(line.runs ?? []).map((run) => run[1])]).flat().filter(known);
-  let low = ys.reduce((a, b) => Math.min(a, b), Infinity);
-  let high = ys.reduce((a, b) => Math.max(a, b), -Infinity);
+  const least = (values) => values.filter(known).reduce((a, b) => Math.min(a, b), Infinity);
+  const most = (values) => values.filter(known).reduce((a, b) => Math.max(a, b), -Infinity);
+  const ys = lines.flatMap((line) => [line.y, ...(line.runs ?? []).map((run) => run[1])]).flat();
+  let low = least(ys), high = most(ys);
+  const reach = (high - low) / 2;
+  low = Math.min(low, Math.max(low - reach, least(lines.flatMap((line) => line.low ?? []))));
+  high = Math.max(high, Math.min(high + reach, most(lines.flatMap((line) => line.high ?? []))));
+  if (known(chart.least) && least(ys) >= chart.least) low = chart.least;
   if (known(chart.floor)) low = Math.max(low, Math.min(chart.floor, high));
-  if (known(chart.least)) low = Math.min(low, chart.least);
   if (known(chart.most)) high = Math.max(high, chart.most);
   if (!(high > low)) [low, high] = [low - 0.5, high + 0.5];
-  if (!known(chart.least)) low -= (high - low) * 0.05;
+  if (low !== chart.least) low -= (high - low) * 0.05;
   if (!known(chart.most)) high += (high - low) * 0.06;
-  const left = xs.reduce((a, b) => Math.min(a, b), Infinity);
-  const right = xs.reduce((a, b) => Math.max(a, b), -Infinity);
+  const left = least(xs), right = most(xs);
   return { left, right: right > left ? right : left + 1, low, high };
 }
 
 /** The frame of a chart: axes, grid, and how numbers become places. */
 function frameOf(bounds) {
   const x = (value) => LEFT + (WIDTH - LEFT - RIGHT) * (value - bounds.left) / (bounds.right - bounds.left);
-  const y = (value) => HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * Math.max(0, value - bounds.low) / (bounds.high - bounds.low);
+  const inside = (share) => Math.min(1, Math.max(0, share));
+  const y = (value) => HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * inside((value - bounds.low) / (bounds.high - bounds.low));
   const root = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img" });
   for (const tick of ticks(bounds.low, bounds.high, 5)) {
     const kind = tick === 0 && bounds.low < 0 ? "zero" : "grid";
