@@ -14,9 +14,14 @@ import pytest
 from stepcoder_jax.__main__ import main
 from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated import dialect, teaching
-from stepcoder_jax.data.refinements import RefinementRecord, append_refinements
+from stepcoder_jax.data.refinements import (
+    RefinementRecord,
+    append_refinements,
+    read_refinements,
+)
 from stepcoder_jax.records import Attempt, Variant, Verdict
 from stepcoder_jax.runs.disk.run_folder import RunFolder
+from tests.commands.test_refine import KILLED, kept
 from tests.run_kit import HERE, check_names, metrics_of, rollouts_of, run_train, saved
 
 pytestmark = pytest.mark.long
@@ -129,3 +134,27 @@ def test_other_records_do_not_go_on_with_a_run(folder, whole, capfd):
         file.write_text(text)
     said = capfd.readouterr().err.splitlines()[-1]
     assert "data.contexts: the text or the tests of problem" in said
+
+
+@pytest.mark.parametrize("windows", [1, 7])  # while it draws, and while it answers itself
+def test_a_model_that_teaches_itself_is_killed_and_goes_on_to_the_same(
+    folder, tmp_path, windows
+):
+    """The self-bootstrap of arXiv:2405.18649: both its programs and answers are drawn."""
+    problems = tmp_path / "problems.jsonl"
+    own.write(dialect.generate("train", 5, (6, 0, 0)), problems)
+    flags = ["refine", str(folder / "sft"), "--problems", str(problems), "--out"]
+    drawn = ["--samples-per-problem", "3", "--temperature", "1", "--answers", "2"]
+    assert main([*flags, str(tmp_path / "whole"), *drawn]) == 0
+    command = [sys.executable, "-c", KILLED, str(windows), *flags]
+    parted = [str(tmp_path / "parted"), *drawn]
+    died = subprocess.run([*command, *parted], capture_output=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr
+    state = json.loads((tmp_path / "parted" / "state.json").read_text())
+    programs, answers = (state[x]["done"] for x in ("wrong.jsonl", "records.jsonl"))
+    assert (programs, answers) == ((1, 0) if windows == 1 else (6, 5))
+    assert main([*flags, *parted, "--resume"]) == 0
+    assert kept(tmp_path / "parted") == kept(tmp_path / "whole")
+    records = read_refinements([str(tmp_path / "whole" / "records.jsonl")])
+    assert {x.teacher for x in records} == {x.source for x in records}
+    assert any(x.is_right and x.explanation for x in records)

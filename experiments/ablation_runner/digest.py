@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from stepcoder_jax.config import Config, flatten
 from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.models.hf_config import checkpoint_folder
-from stepcoder_jax.records import InputError
+from stepcoder_jax.records import InputError, Problem
 from stepcoder_jax.runs.disk import sources
 
 FILE = "digest.json"
@@ -34,23 +34,28 @@ OUTSIDE = (
 _MOST_NAMED = 8
 
 
-def parts_of(
-    study: Study, configs: Iterable[Config], splits: Sequence[Split] = SPLITS
-) -> Parts:
+def parts_of(study: Study, configs: Collection[Config]) -> Parts:
     """The digests of all that the runs of these configs are made from."""
+    texts: dict[str, str] = {}
+    starts = dict.fromkeys(config.model.checkpoint for config in configs)
+    for config in configs:
+        if f"{config.data.path} {SPLITS[0]}" not in texts:
+            texts |= digest_splits(config)
+    return assemble(study, starts, texts)
+
+
+def assemble(study: Study, starts: Iterable[str], texts: dict[str, str]) -> Parts:
+    """All parts: of the models `starts`, and of problems whose digests are `texts`."""
     package, home = study.root / "stepcoder_jax", study.file.parent
     runner = [x for name in study.runners for x in sorted((home / name).glob("*.py"))]
-    texts: dict[str, str] = {}
-    starts: dict[str, str] = {}
-    for config in configs:
-        folder = checkpoint_folder(config.model.checkpoint)
-        starts |= digest_files(folder, sorted(folder.glob("*")))
-        if f"{config.data.path} {splits[0]}" not in texts:
-            texts |= digest_problems(config, splits)
+    models: dict[str, str] = {}
+    for name in starts:
+        folder = checkpoint_folder(name)
+        models |= digest_files(folder, sorted(folder.glob("*")))
     return {
         "package": digest_files(package, sorted(package.rglob("*.py"))),
         "experiment": digest_files(home, [study.file, *runner]),
-        "warm start": starts,
+        "warm start": models,
         "problems": texts,
     }
 
@@ -64,14 +69,19 @@ def digest_files(root: Path, files: Iterable[Path]) -> dict[str, str]:
     }
 
 
-def digest_problems(config: Config, splits: Sequence[Split]) -> dict[str, str]:
-    """Split -> digest of its problems, texts and tests."""
-    found = {}
-    for split in splits:
-        problems = sources.load_problems(config.data, split)
-        rows = json.dumps([own.to_row(x) for x in problems], sort_keys=True)
-        found[f"{config.data.path} {split}"] = short(rows.encode())
-    return found
+def digest_splits(config: Config) -> dict[str, str]:
+    """Split -> digest of its problems."""
+    return {
+        f"{config.data.path} {split}": digest_problems(
+            sources.load_problems(config.data, split)
+        )
+        for split in SPLITS
+    }
+
+
+def digest_problems(problems: Iterable[Problem]) -> str:
+    """Of texts and tests."""
+    return short(json.dumps([own.to_row(x) for x in problems], sort_keys=True).encode())
 
 
 def short(data: bytes) -> str:

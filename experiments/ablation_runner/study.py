@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import stepcoder_jax
 from stepcoder_jax.config import Config
 from stepcoder_jax.records import InputError
 
@@ -82,6 +84,24 @@ class Job(NamedTuple):
     @property
     def name(self) -> str:
         return f"{self.arm}-{self.seed}"
+
+
+def is_own_package(file: Path) -> bool:
+    """Whether the package beside an experiment is the one that is imported.
+
+    If not, one line on standard error says so: the runs of an installed package would be
+    of other sources than their digest says.
+    """
+    root, package = file.parents[1], Path(stepcoder_jax.__file__).parent
+    if package.parent.resolve() == root:
+        return True
+    print(
+        f"{file.name}: the package that is imported is {package}, not that of {root}: its "
+        "runs would be of other sources than their digest says; set PYTHONPATH to the "
+        "worktree of this file",
+        file=sys.stderr,
+    )
+    return False
 
 
 def parse_seeds(text: str) -> list[int]:

@@ -20,6 +20,7 @@ In "one wording" all use the teacher's words, so the first is a copy of its sibl
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ from stepcoder_jax.feedback.split_rewards import (
     fit_explanation_map,
 )
 from stepcoder_jax.records import Problem
+from stepcoder_jax.results.estimates import Estimate
 from stepcoder_jax.similarity.embedders import Embedder, fit_tfidf
 from stepcoder_jax.similarity.encoder import load_encoder
 
@@ -126,19 +128,37 @@ def similarities(cases: Sequence[Case], embed: Embedder) -> list[np.ndarray]:
     return np.split(found, ends)
 
 
+def truths_of(cases: Sequence[Case]) -> list[np.ndarray]:
+    """Which candidates of each case are true."""
+    return [np.array([kind in (TOLD, ANOTHER) for kind in case.kinds]) for case in cases]
+
+
 def spearman(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> float:
-    ranks = (rankdata(np.concatenate(each)) for each in (scores, truths))
+    ranks = [rankdata(np.concatenate(each)) for each in (scores, truths)]
+    if any(np.ptp(each) == 0 for each in ranks):
+        return math.nan  # all alike: there is no order
     return float(np.corrcoef(*ranks)[0, 1])
 
 
-def with_interval(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> str:
+def correlate(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> Estimate:
+    """Spearman's rank correlation, and its interval by bootstrap over wrong programs.
+
+    All are nan where all explanations are true, or none is.
+    """
+    value = spearman(scores, truths)
+    if math.isnan(value):
+        return Estimate(math.nan, math.nan, math.nan)
     rng = np.random.default_rng(0)
     drawn = []
     for _ in range(RESAMPLES):
         rows = rng.integers(len(scores), size=len(scores))
         drawn.append(spearman([scores[i] for i in rows], [truths[i] for i in rows]))
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return f"{spearman(scores, truths):.2f} ({low:.2f} to {high:.2f})"
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    return Estimate(value, float(low), float(high))
+
+
+def with_interval(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray]) -> str:
+    return "{:.2f} ({:.2f} to {:.2f})".format(*correlate(scores, truths))
 
 
 def ranked_right(cases: Sequence[Case], scores: Sequence[np.ndarray], kind: str) -> float:
@@ -162,7 +182,7 @@ def show(
 ) -> str:
     """The row of an encoder."""
     scores = similarities(cases, embed)
-    truths = [np.array([k in (TOLD, ANOTHER) for k in case.kinds]) for case in cases]
+    truths = truths_of(cases)
     told = [np.array([kind != ANOTHER for kind in case.kinds]) for case in cases]
     kept = [[each[i] for each, i in zip(side, told)] for side in (scores, truths)]
     groups = [

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from stepcoder_jax.__main__ import main
+from stepcoder_jax.commands.refine import RefineOptions
 from stepcoder_jax.config import ConfigError, ModelConfig, PromptConfig
 from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated import benchmark, dialect, teaching
@@ -18,7 +19,7 @@ from stepcoder_jax.execution import PoolSettings, open_pool
 from stepcoder_jax.feedback.answers import Answer
 from stepcoder_jax.feedback.prompts import prompt_ids
 from stepcoder_jax.records import Program, Report, Variant, Verdict
-from stepcoder_jax.runs import generate
+from stepcoder_jax.runs import generate, restore
 from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.runs.disk.interrupt import Interrupt
 from stepcoder_jax.runs.generate import Coder, Player
@@ -115,6 +116,20 @@ def test_a_rule_answers_what_files_have(files, ruled, tmp_path, capsys):
     zeros = 2 * sum("return 0" in row["solution"] for row in wrong)  # two variants
     assert "5 passed" in said and f"{zeros} without a whole block of code" in said
     assert kept(tmp_path / "again") == kept(ruled)
+
+
+def test_a_problem_without_visible_tests_is_left_out_of_what_a_rule_teaches(
+    tmp_path, capsys
+):
+    problems = dialect.generate("train", 3, (2, 0, 0))
+    own.write(
+        [problems[0], dataclasses.replace(problems[1], visible_tests=())], tmp_path / "a"
+    )
+    options = RefineOptions("builtin", (str(tmp_path / "a"),), "out", teacher="rule")
+    found = work.load_problems(options.wanted(), restore.read_config("builtin"))
+    assert [problem.id for problem in found[str(tmp_path / "a")]] == [problems[0].id]
+    said = capsys.readouterr().err
+    assert "left out: 1 of 2 problems have no visible tests: no context" in said
 
 
 def test_windows_change_no_record(files, ruled, tmp_path, monkeypatch):

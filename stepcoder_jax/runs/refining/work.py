@@ -107,9 +107,10 @@ def load_problems(wanted: Wanted, config: Config) -> dict[str, list[Problem]]:
                     f"--problems: {file} and {owner[problem.id]} both have a problem "
                     f"{problem.id!r}; give one of them"
                 )
-            if wanted.teacher == RULE:
-                teaching.explain(problem, "")
         by_file[file] = [problem for problem in found if problem.visible_tests]
+        if wanted.teacher == RULE:
+            for problem in by_file[file]:
+                teaching.explain(problem, "")
     blind = len(owner) - sum(map(len, by_file.values()))
     if blind == len(owner):
         raise ConfigError(
