@@ -176,14 +176,11 @@ def reinforce(config: c.Config, arm: str, updates: int) -> c.Config:
 
 def main(argv: list[str]) -> int:
     """The runner: `short`, `run`, `table`."""
-    from ablation_runner.study import Study, is_own_package
+    from ablation_runner.study import Study
     from self_debug_runner import command
 
-    file = Path(__file__).resolve()
-    if not is_own_package(file):
-        return 2
     study = Study(
-        file=file,
+        file=Path(__file__).resolve(),
         summary=str(__doc__),
         get_config=get_config,
         claimed=CLAIMED,
@@ -193,7 +190,7 @@ def main(argv: list[str]) -> int:
         runners=("ablation_runner", "self_debug_runner"),
         of_text=OF_TEXT,
     )
-    return command.main(study, SCALES, argv)
+    return command.start(study, SCALES, argv)
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ def test_the_commands_of_what_arms_share(plan):
         *("--samples-per-problem", "2", "--seed", "3", "--out", "records-3"),
     ]
     kept = own.read_problems(str(plan.places.runs / "problems-sft.jsonl"), strict=True)[0]
-    assert kept == TINY.load("sft") and len(kept) == 60
+    assert kept == TINY.load("sft") and len(kept) == 40
     (contexts,) = words(plan, "contexts")
     assert contexts[1:4] == ["teacher-0", "--problems", "problems-train.jsonl"]
     assert "rule" in contexts

@@ -12,8 +12,7 @@ from ablation_runner import digest, picture, record, resuming, table
 from ablation_runner.jobs import STOPPED, Stop
 from ablation_runner.resuming import Course
 from ablation_runner.steps import Places, steps_of
-from ablation_runner.study import TUNING_SEEDS, Job, Study, parse_seeds
-from stepcoder_jax import config
+from ablation_runner.study import TUNING_SEEDS, Job, Study, is_own_package, parse_seeds
 from stepcoder_jax.records import InputError
 from stepcoder_jax.results.outcomes import markdown
 
@@ -22,16 +21,7 @@ _GOOD, _BAD_INPUT = 0, 2
 
 def start(study: Study, argv: Sequence[str]) -> int:
     """`main`, but for a study whose package is not the one that is imported."""
-    package = Path(config.__file__).parents[1]
-    if package.parent.resolve() != study.root:
-        print(
-            f"{study.file.name}: the package that is imported is {package}, not that of "
-            f"{study.root}: its runs would be of other sources than their digest says; set "
-            "PYTHONPATH to the worktree of this file",
-            file=sys.stderr,
-        )
-        return _BAD_INPUT
-    return main(study, argv)
+    return main(study, argv) if is_own_package(study.file) else _BAD_INPUT
 
 
 def main(study: Study, argv: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ from ablation_runner.jobs import STOPPED, Stop
 from ablation_runner.record import read_all
 from ablation_runner.resuming import Course
 from ablation_runner.steps import Places
-from ablation_runner.study import GROUPS, Job, Study, parse_seeds
+from ablation_runner.study import GROUPS, Job, Study, is_own_package, parse_seeds
 
 from self_debug_runner import record, table
 from self_debug_runner.chain import (
@@ -34,6 +34,11 @@ from stepcoder_jax.similarity.encoder import load_encoder
 
 _GOOD, _BAD_INPUT = 0, 2
 SHORT = "short"
+
+
+def start(study: Study, scales: Mapping[str, Scale], argv: Sequence[str]) -> int:
+    """`main`, but for a study whose package is not the one that is imported."""
+    return main(study, scales, argv) if is_own_package(study.file) else _BAD_INPUT
 
 
 def main(study: Study, scales: Mapping[str, Scale], argv: Sequence[str]) -> int:
