@@ -171,6 +171,7 @@ def evaluate_run(wanted: Wanted) -> int:
         found: list[Sampled] = []
         if wanted.rounds:
             require_visible(problems)
+            coder.require_turns(problems[0])  # before anything is drawn
             total = len(problems) * plan.samples
             player = Player(coder, actor, total, plan.truncation, plan.seed, label=source)
             asked = hear_others(player, whole_tasks(problems), asked)

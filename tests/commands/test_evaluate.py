@@ -26,6 +26,7 @@ from stepcoder_jax.records import (
 from stepcoder_jax.results import outcomes
 from stepcoder_jax.runs import restore
 from stepcoder_jax.runs.disk import sources
+from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.sampling.drawing import Truncation
 from stepcoder_jax.strategies.rounds import Round
 from tests import run_kit
@@ -276,6 +277,27 @@ def test_chains_that_our_own_failure_ended_are_reported(run, tmp_path, monkeypat
     said = capsys.readouterr().out
     assert "Why chains ended: not judged (infra) 2." in said
     assert "Equal budget: none, for 2 chains were not judged (infra)." in said
+
+
+def test_a_template_that_refuses_turns_is_told_before_anything_is_drawn(
+    run, tmp_path, monkeypatch, capsys
+):
+    problem = read_any(str(run / "problems.json"), strict=True)[0][0]
+    own.write(
+        [dataclasses.replace(problem, visible_tests=problem.tests)], tmp_path / "shown"
+    )
+    drawn = []
+
+    def refuse(coder, posed):
+        raise ConfigError(f"prompt.template: refuses 3 turns of {posed.id}")
+
+    monkeypatch.setattr(Coder, "require_turns", refuse)
+    monkeypatch.setattr(measure, "refine_all", lambda *of: drawn.append(of) or [])
+    command = ["evaluate", str(run / "run"), "--before", "--rounds", "1"]
+    command += ["--problems", str(tmp_path / "shown"), "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert f"refuses 3 turns of {problem.id}" in capsys.readouterr().err
+    assert not drawn and not (tmp_path / "out").exists()
 
 
 def test_a_stopped_evaluation_keeps_its_rows(run, tmp_path, monkeypatch, capsys):
