@@ -6,8 +6,9 @@ Command    stepcoder train experiments/paper_1b.py --model.checkpoint FOLDER
            --data.path TRAIN.json --data.validation VALIDATION.json --data.test TEST.json
 Arms       the same with experiments/paper_1b.py:ARM@CARD: an arm of paper.py (none:
            StepCoder) on a GPU of 80gb (where it is left out), 40gb or 24gb, such as
-           ppo@40gb or @24gb; the arms sft by `stepcoder sft`
-Hardware   one NVIDIA GPU of that memory, started through launch/gpu_node.sh. Not run here
+           ppo@40gb or @24gb, or on TPUs, @v5e-16; the arms sft by `stepcoder sft`
+Hardware   one NVIDIA GPU of that memory, started through launch/gpu_node.sh, or a slice of
+           4 x 4 TPU v5e. Not run here
 Expected   no numbers in the paper, which has no model of this size; its table in paper.py
            is the order of the arms to compare with
 
@@ -33,6 +34,11 @@ cuDNN's attention, layers computed again in the backward pass (remat), two rows 
   sft    25.1 GiB and what two rows keep: 20 bytes per weight, so all weights on 80gb and
          40gb, LoRA on 24gb
 
+On v5e-16 (fsdp 8 x tensor 2, splash attention) by the plan, as in paper.py:
+
+  slice   prepare   read   fill  resize  advance  learn  most    of  received  seconds
+  v5e-16    (4.5)  (8.3)  (8.2)  (11.5)    (8.2)  (5.0)  11.5  15.8         -       20
+
 All else is paper.py's.
 """
 
@@ -43,6 +49,7 @@ import paper
 from stepcoder_jax import config as c
 
 CARDS = ("80gb", "40gb", "24gb")
+SLICES = {"v5e-16": paper.Slice("v5e:4x4", (1, 8, 2), "splash", 16, 128)}
 OF_TEXT = paper.OF_TEXT
 
 
@@ -50,16 +57,19 @@ def get_config(arg: str = "") -> c.Config:
     """ARM@CARD: an arm of paper.py on one of CARDS; "" is StepCoder on 80gb."""
     arm, _, card = arg.partition("@")
     card = card or CARDS[0]
-    if card not in CARDS or arm not in paper.ARMS:
+    if card not in (*CARDS, *SLICES) or arm not in paper.ARMS:
         raise c.ConfigError(
-            f"EXPERIMENT: expected ARM@CARD, an arm of {paper.ARMS} and a card of {CARDS}, "
-            f"got {arg!r}"
+            f"EXPERIMENT: expected ARM@CARD, an arm of {paper.ARMS} and a card of "
+            f"{(*CARDS, *SLICES)}, got {arg!r}"
         )
     config = paper.get_config(arm)
     config.run.folder = f"runs/paper_1b_{arm or 'stepcoder'}_{card}"
     config.model = paper.deepseek_coder(
         hidden_size=2048, intermediate_size=5504, num_layers=24, num_heads=16
     )
+    if card in SLICES:
+        paper.place(config, SLICES[card])
+        return config
     config.model.attention = "cudnn"
     config.mesh = c.MeshConfig()
     config.ppo.num_micro_batches = 128  # two rows at a time

@@ -10,6 +10,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
+from experiments.benchmarks import plans
 from stepcoder_jax.cli.experiment import parse_config
 from stepcoder_jax.config import ConfigError
 from stepcoder_jax.devices import sharding
@@ -43,7 +44,10 @@ def arms(file):
 
 def all_presets():
     small = [f"{SMALL}:{arm}@{card}" for arm in arms(PAPER) for card in CARDS]
-    return [f"{PAPER}:{arm}" for arm in arms(PAPER)] + small + [PAPER, SMALL]
+    large = [f"{row.experiment}" for row in plans.ROWS.values()]
+    large += [f"{PAPER}:ppo@v5e-64", f"{PAPER}:sft@v6e-32", f"{PAPER}:grpo@gpu-8"]
+    large += [f"{SMALL}:grpo@v5e-16"]
+    return [f"{PAPER}:{arm}" for arm in arms(PAPER)] + small + large + [PAPER, SMALL]
 
 
 def command_of(file, name):
@@ -58,7 +62,7 @@ def command_of(file, name):
 
 def test_the_table_has_every_arm():
     assert len(arms(PAPER)) == 7
-    with pytest.raises(ConfigError, match=r"expected an arm of .*'no_such'") as error:
+    with pytest.raises(ConfigError, match=r"an arm of .*'no_such'") as error:
         load_experiment(f"{PAPER}:no_such")
     assert all(repr(arm) in str(error.value) for arm in arms(PAPER))
 
@@ -91,8 +95,51 @@ def test_folders_of_runs_differ():
 
 def test_wrong_cards_and_arms_are_named():
     for arg in ("ppo@16gb", "pp0@24gb"):
-        with pytest.raises(ConfigError, match=f"ARM@CARD.*{arg}"):
+        with pytest.raises(ConfigError, match=f"ARM@CARD.*v5e-16.*{arg}"):
             load_experiment(f"{SMALL}:{arg}")
+    for arg in ("ppo@v5e-65", "pp0@v5e-64", "@"):
+        with pytest.raises(ConfigError, match=f"ARM@SLICE.*v5e-64.*{arg}"):
+            load_experiment(f"{PAPER}:{arg}")
+
+
+@pytest.mark.parametrize(("file", "rows"), [(PAPER, 4), (SMALL, 1)])
+def test_the_tables_of_slices_are_those_of_the_plans(file, rows):
+    """The docstrings' against the JSON that experiments/benchmarks/plans.py wrote."""
+    names = [name for name, row in plans.ROWS.items() if row.experiment.startswith(file)]
+    assert len(names) == rows
+    assert plans.table(names) in docstring(file)
+    for name in names:
+        found = plans.load(name)
+        assert plans.Row(*(found[x] for x in plans.Row._fields)) == plans.ROWS[name]
+        programs = plans.compiled_of(found)
+        needs = found["plan"]["counted"] | {one.name: one.total for one in programs}
+        assert not any(one.refused for one in programs)
+        assert max(needs.values()) <= 0.95 * found["plan"]["memory"], name
+
+
+@pytest.mark.parametrize("name", ["v5e-16", "v5p-128"])
+def test_what_the_plans_count_is_what_is_counted_now(name):
+    kept, now = plans.load(name)["plan"], plans.summary(name)
+    assert kept["counted"] == pytest.approx(now["counted"], rel=0.05)
+    assert kept["seconds"] == pytest.approx(now["seconds"], rel=0.05)
+    assert (kept["layout"], kept["mesh"]) == (now["layout"], now["mesh"])
+
+
+def test_the_count_is_near_the_compilers_word_and_no_weight_takes_a_tenth():
+    """Where a row has been compiled: 15 % of XLA's peak; of all collectives of learning,
+    which are most of an iteration's, a tenth."""
+    compiled = 0
+    for name in plans.ROWS:
+        found = plans.load(name)
+        for one in plans.compiled_of(found):
+            peak = one.peak + one.beside
+            assert found["plan"]["counted"][one.name] == pytest.approx(peak, rel=0.15), one
+            compiled += 1
+            if one.name == "learn":
+                whole = sum(x.received for x in one.collectives)
+                first = max(x.received for x in one.collectives if x.kind)
+                assert first <= 0.1 * whole, (name, first / whole)
+    assert compiled
 
 
 def stated(file):

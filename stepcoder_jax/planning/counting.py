@@ -4,7 +4,8 @@
   reference   in the activations' dtype; none with LoRA or with ppo.offload_reference
   gradients   float32; twice with micro-batches, one being added to the other
   kept        what the backward pass of one micro-batch keeps (of actor and critic), and
-              what it computes again of one layer; attention scores counted for xla alone
+              what it computes again of one layer, which tensor splits; attention scores
+              counted for xla alone
   decoding    the weights that decoding reads, a copy in the activations' dtype
   cache       keys and values of all slots at full width; they may be there twice while
               the cache grows
@@ -12,7 +13,8 @@
               reference, gradients, kept) and sampling (state, reference, decoding, cache
               twice)
 
-Not counted: chunks of the vocabulary, XLA's workspace, fragments; leave a tenth.
+`needs` has what each program takes. Not counted: chunks of the vocabulary, XLA's workspace,
+fragments; leave a tenth.
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ class Parts(NamedTuple):
     sampling: int
     weights: int  # of actor and critic, a part of state
     moments: int  # the rest of it
+    actor: int  # its weights, a part of weights
 
     @property
     def at_most(self) -> int:
@@ -112,15 +115,20 @@ class Shapes:
         self.state = jax.eval_shape(state, self.actor)
         prepare = functools.partial(decoding.prepare, self.model)
         self.prepared = jax.eval_shape(prepare, self.state.actor)
-        self._kept: dict[tuple[int, int], int] = {}
+        self._kept: dict[tuple[int, int], tuple[int, int]] = {}
 
-    def kept(self, rows: int, length: int) -> int:
-        """Bytes that the backward pass keeps of so many rows of so many tokens."""
+    def kept(self, rows: int, length: int, tensor: int) -> int:
+        """Bytes that the backward pass keeps of so many rows of so many tokens.
+
+        Without remat each layer keeps what `tensor` devices split.
+        """
         if (rows, length) not in self._kept:
             self._kept[rows, length] = self._count_kept(rows, length)
-        return self._kept[rows, length]
+        whole, split = self._kept[rows, length]
+        return whole + split // tensor
 
-    def _count_kept(self, rows: int, length: int) -> int:
+    def _count_kept(self, rows: int, length: int) -> tuple[int, int]:
+        """Of all layers, and of what is computed in one."""
         model, trunk = self.model, self.state.actor["trunk"]
         networks = 2 if self.algorithm.has_critic and not model.shared_trunk else 1
         one = dataclasses.replace(model, num_layers=1, unroll=1, remat=False)
@@ -128,8 +136,10 @@ class Shapes:
         layer["layers"] = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype), trunk["layers"]
         )
-        again = kept_by(one, layer, rows, length, self.fused) if model.remat else 0
-        return networks * kept_by(model, trunk, rows, length, self.fused) + again
+        kept = networks * kept_by(model, trunk, rows, length, self.fused)
+        if not model.remat:
+            return 0, kept
+        return kept, kept_by(one, layer, rows, length, self.fused)
 
 
 def cache_bytes(config: Config, mesh: AbstractMesh) -> int:
@@ -158,6 +168,7 @@ def count(config: Config, devices: int, shapes: Shapes | None = None) -> Parts:
     places = sharding.param_shardings(mesh, state)
     whole, actor_places = bytes_of(state, places), sharding.param_shardings(mesh, actor)
     weights = bytes_of((state.actor, state.critic), (places.actor, places.critic))
+    ours = bytes_of(actor, actor_places)
     reference = 0
     if not model.lora_rank and not ppo.offload_reference:
         rounded = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, model.dtype), actor)
@@ -172,7 +183,7 @@ def count(config: Config, devices: int, shapes: Shapes | None = None) -> Parts:
     )
     parts = ppo.num_minibatches * ppo.num_micro_batches * sharding.batch_shards(mesh)
     length = config.prompt.max_prompt_length + config.sampling.max_completion_length
-    saved = shapes.kept(config.batch_size // parts, length)
+    saved = shapes.kept(config.batch_size // parts, length, mesh.shape["tensor"])
     cache = cache_bytes(config, mesh)
     return Parts(
         state=whole,
@@ -181,11 +192,12 @@ def count(config: Config, devices: int, shapes: Shapes | None = None) -> Parts:
         kept=saved,
         decoding=decoded,
         cache=cache,
-        start=whole + bytes_of(actor, actor_places) + reference,
+        start=whole + ours + reference,
         update=whole + reference + gradients + saved,
         sampling=whole + reference + decoded + 2 * cache,
         weights=weights,
         moments=whole - weights,
+        actor=ours,
     )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from stepcoder_jax.config import ConfigError
 from stepcoder_jax.config.paths import look_up
 from stepcoder_jax.devices import sharding
-from stepcoder_jax.planning import counting, dividing, hlo, roofline, work
+from stepcoder_jax.planning import counting, dividing, hlo, needs, roofline, work
 from stepcoder_jax.planning.chips import PlanError, Topology
 from stepcoder_jax.planning.dividing import changed, meshes
 
@@ -49,6 +49,7 @@ class Plan(NamedTuple):
     mesh: dict[str, int]
     layout: str  # of the weights while decoding
     parts: Parts
+    needs: dict[str, int]  # bytes of a chip in each program, by shapes
     predicted: tuple[roofline.Predicted, ...]
     rollouts: int  # of an iteration
     state_bytes: int  # of the whole training state
@@ -148,6 +149,7 @@ def without_knobs(
         mesh=mesh,
         layout=layout,
         parts=parts,
+        needs=needs.by_program(config, shapes, mesh, parts),
         predicted=tuple(
             roofline.predict(name, each, topology.chip) for name, each in done.items()
         ),
@@ -238,6 +240,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
         "at_most": plan.at_most,
         "fits": plan.fits,
         "counted": plan.parts._asdict() | {"at_most": plan.parts.at_most},
+        "counted_by_program": plan.needs,
         "programs": [
             {
                 **{

@@ -15,6 +15,7 @@ from stepcoder_jax.pytrees import Experience, Feedback, Rollout
 from stepcoder_jax.sampling import slots
 
 if TYPE_CHECKING:
+    from stepcoder_jax.config import Config
     from stepcoder_jax.devices.sampler import SamplerPrograms
     from stepcoder_jax.devices.steps import Steps
 
@@ -38,9 +39,9 @@ class Widths(NamedTuple):
     full: int
 
 
-def widths_of(steps: Steps) -> Widths:
+def widths_of(config: Config) -> Widths:
     """Of an iteration's rollouts with the longest prompts and completions."""
-    ours, prompt = steps.config.sampling, steps.config.prompt.max_prompt_length
+    ours, prompt = config.sampling, config.prompt.max_prompt_length
     limit = prompt + ours.max_completion_length + ours.chunk
     read = slots.width_for(prompt, prompt)
     full = slots.width_for(limit, limit)
@@ -94,7 +95,7 @@ def _base(actor: Any, like: Any) -> Any:
 
 
 def _sampling(steps: Steps, made: SamplerPrograms, reference: Any) -> list[Program]:
-    state, widths = steps.abstract_state, widths_of(steps)
+    state, widths = steps.abstract_state, widths_of(steps.config)
     config, ours = steps.config, steps.config.sampling
     rest = (state.critic, state.actor_opt, state.critic_opt, reference)
     weights = with_shardings(made.prepare, state.actor)

@@ -79,12 +79,13 @@ def details(plan: Plan) -> str:
 def _programs(plan: Plan) -> str:
     head = (
         *("program", "arguments", "outputs", "aliases", "temporaries", "beside"),
-        *("total", "XLA's peak", "GiB received", "compiled in s"),
+        *("total", "XLA's peak", "by count", "GiB received", "compiled in s"),
     )
     rows = [
         (
             *(one.name, *(gib(x) for x in one[1:6])),
-            *(gib(one.total), "refused" if one.refused else gib(one.peak)),
+            *(gib(one.total), "refused" if one.refused else gib(one.peak + one.beside)),
+            gib(plan.needs[one.name]),
             *(gib(hlo.received(one.collectives)), f"{one.seconds:.0f}"),
         )
         for one in plan.compiled

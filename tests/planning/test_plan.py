@@ -22,6 +22,7 @@ from stepcoder_jax.planning import (
     compiling,
     counting,
     dividing,
+    needs,
     plan,
     programs,
     roofline,
@@ -81,6 +82,22 @@ def test_every_topology_said_to_be_there_is_there():
                 assert chips.parse(f"{kind}:{shape}").size == math.prod(
                     map(int, shape.split("x"))
                 )
+
+
+def test_peaks_and_bandwidths_are_those_of_a_second_source():
+    """JAX's own table, of its TPU kernels; it has less bandwidth for v5p than its maker."""
+    from jax.experimental.pallas import tpu
+
+    versions = {"v4": "TPU_V4", "v5e": "TPU_V5E", "v5p": "TPU_V5P", "v6e": "TPU_V6E"}
+    for name, version in versions.items():
+        kind = tpu.ChipVersion[version]
+        cores = kind.num_physical_tensor_cores_per_chip
+        told, chip = tpu.get_tpu_info_for_chip(kind, 1), chips.CHIPS[name]
+        assert chip.flops == pytest.approx(cores * told.bf16_ops_per_second, rel=0.01)
+        near = 0.13 if name == "v5p" else 0.03
+        bandwidth = cores * told.mem_bw_bytes_per_second
+        assert chip.bandwidth == pytest.approx(bandwidth, rel=near)
+        assert chip.memory <= cores * told.hbm_capacity_bytes
 
 
 def test_kinds_of_the_state_add_up():
@@ -154,6 +171,17 @@ def test_programs_of_an_iteration_and_what_lies_beside_them():
     assert parts.cache <= local(wide) < 1.5 * parts.cache
     waves, chunks = 2, 3  # 16 rollouts in 8 slots, 10 tokens by 4
     assert found["advance"].runs == waves * chunks
+    counted = needs.by_program(config, counting.Shapes(config), dict(mesh.shape), parts)
+    assert counted.keys() == found.keys()
+    for name in ("init", "empty", "resize"):  # which need nothing else
+        program = found[name]
+        outputs = program.jitted.eval_shape(*program.args)
+        there = local(program.args) + local(program.beside) + local(outputs)
+        assert counted[name] == pytest.approx(there, rel=0.02), name
+    for name in ("prepare", "read", "fill", "advance", "learn"):  # what is there for sure
+        program = found[name]
+        there = local(program.args) + local(program.beside)
+        assert there < counted[name], name
     for program in found.values():  # each can be traced with what it is given
         assert program.jitted.trace(*program.args).jaxpr is not None
 
