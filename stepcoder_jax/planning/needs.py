@@ -16,8 +16,9 @@ full width, P that of the prompts read at a time, both with their logits.
 
 A run that learns in two passes has `experience` (S + R) and `update` (as learn). XLA says a
 program's memory in two ways: its peak, and the sum of arguments, outputs of their own and
-temporaries. They agree but for learn, where the temporaries of the sum have arrays of the
-size of the donated state once more. The count is of what lives at one time, like the peak.
+temporaries. They agree but for learn, whose room for temporaries is up to two thirds more
+than is ever in use at once. The count is of what lives at one time, like the peak; a plan
+that has been compiled takes the sum, which is the careful one.
 """
 
 from __future__ import annotations
