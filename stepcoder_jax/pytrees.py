@@ -44,6 +44,9 @@ class Feedback(NamedTuple):
     # i32[B], tokens of the explanation that opens the answer, 0: it has none. None: no
     # answer of the run may have one
     explained: Array = None
+    baseline: Array = None  # f32[B], what a row's reward is judged against; None: 0
+    token_values: Array = None  # f32[B, T], what a token weighs; None: 1
+    written: Array = None  # bool[B], a written program, not a sampled one; None: no row is
 
 
 class Experience(NamedTuple):
@@ -65,6 +68,7 @@ class Experience(NamedTuple):
     returns: Array = None  # f32[B, T]
     explained: Array = None  # i32[B], as in Feedback
     sampler_logprobs: Array = None  # f32[B, T], of what drew the tokens; with ppo.tis_cap
+    written: Array = None  # bool[B], as in Feedback
     kl_coef: Array = None  # f32[B], the same in each row; with ppo.adaptive_kl_target
 
 

@@ -39,8 +39,7 @@ from stepcoder_jax.feedback import cccs
 from stepcoder_jax.feedback.cccs import CurriculumState
 from stepcoder_jax.feedback.contexts import Contexts, part_metrics
 from stepcoder_jax.feedback.rewards import batch
-from stepcoder_jax.feedback.rewards.table import PAPER
-from stepcoder_jax.feedback.rewards.terms import OwnRewardError, Term
+from stepcoder_jax.feedback.rewards.terms import OwnRewardError
 from stepcoder_jax.progress import StepProgress, describe_iteration, describe_tokens
 from stepcoder_jax.pytrees import TrainState
 from stepcoder_jax.records import Problem, Task
@@ -69,6 +68,8 @@ from stepcoder_jax.runs.posing.buffer import Buffer
 from stepcoder_jax.runs.posing.dynamic import Batch, Own
 from stepcoder_jax.runs.rl_run import Run
 from stepcoder_jax.runs.shares import cores, known, telling
+from stepcoder_jax.runs.worth.appraising import Appraiser, Scheme
+from stepcoder_jax.runs.worth.teaching import add_written
 from stepcoder_jax.tracking import trackers
 
 # sysexits.h, EX_UNAVAILABLE: what the run needs, a judge that works, is not there
@@ -88,11 +89,13 @@ class Roller:
         coder: Coder,
         actor: Any,
         contexts: Contexts | None,
-        terms: Sequence[Term],
+        scheme: Scheme,
         step: int,
     ) -> None:
         self.config, self.coder, self.actor = config, coder, actor
-        self.contexts, self.terms, self.step = contexts, terms, step
+        self.contexts, self.step = contexts, step
+        self.worth = Appraiser(config, coder, actor, scheme)
+        self.greedy_tokens = 0  # of programs that rewards are judged against
         self.watch = Stopwatch()
         self.own: dict[str, float] = {}  # what this host's pool has counted so far
         self.counts: dict[str, float] = {}  # and those of all hosts
@@ -104,9 +107,14 @@ class Roller:
             rollout, judged = generate.roll_out(
                 self.coder, self.actor, tasks, self.step, index
             )
+        baseline, terms = None, self.worth.bind(tasks, judged.completions)
+        if self.worth.has_baseline:
+            with part("sample", self.step):
+                baseline = self.worth.find_baseline(tasks)
+            self.greedy_tokens += baseline.tokens
         rows, mask = judged.rows, rollout.mask
         # a user's own may fail on the rows of one host alone
-        fails = (OwnRewardError,) if any(term.file for term in self.terms) else ()
+        fails = (OwnRewardError,) if any(term.file for term in terms) else ()
         with self.watch.part("feedback"), together(f"rewards from {index}", *fails):
             feedback, columns = batch.feedback(
                 judged.programs,
@@ -116,7 +124,7 @@ class Roller:
                 fgo=config.fgo,
                 seed=config.run.seed,
                 step=self.step,
-                terms=self.terms if self.contexts is None else (),
+                terms=terms if self.contexts is None else (),
                 truncated=rollout.truncated[rows],
                 rows=[first + row for row in rows],
             )
@@ -131,6 +139,7 @@ class Roller:
             feedback, columns, reports, self.counts = known.agree(
                 rows, judged.reports, feedback, columns, self.own, len(tasks)
             )
+        feedback = self.worth.complete(rollout, reports, feedback, baseline)
         self.watch.add("sample", judged.seconds_sampled)
         self.watch.add("judge", judged.seconds_waited)  # what decoding did not hide
         own = Own(rows, judged.answers, judged.programs, judged.reports)
@@ -166,7 +175,7 @@ def iterate(
     state: TrainState,
     curriculum: CurriculumState,
     contexts: Contexts | None = None,
-    terms: Sequence[Term] = PAPER,
+    scheme: Scheme = Scheme(),  # noqa: B008
     chances: np.ndarray | None = None,
     kept_back: Buffer | None = None,
 ) -> tuple[TrainState, CurriculumState, Iteration]:
@@ -189,7 +198,7 @@ def iterate(
     if contexts is not None:
         tasks = contexts.pose(tasks)
     coder.pool.reset_metrics()
-    roll = Roller(config, coder, state.actor, contexts, terms, step)
+    roll = Roller(config, coder, state.actor, contexts, scheme, step)
     first, group = roll(tasks, 0), config.sampling.rollouts_per_problem
     others = roll.others(problems, curriculum, tasks, chances)
     filled = dynamic.fill(first, others, group, roll)
@@ -198,10 +207,11 @@ def iterate(
     if config.sampling.buffer:
         kept_back = buffer.push(kept_back, kept, step, config.sampling.buffer)
         drawn = buffer.draw(kept_back, len(kept.tasks), config.compared, seed, step)
+    rows = drawn.rollout, drawn.feedback
+    if config.learnt_rows > config.batch_size:
+        rows = add_written(config, coder, problems, curriculum, rows, step)
     with roll.watch.part("update"), part("update", step):
-        state, experience, looked, learnt = coder.steps.learn(
-            state, reference, drawn.rollout, drawn.feedback
-        )
+        state, experience, looked, learnt = coder.steps.learn(state, reference, *rows)
         looked, experience, learnt = sharding.to_host((looked, experience, learnt))
     place = int(learnt.pop("nonfinite_first"))
     if learnt.pop("nonfinite"):
@@ -236,7 +246,7 @@ def iterate(
         posed=judged.tasks,
         judged=judged.reports,
         dropped=dropped,
-        generated=int(np.asarray(mask).sum()),
+        generated=int(np.asarray(mask).sum()) + roll.greedy_tokens,
         complaint=complaint,
         kept_back=kept_back,
     )
@@ -270,7 +280,7 @@ def learn(run: Run, logger: Logger | HostLog, interrupt: Interrupt) -> None:
                 run.state,
                 run.curriculum,
                 run.contexts,
-                run.terms,
+                Scheme(run.terms, run.asked),
                 run.chances,
                 run.kept_back,
             )

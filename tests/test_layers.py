@@ -54,6 +54,7 @@ ROOMS = {
         ("config", "records"), ("jax", "flax", "numpy", "safetensors", "ml_dtypes")
     ),
     "learning": Room(("models", "pytrees"), ARRAYS),
+    "learning/returns": Room(("learning", "pytrees"), ARRAYS),
     "sampling": Room(("models", "pytrees"), ARRAYS),
     "execution/crossing": Room((), ()),
     "feedback": Room((*LEAVES, "execution/crossing", "similarity", "syntax"), ("numpy",)),
@@ -106,7 +107,11 @@ ROOMS = {
     # a leaf: a watcher must be light, and devices may ask where this process stands
     "runs/hosts": Room(("records", "execution/sandbox"), ()),
     "devices": Room(
-        ("runs/hosts", "learning", "sampling", "models", "records", "pytrees"), ARRAYS
+        (
+            *("runs/hosts", "learning", "learning/returns", "sampling", "models"),
+            *("records", "pytrees"),
+        ),
+        ARRAYS,
     ),
     "runs/shares": Room(
         ("devices", "execution", "pytrees", "config", "records"), ("jax", "numpy")
@@ -124,15 +129,17 @@ ROOMS = {
         ),
         (*ARRAYS, "orbax", "transformers", "tqdm"),
     ),
-    "runs/posing": Room(("runs/shares", "feedback", "pytrees", "records"), ("numpy",)),
+    "runs/posing": Room(
+        ("config", "runs/shares", "feedback", "pytrees", "records"), ("numpy",)
+    ),
     "heads": Room(
-        ("config", "models", "feedback", "records", "devices", "runs/disk"),
+        ("config", "models", "feedback", "records", "pytrees", "devices", "runs/disk"),
         ("jax", "numpy", "optax", "safetensors"),
     ),
     "runs": Room(
         (
             *("planning", "runs/disk", "runs/hosts", "runs/shares", "data/formats"),
-            *("runs/posing", "feedback/rewards", "own_code"),
+            *("heads", "runs/posing", "feedback/rewards", "own_code"),
             *("devices", "results", "results/drawing", "data/generated", "execution"),
             *("feedback", "learning", "sampling", "models", "progress", *LEAVES),
             "strategies",
@@ -140,6 +147,14 @@ ROOMS = {
         (*ARRAYS, "orbax", "transformers", "tqdm"),
     ),
 }
+ROOMS["runs/worth"] = Room(
+    (
+        *("runs", "runs/posing", "runs/hosts", "runs/shares", "heads", "sampling"),
+        *("feedback", "feedback/rewards"),
+        *("config", "pytrees", "records"),
+    ),
+    ("numpy",),
+)
 ROOMS["runs/profiling"] = Room(
     (
         *("runs", "runs/disk", "runs/posing", "devices", "feedback", "sampling"),

@@ -6,7 +6,12 @@ README.md beside this file says what lives here and who may call it.
 from stepcoder_jax.config.data import DataConfig, EvaluationConfig
 from stepcoder_jax.config.execution import ExecutionConfig
 from stepcoder_jax.config.feedback import CCCSConfig, FGOConfig, RewardConfig, split_term
-from stepcoder_jax.config.learning import GRPOConfig, OptimizerConfig, PPOConfig
+from stepcoder_jax.config.learning import (
+    CodeRLConfig,
+    GRPOConfig,
+    OptimizerConfig,
+    PPOConfig,
+)
 from stepcoder_jax.config.model import ModelConfig
 from stepcoder_jax.config.older import flatten
 from stepcoder_jax.config.paths import PATHS, is_url
@@ -19,6 +24,7 @@ from stepcoder_jax.config.whole import Config
 __all__ = [
     "PATHS",
     "CCCSConfig",
+    "CodeRLConfig",
     "Config",
     "ConfigError",
     "DataConfig",

@@ -80,6 +80,14 @@ def term_rules(config: Config) -> Rules:
             f"NAME or NAME=WEIGHT with a finite weight (at most {LARGEST:g}, either sign) "
             f"in place of {text!r}",
         )
+    named = "rlcf" in [split_term(text)[0] for text in terms]
+    is_set = bool(config.reward.rlcf_discriminator)
+    expected = (
+        "the folder of a pair head (`stepcoder head RUN --kind pair`), since reward.terms "
+        "have rlcf"
+    )
+    none = '"" without rlcf in reward.terms, which alone asks it'
+    yield "reward.rlcf_discriminator", named == is_set, expected if named else none
     yield (
         "reward.terms",
         not config.data.contexts or tuple(terms) == ("stepcoder",),
@@ -141,6 +149,10 @@ class RewardConfig(Section):
     terms: tuple[str, ...] = ("stepcoder",)
     # of located, on the error's tokens: shared among them (RLTF's paper), or as released
     located_alpha: Literal["paper", "released"] = "paper"
+    # of rlcf: the folder of a pair head (`stepcoder head`), and where its compile penalty
+    # stands, on the first token of the error or, as a control, on the last one of all
+    rlcf_discriminator: str = ""
+    rlcf_locate: bool = True
     # with data.contexts, of the program: tests and likeness to right ones, or one of these
     program: Literal["paper", "tests", "tests_then_codebleu", "gain"] = "paper"
     # and of the explanation: by the paper's map, by it within [-5, 5], by one that is

@@ -1,4 +1,4 @@
-"""How a batch is learnt from: the optimizer, PPO, and GRPO in its place."""
+"""How a batch is learnt from: the optimizer, PPO, and GRPO or CodeRL in its place."""
 
 from __future__ import annotations
 
@@ -148,6 +148,24 @@ class GRPOConfig(Section):
     }
 
 
+@dataclasses.dataclass
+class CodeRLConfig(Section):
+    """The loss of CodeRL and of RLTF; read with `algorithm` coderl alone.
+
+    Source: arXiv:2207.01780, section 3.2; the defaults are its released scripts'.
+    """
+
+    # what a program's reward is judged against: that of the model's greedy program for the
+    # same prompt, or 0
+    baseline: Literal["greedy", "none"] = "greedy"
+    # the folder of an outcome head (`stepcoder head`), whose q_t weighs each token; "": all
+    # weigh 1
+    critic: str = ""
+    supervised: float = 1.0  # weight of the loss of written programs; 0: none are learnt
+
+    ranges: ClassVar[Ranges] = {"supervised": NATURAL}
+
+
 def reference_rules(config: Config) -> Rules:
     """Of the reference, which may be the base of adapters."""
     yield (
@@ -180,7 +198,11 @@ def group_rules(config: Config) -> Rules:
     grpo, is_grpo = config.grpo, config.algorithm == "grpo"
     for name, own in (("estimator", "grpo"), ("policy_loss", "clipped")):
         is_default = getattr(grpo, name) == own
-        yield f"grpo.{name}", is_grpo or is_default, f"{own} with algorithm=ppo"
+        yield (
+            f"grpo.{name}",
+            is_grpo or is_default,
+            f"{own} with algorithm={config.algorithm}",
+        )
     yield (
         "grpo.clip_low",
         grpo.clip_low < 1 or grpo.policy_loss == "cispo",
@@ -190,6 +212,26 @@ def group_rules(config: Config) -> Rules:
         "grpo.average",
         not is_grpo or grpo.policy_loss != "gspo" or grpo.average == "sequence",
         "sequence with grpo.policy_loss=gspo, whose loss is a mean over sequences",
+    )
+
+
+def coderl_rules(config: Config) -> Rules:
+    """Of what CodeRL has in place of PPO's critic and of its KL penalty."""
+    is_ours = config.algorithm == "coderl"
+    yield (
+        "coderl.critic",
+        is_ours or not config.coderl.critic,
+        f'"" with algorithm={config.algorithm}, which weighs no token by it',
+    )
+    yield (
+        "algorithm",
+        not (is_ours and config.data.contexts),
+        "ppo or grpo with data.contexts, whose answers coderl has no greedy program for",
+    )
+    yield (
+        "ppo.adaptive_kl_target",
+        not (is_ours and config.ppo.adaptive_kl_target),
+        "0 with algorithm=coderl, which has no KL penalty",
     )
 
 

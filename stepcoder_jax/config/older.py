@@ -50,6 +50,9 @@ ADDED: dict[str, Any] = {
     **{"reward.encoder": "", "reward.one_scalar": False},
     # eq. 3 was all that a program earned
     **{"reward.terms": ("stepcoder",), "reward.located_alpha": "paper"},
+    # and no head was asked
+    **{"reward.rlcf_discriminator": "", "reward.rlcf_locate": True},
+    **{"coderl.baseline": "greedy", "coderl.critic": "", "coderl.supervised": 1.0},
     "ppo.coupling": "printed",  # no answer had an explanation
     "ppo.kl_warning": 0.0,  # nobody was warned
     "ppo.value_unit": "token",  # each token had a value

@@ -22,6 +22,8 @@ PATHS = (
         "data.profile",
         "reward.encoder",
         "reward.terms",
+        "reward.rlcf_discriminator",
+        "coderl.critic",
     ),
 )
 

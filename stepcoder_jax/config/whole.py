@@ -21,7 +21,7 @@ from stepcoder_jax.config import (
 from stepcoder_jax.config.data import DataConfig, EvaluationConfig
 from stepcoder_jax.config.execution import ExecutionConfig
 from stepcoder_jax.config.feedback import CCCSConfig, FGOConfig, RewardConfig
-from stepcoder_jax.config.learning import GRPOConfig, PPOConfig
+from stepcoder_jax.config.learning import CodeRLConfig, GRPOConfig, PPOConfig
 from stepcoder_jax.config.model import ModelConfig
 from stepcoder_jax.config.ranges import Rules, check_field, fields_of
 from stepcoder_jax.config.run import MeshConfig, RunConfig
@@ -34,13 +34,15 @@ from stepcoder_jax.config.sft import SFTConfig
 class Config(Section):
     """A whole run."""
 
-    algorithm: Literal["ppo", "grpo"] = "ppo"  # grpo: no critic; see grpo.py
+    # the other two have no critic; see learning/README.md
+    algorithm: Literal["ppo", "grpo", "coderl"] = "ppo"
     run: RunConfig = dataclasses.field(default_factory=RunConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     prompt: PromptConfig = dataclasses.field(default_factory=PromptConfig)
     sampling: SamplingConfig = dataclasses.field(default_factory=SamplingConfig)
     ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
     grpo: GRPOConfig = dataclasses.field(default_factory=GRPOConfig)
+    coderl: CodeRLConfig = dataclasses.field(default_factory=CodeRLConfig)
     cccs: CCCSConfig = dataclasses.field(default_factory=CCCSConfig)
     fgo: FGOConfig = dataclasses.field(default_factory=FGOConfig)
     reward: RewardConfig = dataclasses.field(default_factory=RewardConfig)
@@ -60,6 +62,15 @@ class Config(Section):
         """Rollouts that are judged against each other: those of a problem, or 1."""
         in_groups = self.algorithm == "grpo" and self.grpo.estimator not in sampling.ALONE
         return self.sampling.rollouts_per_problem if in_groups else 1
+
+    @property
+    def learnt_rows(self) -> int:
+        """Rows that an iteration learns from: rollouts, and behind them written programs.
+
+        There are as many of these, where the algorithm learns some.
+        """
+        is_mixed = self.algorithm == "coderl" and self.coderl.supervised > 0
+        return self.batch_size * (2 if is_mixed else 1)
 
     @classmethod
     def from_dict(cls, tree: dict[str, Any], source: str = "the config") -> Config:
@@ -104,7 +115,7 @@ class Config(Section):
 RULES: tuple[Callable[[Config], Rules], ...] = (
     *(paths.rules, model.rules, learning.reference_rules, sampling.group_rules),
     sampling.buffer_rules,
-    *(learning.group_rules, learning.control_rules),
+    *(learning.group_rules, learning.coderl_rules, learning.control_rules),
     *(learning.value_rules, learning.batch_rules, execution.rules, data.rules, sft.rules),
     *(sampling.length_rules, feedback.curriculum_rules, feedback.term_rules),
     feedback.context_rules,

@@ -16,6 +16,7 @@ import numpy as np
 from stepcoder_jax.devices import finite, sharding
 from stepcoder_jax.devices.sampler import SamplerPrograms
 from stepcoder_jax.learning import grpo, ppo, updates
+from stepcoder_jax.learning.returns import coderl
 from stepcoder_jax.models import policy
 from stepcoder_jax.pytrees import (
     Experience,
@@ -37,7 +38,7 @@ Params = Any
 Metrics = dict[str, Any]
 
 # by what `config.algorithm` says; a new one is a file of `learning` and an entry here
-ALGORITHMS = {"ppo": ppo.PPO, "grpo": grpo.GRPO}
+ALGORITHMS = {"ppo": ppo.PPO, "grpo": grpo.GRPO, "coderl": coderl.CODERL}
 
 
 class Steps:
@@ -81,7 +82,7 @@ class Steps:
             def program(
                 state: TrainState, reference: Params, rollout: Rollout, feedback: Feedback
             ) -> Any:
-                given = (self._on_device(reference), rollout, feedback)
+                given = (self.on_device(reference), rollout, feedback)
                 return step(algorithm, config, state, *given, layout)
 
             return sharding.on_mesh(mesh, program)
@@ -176,7 +177,7 @@ class Steps:
             return sharding.on_host(self.mesh, self.actor_shardings)
         return self.actor_shardings
 
-    def _on_device(self, reference: Params) -> Params:
+    def on_device(self, reference: Params) -> Params:
         """Inside a program: bring the reference from the host's memory to the device's."""
         if self.config.ppo.offload_reference:
             return jax.device_put(reference, self.actor_shardings)

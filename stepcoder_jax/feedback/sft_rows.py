@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -38,14 +39,15 @@ class Group(NamedTuple):
 Encode = Callable[..., Example | None]  # task, code, explanation = ""
 
 
-def encoder(tokenizer: Any, config: Config) -> Encode:
+def encoder(tokenizer: Any, config: Config, table: list[bytes] | None = None) -> Encode:
     """A function: a task, the code behind its head, an explanation -> an example.
 
     The completion is the code, its closing fence and EOS; of a task with attempts before it
     the explanation, where there is one, and the code between both its fences. None for an
-    example over prompt.max_prompt_length or sampling.max_completion_length.
+    example over prompt.max_prompt_length or sampling.max_completion_length. `table` is
+    `prompts.token_bytes(tokenizer)`, where it is known.
     """
-    prompt, table = config.prompt, prompts.token_bytes(tokenizer)
+    prompt, pieces = config.prompt, table or prompts.token_bytes(tokenizer)
 
     def encode(task: Task, code: str, explanation: str = "") -> Example | None:
         start = prompts.prompt_ids(task, tokenizer, prompt)
@@ -53,7 +55,7 @@ def encoder(tokenizer: Any, config: Config) -> Encode:
         if task.before:
             told = explanation.strip()
             text = f"{told}{told and chr(10)}{prompt.fence}python\n{text}"
-        end = [*prompts.completion_ids(text, tokenizer, table), tokenizer.eos_token_id]
+        end = [*prompts.completion_ids(text, tokenizer, pieces), tokenizer.eos_token_id]
         fits = len(end) <= config.sampling.max_completion_length
         if not fits or len(start) > prompt.max_prompt_length:
             return None
@@ -65,23 +67,25 @@ def encoder(tokenizer: Any, config: Config) -> Encode:
 def canonical(
     problems: Sequence[Problem], tokenizer: Any, config: Config
 ) -> tuple[list[Example], int]:
-    """Canonical solutions, and how many were left out: too long, or no solution.
-
-    The head is the starter code where the solution begins with it, and empty otherwise.
-    """
+    """Canonical solutions, and how many were left out: too long, or no solution."""
     encode = encoder(tokenizer, config)
-    found: list[Example] = []
-    for i, problem in enumerate(problems):
-        if not problem.solution:
-            continue
-        head = cuts.head(problem, 0)
-        if not problem.solution.startswith(head):
-            head = ""
-        code = problem.solution[len(head) :].rstrip("\n")
-        example = encode(Task(problem, i, 0, head), code)
-        if example is not None:
-            found.append(example)
+    tasks = [Task(each, i, 0, cuts.head(each, 0)) for i, each in enumerate(problems)]
+    found = [x for x in (write_on(task, encode) for task in tasks) if x is not None]
     return found, len(problems) - len(found)
+
+
+def write_on(task: Task, encode: Encode) -> Example | None:
+    """The canonical solution behind the task's head; None: it has none, or a long one.
+
+    The starter code, which opens a whole program, is left out where the solution does not
+    begin with it.
+    """
+    solution = task.problem.solution
+    if not solution:
+        return None
+    if not solution.startswith(task.head):
+        task = dataclasses.replace(task, head="")
+    return encode(task, solution[len(task.head) :].rstrip("\n"))
 
 
 def digest(examples: Sequence[Example]) -> str:

@@ -74,7 +74,7 @@ def read_samples(
             left_out += 1
             continue
         group = CLASS_OF[Verdict(row["verdict"])]
-        canonical = _write_on(task, encode)
+        canonical = behind(task, encode)
         if kind == "pair":
             if canonical is None or canonical.ids == sampled.ids:
                 left_out += 1
@@ -89,10 +89,10 @@ def read_samples(
     return samples, left_out
 
 
-def _write_on(task: Task, encode: Encode) -> Example | None:
+def behind(task: Task, encode: Encode) -> Example | None:
     """The canonical solution behind the task's head; None where it does not go on so."""
     solution = task.problem.solution
-    if not solution.startswith(task.head):
+    if not solution or not solution.startswith(task.head):
         return None
     return encode(task, solution[len(task.head) :].rstrip("\n"))
 
@@ -114,16 +114,26 @@ def width_of(samples: Sequence[Sample]) -> int:
     return -(-longest // _STEP) * _STEP
 
 
+def arrays_of(
+    programs: Sequence[Example], rows: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens i32[rows, width] packed from the left, and which of them are the programs'.
+
+    Of a row that fills up the first token counts as one: nothing is read of it.
+    """
+    tokens = np.zeros((rows, width), np.int32)
+    mask = np.zeros(tokens.shape, bool)
+    mask[len(programs) :, 0] = True
+    for row, program in enumerate(programs):
+        tokens[row, : len(program.ids)] = program.ids
+        mask[row, program.prompt_length : len(program.ids)] = True
+    return tokens, mask
+
+
 def make_batch(samples: Sequence[Sample], size: int, width: int) -> Batch:
     """A batch of `size` samples, of which the last ones may be missing."""
-    each = len(samples[0].programs)
-    tokens = np.zeros((size * each, width), np.int32)
-    mask = np.zeros(tokens.shape, bool)
-    mask[:, 0] = True  # of a row that fills up: nothing is read of it
-    for row, program in enumerate(x for sample in samples for x in sample.programs):
-        tokens[row, : len(program.ids)] = program.ids
-        mask[row] = False
-        mask[row, program.prompt_length : len(program.ids)] = True
+    programs = [program for sample in samples for program in sample.programs]
+    tokens, mask = arrays_of(programs, size * len(samples[0].programs), width)
     labels = np.zeros(size, np.int32)
     labels[: len(samples)] = [sample.label for sample in samples]
     return Batch(tokens, mask, labels, (np.arange(size) < len(samples)).astype(np.float32))

@@ -219,7 +219,10 @@ def experience_metrics(
     rollout: Rollout,
     kl: jax.Array,
 ) -> Metrics:
-    """What there is to tell of policy and critic before any update."""
+    """What there is to tell of policy and critic before any update; of rollouts alone."""
+    if config.learnt_rows > config.batch_size:  # written programs are behind them
+        drawn = jax.tree.map(lambda x: x[: config.batch_size], (experience, rollout, kl))
+        experience, rollout, kl = drawn
     metrics = policy_metrics(experience, rollout, kl)
     metrics |= controls.weight_metrics(config, experience)
     if algorithm.value_mask is not None:

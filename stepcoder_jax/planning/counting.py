@@ -183,7 +183,7 @@ def count(config: Config, devices: int, shapes: Shapes | None = None) -> Parts:
     )
     parts = ppo.num_minibatches * ppo.num_micro_batches * sharding.batch_shards(mesh)
     length = config.prompt.max_prompt_length + config.sampling.max_completion_length
-    saved = shapes.kept(config.batch_size // parts, length, mesh.shape["tensor"])
+    saved = shapes.kept(config.learnt_rows // parts, length, mesh.shape["tensor"])
     cache = cache_bytes(config, mesh)
     return Parts(
         state=whole,

@@ -52,7 +52,7 @@ def widths_of(config: Config) -> Widths:
 
 def rollout_arrays(steps: Steps) -> tuple[Rollout, Feedback]:
     """What was sampled and judged, of a whole batch, abstract."""
-    config, rows = steps.config, steps.config.batch_size
+    config, rows = steps.config, steps.config.learnt_rows
     columns = config.sampling.max_completion_length
     length = config.prompt.max_prompt_length + columns
 
@@ -63,9 +63,18 @@ def rollout_arrays(steps: Steps) -> tuple[Rollout, Feedback]:
     scores = array(jnp.float32, columns)
     tokens = array(jnp.int32, length)
     explains = bool(config.data.contexts) and config.prompt.variant == "explain"
+    is_coderl, ours = config.algorithm == "coderl", config.coderl
     return (
         Rollout(tokens, number, number, flag, scores, scores, array(bool)),
-        Feedback(scores, flag, array(bool), number if explains else None),
+        Feedback(
+            scores,
+            flag,
+            array(bool),
+            explained=number if explains else None,
+            baseline=array(jnp.float32) if is_coderl and ours.baseline != "none" else None,
+            token_values=scores if is_coderl and ours.critic else None,
+            written=array(bool) if rows > config.batch_size else None,
+        ),
     )
 
 

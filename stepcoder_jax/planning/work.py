@@ -90,7 +90,7 @@ def learning(config: Config, sizes: Sizes, parts: Parts) -> Work:
     ppo, ours = config.ppo, config.sampling
     columns = ours.max_completion_length
     length = config.prompt.max_prompt_length + columns
-    rows = config.batch_size
+    rows = config.learnt_rows
     trunks, heads, gathers = passes(config)
     flops = trunks * rows * length * (2 * sizes.layers + sizes.mixed * length / 2)
     flops += heads * rows * columns * 2 * sizes.head

@@ -123,9 +123,10 @@ def advice(
             )
         compiled, now = ([has_compiled(row) for row in side] for side in (before, after))
         if np.mean(compiled) - np.mean(now) > 0.02:
+            has_kl = config.algorithm != "coderl"
+            more = f" or raise {config.algorithm}.kl_coef" * has_kl
             tips.append(
-                "Fewer programs compile than before: lower ppo.actor.learning_rate or "
-                f"raise {config.algorithm}.kl_coef."
+                f"Fewer programs compile than before: lower ppo.actor.learning_rate{more}."
             )
     does_move = config.cccs.enabled and config.cccs.prefix in ("cccs", "adaptive")
     if does_move and visits.size and np.median(visits) < 3:

@@ -15,6 +15,7 @@ from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import answers, prompts
 from stepcoder_jax.feedback.answers import Answer
+from stepcoder_jax.feedback.sft_rows import Encode, encoder
 from stepcoder_jax.feedback.turns import Others
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.pytrees import PromptBatch, Rollout
@@ -60,6 +61,10 @@ class Coder(NamedTuple):
         ids = completion.tokens.tolist()
         answer = answers.read(task, ids, self.table, self.prompt.fence)
         return answer._replace(truncated=bool(completion.truncated))
+
+    def encoder(self) -> Encode:
+        """A task and the code behind its head -> what the model would have written."""
+        return encoder(self.tokenizer, self.steps.config, self.table)
 
     def require_short(self, tasks: Sequence[Task]) -> list[int]:
         """The rows of tasks whose prompts fit; the others are named on standard error."""

@@ -16,10 +16,12 @@ import numpy as np
 from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.devices import digests, sharding
+from stepcoder_jax.devices.heads import HeadReader
 from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import cccs
 from stepcoder_jax.feedback.rewards.table import load_terms
+from stepcoder_jax.heads import asking
 from stepcoder_jax.planning import counting, dividing
 from stepcoder_jax.records import Problem, Report, Task
 from stepcoder_jax.results.drawing import beside
@@ -102,6 +104,9 @@ class Run:
             self.state = self.steps.init_state(self.reference)
             self.profile = self.read_profile()
         self.reference = self.steps.place_reference(self.reference)
+        reader = HeadReader(self.steps, self.reference)
+        given = (self.reference_hash, self.folder.heads, tokenizer)
+        self.asked = asking.open_asked(reader, *given)
 
     @property
     def drawn(self) -> list[Problem]:

@@ -159,6 +159,23 @@ KINDS = {
             ("buffer/mean_age", COUNT, "mean age of the batch's rollouts in iterations"),
         ),
     ),
+    "coderl": Kind(
+        "With returns against the greedy program (`--algorithm coderl`)",
+        _rows(
+            (
+                "coderl/baseline",
+                REWARD,
+                "mean reward of the greedy programs; 0: no baseline",
+            ),
+            ("coderl/token_value", SHARE, "mean q_t over tokens; 1: no critic"),
+        ),
+    ),
+    "supervised": Kind(
+        "Where it learns written programs as well (`--coderl.supervised`)",
+        _rows(
+            ("ce_loss", NATS, "per token of the written programs, in the updates"),
+        ),
+    ),
     "dynamic": Kind(
         "With dynamic sampling (`--sampling.extra_problems`)",
         _rows(
@@ -264,6 +281,7 @@ def kinds_of(config: Config, *, is_sft: bool) -> list[str]:
         "rl": not is_sft,
         ours: not is_sft,
         "buffer": not is_sft and config.sampling.buffer > 0,
+        "supervised": not is_sft and config.learnt_rows > config.batch_size,
         "dynamic": not is_sft and config.sampling.extra_problems > 0,
         "overlong": not is_sft and ppo.overlong_buffer > 0,
         "tis": not is_sft and ppo.tis_cap > 0,

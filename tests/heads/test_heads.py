@@ -194,26 +194,52 @@ def kept(tmp_path, **more):
     return head
 
 
+def wanted(**more):
+    return folder.Wanted("outcome", "f" * 64, 32, "coderl.critic")._replace(**more)
+
+
 def test_a_head_comes_back(tmp_path):
     head = kept(tmp_path)
-    back = folder.load(tmp_path, "f" * 64, 32, "reward.head")
+    back = folder.load(tmp_path, wanted())
     assert (back.kind, back.pool, back.measured) == ("outcome", "logits", {"accuracy": 0.5})
     jax.tree.map(np.testing.assert_array_equal, back.params, jax.device_get(head))
 
 
+def test_a_run_keeps_the_head_that_it_began_with(tmp_path):
+    source, own = tmp_path / "source", tmp_path / "run" / "critic"
+    source.mkdir()
+    head = kept(source)
+    for _ in range(2):
+        back = folder.keep(source, own, wanted())
+        jax.tree.map(np.testing.assert_array_equal, back.params, jax.device_get(head))
+        for path in source.iterdir():
+            path.write_text("another")
+    assert [path.name for path in own.parent.iterdir()] == ["critic"]
+
+
 def test_a_head_of_another_model_is_refused(tmp_path):
     kept(tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"^reward.head: .* reads the model f{12}, this one "
+    for change, why in (
+        ({"model": "0" * 64}, r".* reads the model f{12}, this one is 0{12}"),
+        ({"hidden_size": 64}, ".* other shapes"),
+        ({"kind": "pair"}, "expected a head of kind pair, .* has one of kind outcome"),
     ):
-        folder.load(tmp_path, "0" * 64, 32, "reward.head")
-    with pytest.raises(ConfigError, match=r"^reward.head: .* other shapes"):
-        folder.load(tmp_path, "f" * 64, 64, "reward.head")
+        with pytest.raises(ConfigError, match=f"^coderl.critic: {why}"):
+            folder.load(tmp_path, wanted(**change))
     record = json.loads((tmp_path / "head.json").read_text())
-    for broken in ("{", "[]", json.dumps(record | {"kind": "x"}), json.dumps({"kind": 1})):
+    bad = [record | {"kind": "x"}, {"kind": 1}, record | {"pool": "x"}]
+    for broken in ("{", "[]", *map(json.dumps, bad)):
         (tmp_path / "head.json").write_text(broken)
-        with pytest.raises(ConfigError, match=r"^reward.head: .* holds no head") as told:
-            folder.load(tmp_path, "f" * 64, 32, "reward.head")
+        with pytest.raises(ConfigError, match=r"^coderl.critic: .* holds no head") as told:
+            folder.load(tmp_path, wanted())
         assert "\n" not in str(told.value)
-    with pytest.raises(ConfigError, match=r"holds no head"):
-        folder.load(tmp_path / "nowhere", "f" * 64, 32, "reward.head")
+    with pytest.raises(ConfigError, match="holds no head"):
+        folder.load(tmp_path / "nowhere", wanted())
+
+
+def test_a_head_that_is_not_finite_is_refused(tmp_path):
+    head = heads.init_head("outcome", 32, jax.random.key(0))
+    head["outer"]["bias"] = jnp.full(4, jnp.nan)
+    kept(tmp_path, params=head)
+    with pytest.raises(ConfigError, match="not finite"):
+        folder.load(tmp_path, wanted())

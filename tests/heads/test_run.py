@@ -43,7 +43,7 @@ def test_a_head_is_learnt_measured_and_kept(run, tmp_path, capsys):
     reference = sources.load_reference(run / "reference")
     digest = digests.digest(reference)  # as a run of RL has it
     size = RunFolder(run).read_config().model.hidden_size
-    head = folder.load(to, digest, size, "x")
+    head = folder.load(to, folder.Wanted("outcome", digest, size, "x"))
     assert head.kind == "outcome" and 0 <= head.measured["ece"] <= 1
     assert f"ece                {head.measured['ece']:.4g}" in said
     # what is there stays as it is

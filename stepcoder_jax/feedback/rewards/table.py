@@ -11,6 +11,7 @@ from stepcoder_jax.feedback.rewards.format import format
 from stepcoder_jax.feedback.rewards.length import length
 from stepcoder_jax.feedback.rewards.located import located
 from stepcoder_jax.feedback.rewards.pass_ratio import pass_ratio
+from stepcoder_jax.feedback.rewards.rlcf import rlcf
 from stepcoder_jax.feedback.rewards.stepcoder import stepcoder
 from stepcoder_jax.feedback.rewards.structure import structure
 from stepcoder_jax.feedback.rewards.terms import Reward, Term
@@ -20,6 +21,7 @@ TABLE: Mapping[str, Reward] = {
     "pass_ratio": pass_ratio,
     "located": located,
     "structure": structure,
+    "rlcf": rlcf,
     "length": length,
     "format": format,
 }

@@ -4,6 +4,7 @@ config.json   the resolved config and the versions        reference/  the frozen
 before.json, after.json   verdicts on test                  checkpoints/STEP, best/STEP
 metrics.jsonl, rollouts/STEP.jsonl, events/, curves.png     hosts/N.log of other hosts
 limits.json   measured CPU limits of the problems  rewards/    the user's own, if any
+heads/        learned heads that it asks, if any
 """
 
 from __future__ import annotations
@@ -234,9 +235,10 @@ class RunFolder(Folder):
 
     def __init__(self, path: str | Path):
         super().__init__(path)
-        self.at_start += ["reference", "reference.part", "before.json", "rewards"]
+        self.at_start += ["reference", "reference.part", "before.json", "rewards", "heads"]
         self.reference = self.path / "reference"
         self.rewards = self.path / "rewards"
+        self.heads = self.path / "heads"  # copies of those that the config names
         self.before_file = self.path / "before.json"
 
     def save_reference(self, config: Config, tokenizer: Any) -> None:

@@ -71,8 +71,8 @@ class Found(NamedTuple):
 def choose_rows(config: Config, step: int, update: int) -> np.ndarray:
     """Which rows of the batch an update of iteration `step` has."""
     if config.ppo.num_epochs * config.ppo.num_minibatches == 1:
-        return np.arange(config.batch_size)
-    order = batching.shuffle_order(config, jnp.int32(step), config.batch_size)
+        return np.arange(config.learnt_rows)
+    order = batching.shuffle_order(config, jnp.int32(step), config.learnt_rows)
     return np.asarray(order[update])
 
 
