@@ -207,9 +207,7 @@ def iterate(
     if config.sampling.buffer:
         kept_back = buffer.push(kept_back, kept, step, config.sampling.buffer)
         drawn = buffer.draw(kept_back, len(kept.tasks), config.compared, seed, step)
-    rows = drawn.rollout, drawn.feedback
-    if config.learnt_rows > config.batch_size:
-        rows = add_written(config, coder, problems, curriculum, rows, step)
+    rows = add_written(config, coder, problems, curriculum, drawn, step)
     with roll.watch.part("update"), part("update", step):
         state, experience, looked, learnt = coder.steps.learn(state, reference, *rows)
         looked, experience, learnt = sharding.to_host((looked, experience, learnt))

@@ -38,6 +38,7 @@ FLAGS = {
     "max-completion-length": ("number", "tokens, as in sampling.max_completion_length"),
     "k": ("numbers", "which pass@k"),
     "kind": ("text", "what a head says of a program"),
+    "critic": ("text", "the folder of a head, of critic sampling"),
     "pool": ("text", "of outcomes, what the maximum over tokens is taken of"),
     "epochs": ("number", "over the judged programs that a head learns from"),
     "learning-rate": ("number", "of a head"),

@@ -133,7 +133,10 @@ ROOMS = {
         ("config", "runs/shares", "feedback", "pytrees", "records"), ("numpy",)
     ),
     "heads": Room(
-        ("config", "models", "feedback", "records", "pytrees", "devices", "runs/disk"),
+        (
+            *("config", "models", "feedback", "records", "pytrees", "strategies"),
+            *("devices", "runs/disk"),
+        ),
         ("jax", "numpy", "optax", "safetensors"),
     ),
     "runs": Room(

@@ -106,6 +106,14 @@ def run_evaluate(argv: list[str]) -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of samples and intervals")
     parser.add_argument(
+        "--critic",
+        default="",
+        metavar="DIR",
+        help="critic sampling, by an outcome head of `stepcoder head RUN`: as many samples "
+        "again, which go on from the best parts of those that pass the visible tests, or "
+        "mend the best that fails",
+    )
+    parser.add_argument(
         "--out",
         default="",
         help="a new or empty folder for results.md, results.json, results.jsonl (a row per "

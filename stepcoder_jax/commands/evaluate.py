@@ -21,6 +21,8 @@ from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.devices import joining
+from stepcoder_jax.devices.steps import Steps
+from stepcoder_jax.heads.asking import Critic, read_critic
 from stepcoder_jax.records import Problem, Program, Report, Task, Told
 from stepcoder_jax.results import outcomes, refinement
 from stepcoder_jax.results.chains import Chain, read_rounds
@@ -28,16 +30,18 @@ from stepcoder_jax.results.judged import describe_outcome, describe_report, outc
 from stepcoder_jax.results.outcomes import Outcome, Scores
 from stepcoder_jax.runs import restore
 from stepcoder_jax.runs.disk import preflight
-from stepcoder_jax.runs.disk.run_folder import versions
+from stepcoder_jax.runs.disk.run_folder import RunFolder, versions
 from stepcoder_jax.runs.generate import (
     Coder,
     Player,
     hear_others,
     judge_stream,
     refine_all,
+    sample_all_by_critic,
 )
 from stepcoder_jax.runs.greedy import whole_tasks
 from stepcoder_jax.sampling.drawing import Truncation
+from stepcoder_jax.strategies.critic_sampling import CriticSampling
 from stepcoder_jax.strategies.rounds import Refinement
 
 _EXIT_GOOD, _EXIT_INFRA, _EXIT_STOPPED = 0, 2, 130
@@ -62,6 +66,7 @@ class Wanted(NamedTuple):
     variant: str = "direct"  # of strategies.rounds.VARIANTS
     feedback: Told = Told.TEST
     refine_all: bool = False
+    critic: str = ""  # folder of a head; "": programs are sampled without one
     asked: restore.Asked = restore.Asked()
 
 
@@ -154,6 +159,11 @@ def evaluate_run(wanted: Wanted) -> int:
         seed=wanted.seed,
     )
     plan = make_plan(wanted, restore.read_config(wanted.run))
+    by_critic = None
+    if wanted.critic:
+        is_greedy = plan.truncation.temperature == 0
+        by_critic = CriticSampling.of_flags(plan.samples, wanted.rounds, is_greedy)
+        asked = asked._replace(rounds=1)
     check_out(wanted.out)
     place = (wanted.run, wanted.step, wanted.before)
     opened = restore.opened(*place, coverage="none", asked=wanted.asked)
@@ -165,15 +175,19 @@ def evaluate_run(wanted: Wanted) -> int:
             wanted.split,
             None,
             coder.tokenizer,
-            visible=wanted.rounds > 0,
+            visible=asked.rounds > 0,
         )
         problems, source = picked.problems, picked.source
         found: list[Sampled] = []
-        if wanted.rounds:
-            require_visible(problems)
+        if asked.rounds:
+            require_visible(problems, "--critic" if by_critic else "--rounds")
             coder.require_turns(problems[0])  # before anything is drawn
-            total = len(problems) * plan.samples
-            player = Player(coder, actor, total, plan.truncation, plan.seed, label=source)
+        total = len(problems) * (1 if by_critic else plan.samples)
+        player = Player(coder, actor, total, plan.truncation, plan.seed, label=source)
+        if by_critic:
+            critic = open_critic(wanted.critic, wanted.run, coder.steps)
+            stream = critic_samples(player._replace(critic=critic), problems, by_critic)
+        elif asked.rounds:
             asked = hear_others(player, whole_tasks(problems), asked)
             stream = refine_samples(player, problems, plan, asked)
         else:
@@ -208,7 +222,7 @@ def evaluate_run(wanted: Wanted) -> int:
         f"{wanted.run}, {label}, {len(problems)} problems of {source}{beside}, "
         f"{plan.describe()}\n\n{outcomes.describe(scores)}"
     )
-    if wanted.rounds:
+    if asked.rounds:
         told, numbers = tell_rounds(found, plan, wanted, asked)
         text, about = f"{text}\n\n{told}", about | numbers
     print(text)
@@ -232,18 +246,33 @@ def tell_rounds(
         "refine_all": asked.refine_all,
         "refinement": refinement.as_json(refined),
     }
+    if wanted.critic:
+        numbers["critic"] = wanted.critic
+        said = refinement.describe(refined)
+        return f"Critic sampling, by {wanted.critic}:\n\n{said}", numbers
     of = ", of all programs" * asked.refine_all
     how = f"{wanted.variant}, feedback {asked.told}{of}"
     return f"Rounds, {how}:\n\n{refinement.describe(refined)}", numbers
 
 
-def require_visible(problems: Sequence[Problem]) -> None:
+def open_critic(name: str, run: str, steps: Steps) -> Critic:
+    """The critic of --critic, over the model that the run began with."""
+    path = RunFolder(run).reference
+    if not path.is_dir():
+        raise ConfigError(
+            f"--critic: {run} has no model that it began with (no reference/), which the "
+            "head would read; give a run of `stepcoder train`"
+        )
+    return read_critic(Path(name), path, steps, "--critic")
+
+
+def require_visible(problems: Sequence[Problem], flag: str) -> None:
     """Say how many problems have nothing to show; ConfigError where none has."""
     blind = sum(not problem.visible_tests for problem in problems)
     if blind == len(problems):
         raise ConfigError(
-            "--rounds: none of the problems has visible tests, so nothing can be read of a "
-            "failure; leave --rounds out, or give visible_tests (data/formats/own.py)"
+            f"{flag}: none of the problems has visible tests, so nothing can be read of a "
+            f"failure; leave {flag} out, or give visible_tests (data/formats/own.py)"
         )
     if blind and jax.process_index() == 0:
         print(
@@ -289,6 +318,20 @@ def refine_samples(
     for first in range(0, len(each), _WINDOW):
         window = player._replace(first=first)
         for chain in refine_all(window, each[first : first + _WINDOW], asked):
+            played = read_rounds(chain)
+            last = played.chain.links[-1].outcome
+            yield Sampled(last, played.program, played.report, played.chain)
+
+
+def critic_samples(
+    player: Player, problems: Sequence[Problem], asked: CriticSampling
+) -> Iterator[Sampled]:
+    """As `sample_all`, each sample the last answer of its chain by critic sampling."""
+    size = max(1, _WINDOW // asked.samples)
+    tasks = whole_tasks(problems)
+    for first in range(0, len(tasks), size):
+        window = player._replace(first=first)
+        for chain in sample_all_by_critic(window, tasks[first : first + size], asked):
             played = read_rounds(chain)
             last = played.chain.links[-1].outcome
             yield Sampled(last, played.program, played.report, played.chain)

@@ -18,7 +18,7 @@ from stepcoder_jax.config import Config, ConfigError
 from stepcoder_jax.data.generated.splits import Split
 from stepcoder_jax.feedback import fgo, turns
 from stepcoder_jax.feedback.answers import Answer
-from stepcoder_jax.feedback.rewards import batch
+from stepcoder_jax.feedback.rewards import batch, rlcf
 from stepcoder_jax.feedback.rewards.table import load_terms
 from stepcoder_jax.feedback.rewards.terms import Term
 from stepcoder_jax.records import Report, Told
@@ -68,7 +68,11 @@ def sample_run(wanted: Wanted) -> int:
             visible=wanted.rounds > 0,
         )
         kept, tests = Path(wanted.run) / "rewards", config.execution.tests
-        look = Look(config, load_terms(config.reward.terms, tests, kept), ansi)
+        terms = load_terms(config.reward.terms, tests, kept)
+        told = [term for term in terms if not rlcf.is_asked(term)]
+        if len(told) < len(terms):
+            print("rewards are shown without rlcf: its discriminator is asked in training")
+        look = Look(config, told, ansi)
         tasks = whole_tasks(picked.problems)
         player = Player(coder, actor, len(tasks), Truncation(0.0), seed=0)
         asked = hear_others(player, tasks, asked)

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stepcoder_jax.devices import digests
 from stepcoder_jax.devices.heads import HeadReader
+from stepcoder_jax.devices.steps import Steps
 from stepcoder_jax.feedback.sft_rows import Encode, Example, encoder
 from stepcoder_jax.heads import folder
 from stepcoder_jax.heads.folder import Head
@@ -16,10 +18,25 @@ from stepcoder_jax.heads.samples import CLASS_OF, arrays_of, behind
 from stepcoder_jax.models.heads import OUTCOMES
 from stepcoder_jax.pytrees import Rollout
 from stepcoder_jax.records import Program, Report, Task
+from stepcoder_jax.runs.disk import sources
+from stepcoder_jax.strategies.driving import Value, Valued
 
 Named = tuple[str, str]  # a problem's id and a source: a program, for who looks it up
 # of a program that is too long to be read: nobody would have written it
 TOO_LONG = -1.0
+
+
+class Coded(NamedTuple):
+    """How programs become tokens, and tokens bytes."""
+
+    encode: Encode
+    table: list[bytes]  # of `prompts.token_bytes`
+
+
+def _code_of(program: Program) -> str:
+    """What the model wrote of it."""
+    source = program.source.encode("utf-8", "surrogatepass")
+    return source[program.generated_from :].decode("utf-8", "surrogatepass")
 
 
 class Critic(NamedTuple):
@@ -46,6 +63,37 @@ class Critic(NamedTuple):
         known = mask & np.array([each is not None for each in classes])[:, None]
         return np.where(known, values, 0.0).astype(np.float32)
 
+    def look(self, actor: Any, coded: Coded, asked: Sequence[Value]) -> list[Valued]:
+        """The chance that each program passes, at each token and as a whole.
+
+        A program that is too long to be read has no chance, and no prefix.
+        """
+        examples = [coded.encode(x.task, _code_of(x.program)) for x in asked]
+        read = [place for place, example in enumerate(examples) if example is not None]
+        found = [Valued(0.0) for _ in asked]
+        if not read:
+            return found
+        chosen = [example for example in examples if example is not None]
+        config = self.reader.steps.config
+        columns = config.sampling.max_completion_length
+        width = config.prompt.max_prompt_length + columns
+        tokens, mask = arrays_of(chosen, len(chosen), width)
+        prompt = np.array([example.prompt_length for example in chosen], np.int32)
+        passed = np.full(len(chosen), OUTCOMES.index("passed"), np.int32)
+        params = self.head.params
+        each = self.reader.token_values(actor, params, (tokens, prompt, passed), columns)
+        rows = tokens, mask
+        whole = self.reader.class_chances(actor, params, rows, self.head.pool)
+        for number, place in enumerate(read):
+            example, program = chosen[number], asked[place].program
+            sizes = [len(coded.table[x]) for x in example.ids[example.prompt_length :]]
+            ends = (program.generated_from + np.cumsum(sizes)).tolist()
+            chances = each[number, : len(ends)].tolist()
+            found[place] = Valued(
+                float(whole[number, passed[0]]), tuple(zip(ends, chances, strict=True))
+            )
+        return found
+
 
 class Discriminator(NamedTuple):
     """A pair head, what it reads, and how programs become tokens for it."""
@@ -69,9 +117,7 @@ class Discriminator(NamedTuple):
             if name in found or name in pairs:
                 continue
             canonical = behind(task, self.encode)
-            source = program.source.encode("utf-8", "surrogatepass")
-            code = source[program.generated_from :].decode("utf-8", "surrogatepass")
-            sampled = self.encode(task, code)
+            sampled = self.encode(task, _code_of(program))
             if canonical is None or sampled is None:
                 found[name] = 0.0 if canonical is None else TOO_LONG
             else:
@@ -117,3 +163,14 @@ def open_asked(reader: HeadReader, model: str, kept: Path, tokenizer: Any) -> As
         asks = Discriminator(reader, head, encoder(tokenizer, config))
         found = found._replace(discriminator=asks)
     return found
+
+
+def read_critic(source: Path, reference: Path, steps: Steps, field: str) -> Critic:
+    """The outcome head in a folder, over the model in another, for a model read back.
+
+    `field` is what named it. Raises ConfigError as `open_asked`.
+    """
+    weights = sources.load_reference(reference, steps.actor_shardings)
+    model, size = digests.digest(weights), steps.config.model.hidden_size
+    head = folder.load(source, folder.Wanted("outcome", model, size, field))
+    return Critic(HeadReader(steps, steps.place_reference(weights)), head)

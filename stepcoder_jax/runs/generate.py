@@ -17,6 +17,7 @@ from stepcoder_jax.feedback import answers, prompts
 from stepcoder_jax.feedback.answers import Answer
 from stepcoder_jax.feedback.sft_rows import Encode, encoder
 from stepcoder_jax.feedback.turns import Others
+from stepcoder_jax.heads.asking import Coded, Critic
 from stepcoder_jax.progress import CountProgress
 from stepcoder_jax.pytrees import PromptBatch, Rollout
 from stepcoder_jax.records import (
@@ -34,7 +35,8 @@ from stepcoder_jax.runs.shares import dealing, known
 from stepcoder_jax.sampling import slots
 from stepcoder_jax.sampling.drawing import Truncation
 from stepcoder_jax.sampling.slots import Completion, FindStop
-from stepcoder_jax.strategies.driving import Ask, drive
+from stepcoder_jax.strategies.critic_sampling import CriticSampling, sample_by_critic
+from stepcoder_jax.strategies.driving import Ask, Value, Valued, drive
 from stepcoder_jax.strategies.rounds import Refinement, Round, fail_first, refine
 
 _MOST_NAMED = 20
@@ -207,6 +209,7 @@ class Player(NamedTuple):
     first: int = 0  # place of the first of those that are moved on together
     label: str = ""  # verdicts are counted aloud where there is one
     group: int = 1  # about so many strategies in a row have the same prompt
+    critic: Critic | None = None  # of strategies that value programs
 
     def ask(self, wanted: Sequence[tuple[int, Ask]]) -> list[Answer | None]:
         """The answer to each task; None where its prompt is too long."""
@@ -234,6 +237,12 @@ class Player(NamedTuple):
             for completion in done
         }
         return [found[row] for row in range(len(tasks))]
+
+    def value(self, wanted: Sequence[Value]) -> list[Valued]:
+        """What the critic makes of programs."""
+        assert self.critic is not None
+        coded = Coded(self.coder.encoder(), self.coder.table)
+        return self.critic.look(self.actor, coded, wanted)
 
     def run(self, programs: Sequence[Program]) -> list[Report]:
         """The judge's reports."""
@@ -264,6 +273,16 @@ def refine_all(
     limit = player.coder.pool.settings.cpu_seconds
     chains = [refine(task, asked, limit) for task in tasks]
     return drive(chains, player.ask, player.run)
+
+
+def sample_all_by_critic(
+    player: Player, tasks: Sequence[Task], asked: CriticSampling
+) -> list[list[Round]]:
+    """The chains of each task, `asked.samples` in a row."""
+    limit = player.coder.pool.settings.cpu_seconds
+    each = [sample_by_critic(task, asked, limit) for task in tasks]
+    found = drive(each, player.ask, player.run, player.value)
+    return [chain for chains in found for chain in chains]
 
 
 def hear_others(player: Player, tasks: Sequence[Task], asked: Refinement) -> Refinement:

@@ -17,6 +17,7 @@ from stepcoder_jax.heads.folder import Head
 from stepcoder_jax.models import heads, policy
 from stepcoder_jax.pytrees import Rollout
 from stepcoder_jax.records import Program, Report, Task, Verdict
+from stepcoder_jax.strategies.driving import Value, Valued
 from tests import kit
 from tests.feedback.kit import problem
 
@@ -94,3 +95,20 @@ def test_a_program_is_judged_beside_the_written_one(reader):
     assert found["p", "ab\nleft"] == pytest.approx(expected, rel=1e-3) and expected
     assert found["p", "ab\nright"] == pytest.approx(0, abs=1e-5)
     assert found["p", "ab\nmuch too long"] == -1 and found["p", "zz\nx"] == 0
+
+
+def test_a_critic_reads_a_program_byte_by_byte(reader):
+    """Chances to pass behind each token, told by the bytes of the source."""
+    head = head_of("outcome")
+    coded = asking.Coded(encode, [bytes([i]) for i in range(256)])
+    task = Task(PROBLEM, 0, 1, "ab\n")
+    wanted = [Value(task, program(x)) for x in ("ab\nleft", "ab\nmuch too long")]
+    critic = asking.Critic(reader, head)
+    left, long = critic.look(kit.tiny_params(), coded, wanted)
+    assert long == Valued(0.0)
+    logits = heads.apply_head(head.params, hidden_of([[5, *map(ord, "ab\nleft")]]))[0, 4:]
+    chances = jax.nn.softmax(logits)[:, 3]
+    assert [size for size, _ in left.prefixes] == [4, 5, 6, 7]
+    np.testing.assert_allclose([x for _, x in left.prefixes], chances, rtol=1e-4)
+    whole = jax.nn.softmax(logits.max(axis=0))[3]
+    assert left.whole == pytest.approx(float(whole), rel=1e-4)

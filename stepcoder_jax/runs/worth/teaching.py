@@ -11,6 +11,7 @@ from stepcoder_jax.pytrees import Feedback, Rollout
 from stepcoder_jax.records import Problem
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.posing import written
+from stepcoder_jax.runs.posing.buffer import Drawn
 
 
 def add_written(
@@ -18,11 +19,14 @@ def add_written(
     coder: Coder,
     problems: Sequence[Problem],
     curriculum: CurriculumState,
-    rows: tuple[Rollout, Feedback],
+    drawn: Drawn,
     step: int,
 ) -> tuple[Rollout, Feedback]:
     """What iteration `step` learns from: `config.learnt_rows` rows, rollouts the first."""
     place, more = (config.run.seed, step), config.learnt_rows - config.batch_size
+    if not more:
+        return drawn.rollout, drawn.feedback
     tasks = written.choose(problems, curriculum, more, place, config.cccs)
     encode = coder.encoder()
-    return written.add(*rows, [write_on(task, encode) for task in tasks])
+    examples = [write_on(task, encode) for task in tasks]
+    return written.add(drawn.rollout, drawn.feedback, examples)
