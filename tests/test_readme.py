@@ -128,6 +128,19 @@ def test_files_that_are_named_exist(page):
     assert missing == []
 
 
+@pytest.mark.parametrize(
+    ("folder", "ending"), [("experiments", "py"), ("notebooks", "ipynb")]
+)
+def test_a_table_has_all_files_of_its_folder(folder, ending):
+    told = PAGES[f"{folder}/README.md"]
+    missing = [
+        path.name
+        for path in (ROOT / folder).glob(f"*.{ending}")
+        if f"({path.name})" not in told
+    ]
+    assert missing == []
+
+
 def anchor(head):
     """What GitHub makes of a heading."""
     return re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-")
