@@ -92,7 +92,7 @@ SCALES = {
     "": Scale({}, epochs=1.5, updates=40),  # SFT: some 1,200 updates
     "short": Scale(
         {"sft": (1000, 2000, 0), "train": (100, 100, 0), "test": (200, 200, 0)},
-        epochs=2.4,  # some 600 updates
+        epochs=3.2,  # some 770 updates
         updates=4,
         rounds=1,
         told=("none",),

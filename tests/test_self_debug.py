@@ -4,16 +4,21 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import self_debug
 from ablation_runner import jobs, steps
 from ablation_runner.study import Job, Study
-from self_debug_runner import chain, command, measures, record, table
+from self_debug_runner import chain, command, explaining, measures, record, table
 from self_debug_runner.scale import Scale
 
 from stepcoder_jax.config import ConfigError
 from stepcoder_jax.data.formats import own
+from stepcoder_jax.data.generated import dialect, teaching
+from stepcoder_jax.data.refinements import RefinementRecord
+from stepcoder_jax.records import Attempt, Variant, Verdict
 from stepcoder_jax.runs.experiment import load_experiment
+from stepcoder_jax.similarity.embedders import fit_tfidf
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENT = """
@@ -285,6 +290,31 @@ def test_explanations_are_told_by_encoder(fake):
     assert own_ones[3:] == ["50.0", "0.20 [0.10, 0.30]; 0.40 [0.30, 0.50]"]
     assert reworded[1:3] == ["0", "-"] and reworded[4] == "-"
     assert cells(text, "explanations")[0] == ["2", "4", "8", "25.0", "18"]
+
+
+def test_the_likeness_of_own_explanations_stands_beside_their_truth():
+    problem = next(x for x in dialect.load("train") if "introductory" in x.id)
+    (wrong,) = dialect.wrong_programs(np.random.default_rng(0), problem, 1)
+    true = teaching.explain(problem, wrong)
+    told = Attempt(wrong, Verdict.WRONG, 0, "The program fails this test:\nGot: 7")
+
+    def answer(number, explanation, is_right):
+        said = (problem.solution if is_right else wrong, Variant.EXPLAIN, "me", 1)
+        ended = (Verdict.PASS, 3) if is_right else (Verdict.WRONG, 2)
+        name = f"{problem.id}#{number}"
+        source = (problem.id, name, wrong, "me", told, explanation)
+        return RefinementRecord(*source, *said, *ended, 3, 0.5, False)
+
+    records = [answer(0, true, True), answer(0, true, True), answer(0, "Who knows?", False)]
+    records += [answer(0, "", True), answer(1, true, True)]  # an only one has no siblings
+    embed = fit_tfidf([x.explanation for x in records])
+    (scores,), (truths,) = explaining.own_scores(records, embed)
+    assert scores == pytest.approx([1, 1, 0]) and truths.tolist() == [True, True, False]
+    found = explaining.describe([scores], [truths])
+    assert found["spearman"]["value"] == pytest.approx(1) and found["explanations"] == 3
+    alike = explaining.describe([scores], [truths | True])
+    assert alike["spearman"]["value"] is None and alike["true"] == 1
+    assert explaining.describe([], []) == {"explanations": 0}
 
 
 def test_other_problems_are_not_paired(fake):
