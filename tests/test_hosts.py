@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.benchmarks import host_runs
 from stepcoder_jax.data.generated import benchmark
 from stepcoder_jax.devices import joining
 from stepcoder_jax.models import weights
@@ -31,7 +32,7 @@ def run_on_two_hosts(*command: str) -> list[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     processes = [
-        subprocess.Popen(
+        host_runs.start(
             [sys.executable, *command],
             env=os.environ | PLAIN | {HOSTS_VARIABLE: f"127.0.0.1:{port},2,{index}"},
             stdout=subprocess.PIPE,

@@ -7,9 +7,15 @@ takes the next word of the file `plan`: an exit code, `long` (until SIGTERM, the
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
+
+from experiments.benchmarks import host_runs
 
 LAUNCH = Path(__file__).parents[2] / "launch"
 
@@ -126,8 +132,24 @@ touch "$STATE/requeued"
 """
 
 
+def wait_for(condition: Callable[[], object], run: subprocess.Popen) -> None:
+    """Until it holds, while `run` goes on."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert run.poll() is None, "it has ended"
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 class StandIns:
-    """A folder of stand-ins, what they have noted, and the launchers run among them."""
+    """A folder of stand-ins, what they have noted, and the launchers run among them.
+
+    A launcher is ended by the kernel where pytest ends before it, however that is: some
+    wait for the end of a run in a loop, and nobody waits long among these. `end` ends the
+    rest, which may have made sessions of their own: their environment tells them.
+    """
+
+    made: ClassVar[list["StandIns"]] = []  # that have not ended
 
     def __init__(self, folder: Path, plan: str = "0") -> None:
         self.state, programs = folder / "state", folder / "bin"
@@ -156,6 +178,7 @@ class StandIns:
             "SLEEP": str(shutil.which("sleep")),
             "GIT_CONFIG_GLOBAL": os.devnull,
         }
+        self.made.append(self)
 
     def write(self, name: str, text: object) -> None:
         (self.state / name).write_text(f"{text}\n")
@@ -169,16 +192,38 @@ class StandIns:
 
     def begin(self, script: Path, *arguments: str) -> subprocess.Popen:
         pipe = subprocess.PIPE
-        return subprocess.Popen(
-            [str(script), *arguments], env=self.env, stdout=pipe, stderr=pipe, text=True
-        )
+        command = [str(script), *arguments]
+        return host_runs.start(command, env=self.env, stdout=pipe, stderr=pipe, text=True)
 
     def run(self, script: Path, *arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [str(script), *arguments],
-            env=self.env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        process = self.begin(script, *arguments)
+        try:
+            said = process.communicate(timeout=120)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(process.args, process.returncode, *said)
+
+    @property
+    def left(self) -> list[int]:
+        """The processes that were started here and are there."""
+        mark, found = f"STATE={self.state}".encode(), []
+        for path in Path("/proc").glob("[0-9]*"):
+            try:
+                known = (path / "environ").read_bytes().split(b"\0")
+            except OSError:  # ended meanwhile, or another user's
+                continue
+            if mark in known:
+                found.append(int(path.name))
+        return found
+
+    def end(self) -> None:
+        """Nothing that was started here is there behind this."""
+        until = time.monotonic() + 30
+        while left := self.left:  # one that is killed may just have started another
+            assert time.monotonic() < until, f"they do not end: {left}"
+            for number in left:
+                try:
+                    os.kill(number, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+            time.sleep(0.02)

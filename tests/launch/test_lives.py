@@ -1,22 +1,14 @@
 """The life of a run on one machine and under Slurm: lost, started again, ended."""
 
 import signal
-import time
 
 import pytest
 
-from tests.launch.kit import LAUNCH, StandIns
+from tests.launch.kit import LAUNCH, StandIns, wait_for
 
 GPU, SLURM = LAUNCH / "gpu_node.sh", LAUNCH / "slurm.sh"
 LOCAL = LAUNCH / "local_multiprocess.sh"
 AGAIN = " --run.resume auto"
-
-
-def wait_for(condition):
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +42,7 @@ def test_only_what_can_be_resumed_is_resumed(tmp_path):
 def test_a_signal_is_passed_on_and_nothing_is_started_again(tmp_path, number):
     stand_ins = StandIns(tmp_path, "long")
     run = stand_ins.begin(GPU, "train", "a.py")
-    wait_for((stand_ins.state / "ready").exists)
+    wait_for((stand_ins.state / "ready").exists, run)
     run.send_signal(number)
     _, errors = run.communicate(timeout=30)
     assert run.returncode == 75, errors
@@ -67,10 +59,23 @@ def test_local_processes_end_with_one_code(tmp_path, plan, code):
 def test_a_signal_reaches_all_local_processes(tmp_path):
     stand_ins = StandIns(tmp_path, "long")
     run = stand_ins.begin(LOCAL, "2", "train", "a.py")
-    wait_for(lambda: len(stand_ins.read("ready")) == 2)
+    wait_for(lambda: len(stand_ins.read("ready")) == 2, run)
     run.send_signal(signal.SIGTERM)
     _, errors = run.communicate(timeout=30)
     assert run.returncode == 75, errors
+    assert stand_ins.left == []
+
+
+def test_what_a_test_leaves_is_ended(tmp_path):
+    stand_ins = StandIns(tmp_path, "long")
+    run = stand_ins.begin(LOCAL, "2", "train", "a.py")
+    wait_for(lambda: len(stand_ins.read("ready")) == 2, run)
+    assert len(stand_ins.left) > 4  # the script, its two groups, what each runs
+    run.kill()  # as where pytest is killed: its groups do not hear of it
+    run.wait()
+    assert stand_ins.left
+    stand_ins.end()
+    assert stand_ins.left == []
 
 
 def test_a_local_process_that_stays_alone_is_ended(tmp_path):
@@ -84,6 +89,7 @@ def test_a_local_process_that_stays_alone_is_ended(tmp_path):
     ended = stand_ins.run(quick / LOCAL.name, "2", "train", "a.py")
     assert ended.returncode == 1
     assert "ended with code 1, 1 did not within 1 s" in ended.stderr
+    assert stand_ins.left == []
 
 
 @pytest.mark.parametrize(

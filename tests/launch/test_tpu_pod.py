@@ -1,14 +1,11 @@
 """The life of a slice: asked for, filled, run on, taken away, had again, given back."""
 
-import contextlib
-import os
 import shutil
-import signal
 import subprocess
 
 import pytest
 
-from tests.launch.kit import LAUNCH, StandIns
+from tests.launch.kit import LAUNCH, StandIns, wait_for
 
 SLICE = ("--name", "pod", "--zone", "z-a")
 ASKED = (*SLICE, "--type", "v6e-8", "--spot")
@@ -50,11 +47,7 @@ class Pod(StandIns):
 
 @pytest.fixture
 def pod(tmp_path):
-    made = Pod(tmp_path)
-    yield made
-    for file in made.state.glob("*/stepcoder_jax.job/pid"):
-        with contextlib.suppress(ProcessLookupError):  # what stayed on a slice that is gone
-            os.kill(int(file.read_text()), signal.SIGTERM)
+    return Pod(tmp_path)
 
 
 def test_each_verb_of_a_slice_in_its_turn(pod):
@@ -139,8 +132,7 @@ def test_a_slice_whose_machines_are_taken_is_had_again(pod):
     pod.write("plan", "long")
     pod.write("machines", "PREEMPTED")
     run = pod.begin(pod.checkout / "launch" / "tpu_pod.sh", "run", *ASKED, *COMMAND)
-    while len(pod.starts()) < 2 or pod.starts()[1] == []:
-        assert run.poll() is None
+    wait_for(lambda: len(pod.starts()) == 2 and pod.starts()[1], run)
     assert pod.starts() == [[FIRST], [AGAIN]]
     # whoever asks again finds it running, and waits
     stopped = pod.pod("stop", *SLICE)
@@ -153,16 +145,15 @@ def test_what_waits_for_a_run_may_end_and_begin_again(pod):
     pod.write("plan", "long")
     script = pod.checkout / "launch" / "tpu_pod.sh"
     run = pod.begin(script, "run", *ASKED, *COMMAND)
-    while not pod.read("host1/starts"):
-        assert run.poll() is None
+    wait_for(lambda: pod.read("host1/starts"), run)
     run.terminate()
     run.communicate(timeout=30)
     again = pod.begin(script, "run", *ASKED, *COMMAND)
     while "it runs already" not in (line := again.stderr.readline()):
         assert line, "it did not wait"
     pod.write("offline", 2)  # this machine has no network for a while
-    while (pod.state / "offline").read_text().strip() in ("", "2", "1"):
-        assert again.poll() is None
+    offline = pod.state / "offline"
+    wait_for(lambda: offline.read_text().strip() not in ("", "2", "1"), again)
     assert pod.pod("stop", *SLICE).returncode == 0
     _, errors = again.communicate(timeout=60)
     assert again.returncode == 75, errors

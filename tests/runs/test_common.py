@@ -1,5 +1,6 @@
 """Hosts that do not belong together are told apart before anything is built."""
 
+import contextlib
 import threading
 
 import pytest
@@ -49,6 +50,28 @@ def test_one_folder_is_one(tmp_path, name):
     (tmp_path / "run").mkdir()
     assert see(tmp_path / name, tmp_path / name) == [None, None]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]  # no mark is left
+
+
+def test_a_folder_below_a_file_is_refused_by_others(tmp_path):
+    (tmp_path / "file").write_text("")  # the checks to come say what is wrong
+    assert see(tmp_path / "file" / "run", tmp_path / "file" / "run") == [None, None]
+
+
+def test_no_mark_stays_where_another_host_ends_all_meanwhile(tmp_path, monkeypatch):
+    class Ended(Host):
+        def gather(self, name, value):
+            for action in actions:
+                action()
+            assert list(tmp_path.iterdir()) == []
+            raise SystemExit
+
+    actions = []
+    monkeypatch.setattr(
+        "stepcoder_jax.runs.hosts.channel.at_end",
+        lambda action: contextlib.nullcontext(actions.append(action)),
+    )
+    with pytest.raises(SystemExit):
+        see_one_folder(Ended(Meeting(), 0), str(tmp_path))
 
 
 def test_hosts_without_a_shared_disk_are_told(tmp_path, monkeypatch):

@@ -76,7 +76,14 @@ def see_one_folder(hosts: channel.Channel, folder: str) -> None:
     """
     place = Path(folder) if Path(folder).is_dir() else find_parent(Path(folder))
     mark = place / f".stepcoder-{secrets.token_hex(8)}"
-    try:
+
+    def take_away() -> None:
+        with contextlib.suppress(OSError):  # none was made, or its place is a file
+            mark.unlink()
+
+    # at_end: another host may have more to say of the folder, and all end meanwhile
+    with contextlib.ExitStack() as stack, channel.at_end(take_away):
+        stack.callback(take_away)
         if hosts.number == 0:
             with contextlib.suppress(OSError):  # refused later, in its own words
                 mark.touch()
@@ -84,8 +91,6 @@ def see_one_folder(hosts: channel.Channel, folder: str) -> None:
         # in this host's own folder: a relative one may be another elsewhere
         sees = hosts.number == 0 or not first or _is_seen(place / first)
         seen = hosts.gather("run folder's mark", sees)
-    finally:
-        mark.unlink(missing_ok=True)
     own = [folder if sees else "another one" for sees in seen]
     require_same([{"the disk of run.folder": each} for each in own])
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from experiments.benchmarks import host_runs
 from stepcoder_jax.runs.hosts.place import port_taken
 
 # some wait by the clock, as one does for a host that is gone
@@ -71,7 +72,7 @@ def free_port() -> int:
 
 def start(port, processes, number, *words):
     command = [sys.executable, "-c", WATCHER, str(port), str(processes), str(number)]
-    return subprocess.Popen([*command, *words], stderr=subprocess.PIPE, text=True)
+    return host_runs.start([*command, *words], stderr=subprocess.PIPE, text=True)
 
 
 def ends_of(watchers):
