@@ -40,6 +40,12 @@ def test_a_room_has_a_guide(room):
         assert (room / link).exists(), link
 
 
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(PACKAGE)))
+def test_a_guide_names_every_file(room):
+    stems = {path.stem for path in room.glob("*.py")} - {"__init__"}
+    assert [x for x in sorted(stems) if not re.search(rf"\b{x}\b", GUIDES[room])] == []
+
+
 def test_what_can_be_added_is_shown():
     """A reward too: its guide is executed by tests/feedback/rewards."""
     assert EXAMPLES.keys() == {"data/formats", "models", "learning", "tracking"}
