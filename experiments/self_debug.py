@@ -51,10 +51,16 @@ answers that are copies of the wrong program; and Spearman's rank correlation of
 explanation reward with the truth of explanations, of the model's own ones and of
 constructed ones, per encoder (TF-IDF, and --encoder FOLDER).
 
-What arms share is made once for each seed, as a run of its own: `records` (wrong programs
-of the warm start, answered by the rule), `contexts` (the same of the arm teacher, on other
-problems), `own_records` (of the arm teacher, answered by itself). An arm waits for what it
-needs. `run` makes RESULTS/ARM-SEED.json and goes on where it stopped; failures, digests and
+What arms share is made once for each seed, as a run of its own, and an arm waits for it:
+
+  records       wrong programs of the warm start, answered by the rule
+  contexts      wrong programs of `teacher` for other problems, answered by the rule;
+                reinforcement answers those that it mends, for some rewards need a right
+                answer to compare with
+  own_records   wrong programs of `teacher`, answered by itself
+  explanations  answers of `teacher` to the contexts, for the correlation with the truth
+
+`run` makes RESULTS/ARM-SEED.json and goes on where it stopped; failures, digests and
 `--digest as-recorded` are as in experiments/ablation.py.
 
 `short` runs teacher and first of seed 0 with fewer problems (K = 1 and 2) and updates, and

@@ -15,7 +15,11 @@ from self_debug_runner.scale import Scale
 from stepcoder_jax.config import ConfigError
 from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated import dialect, teaching
-from stepcoder_jax.data.refinements import RefinementRecord
+from stepcoder_jax.data.refinements import (
+    RefinementRecord,
+    append_refinements,
+    read_refinements,
+)
 from stepcoder_jax.records import Attempt, Variant, Verdict
 from stepcoder_jax.runs.experiment import load_experiment
 from stepcoder_jax.similarity.embedders import fit_tfidf
@@ -151,14 +155,39 @@ def test_what_was_begun_goes_on_and_what_was_not_judged_begins_anew(plan):
     assert words(plan, "records")[0][-1] == "records-0" and not out.exists()
 
 
+def answers_to(problem, wrong):
+    """A function that makes an answer to the wrong program: its number, whether right."""
+    told = Attempt(wrong, Verdict.WRONG, 0, "The program fails this test:\nGot: 7")
+
+    def answer(number, explanation, is_right):
+        said = (problem.solution if is_right else wrong, Variant.EXPLAIN, "me", 1)
+        ended = (Verdict.PASS, 3) if is_right else (Verdict.WRONG, 2)
+        name = f"{problem.id}#{number}"
+        source = (problem.id, name, wrong, "me", told, explanation)
+        return RefinementRecord(*source, *said, *ended, 3, 0.5, False)
+
+    return answer
+
+
+def write_records(plan, job, records):
+    plan.places.folder(job).mkdir()
+    with (plan.places.folder(job) / "records.jsonl").open("w") as file:
+        append_refinements(file, records)
+
+
 def test_the_commands_of_arms(plan):
+    answer = answers_to(TINY.load("train")[0], "x")
+    rows = [answer(0, "", False), answer(1, "", False), answer(1, "a", True)]
+    write_records(plan, Job("contexts", 1), rows)
     train, *asked = words(plan, "rl_tests", 1)
     assert train[:2] == ["train", f"{plan.study.file}:rl_tests"]
     assert train[2:] == [
         *("--run.seed", "1", "--run.resume", "auto", "--run.folder", "rl_tests-1"),
-        *("--data.contexts", "contexts-1/records.jsonl"),
+        *("--data.contexts", "contexts-1.mended.jsonl"),
         *("--model.checkpoint", "teacher-1"),
     ]
+    # those that nobody has mended are in no arm, for some rewards could not score them
+    assert read_refinements([str(plan.places.runs / "contexts-1.mended.jsonl")]) == rows[1:]
     assert [x[-1] for x in asked] == [
         f"rl_tests-1.{x}" for x in ("test", "none", "samples")
     ]
@@ -296,15 +325,7 @@ def test_the_likeness_of_own_explanations_stands_beside_their_truth():
     problem = next(x for x in dialect.load("train") if "introductory" in x.id)
     (wrong,) = dialect.wrong_programs(np.random.default_rng(0), problem, 1)
     true = teaching.explain(problem, wrong)
-    told = Attempt(wrong, Verdict.WRONG, 0, "The program fails this test:\nGot: 7")
-
-    def answer(number, explanation, is_right):
-        said = (problem.solution if is_right else wrong, Variant.EXPLAIN, "me", 1)
-        ended = (Verdict.PASS, 3) if is_right else (Verdict.WRONG, 2)
-        name = f"{problem.id}#{number}"
-        source = (problem.id, name, wrong, "me", told, explanation)
-        return RefinementRecord(*source, *said, *ended, 3, 0.5, False)
-
+    answer = answers_to(problem, wrong)
     records = [answer(0, true, True), answer(0, true, True), answer(0, "Who knows?", False)]
     records += [answer(0, "", True), answer(1, true, True)]  # an only one has no siblings
     embed = fit_tfidf([x.explanation for x in records])

@@ -20,6 +20,11 @@ from self_debug_runner.scale import Scale
 from stepcoder_jax.config import Config
 from stepcoder_jax.data.formats import own
 from stepcoder_jax.data.generated.splits import Split
+from stepcoder_jax.data.refinements import (
+    append_refinements,
+    group_siblings,
+    read_refinements,
+)
 from stepcoder_jax.results.chains import End
 
 WARM_START = "dialect"
@@ -150,9 +155,27 @@ def learn(plan: Plan, job: Job) -> list[str]:
         taught = sibling(job, OWN if kind == "self" else RECORDS)
         records = str(places.folder(taught) / "records.jsonl")
         return [*command, "--sft.records", records]
-    contexts = str(places.folder(sibling(job, CONTEXTS)) / "records.jsonl")
-    command += ["--data.contexts", contexts]
+    command += ["--data.contexts", str(keep_mended(places, sibling(job, CONTEXTS)))]
     return [*command, "--model.checkpoint", str(places.folder(sibling(job, "teacher")))]
+
+
+def keep_mended(places: Places, job: Job) -> Path:
+    """The contexts with a right refinement, in a file of their own.
+
+    Rewards of likeness need one, tests do not: so all arms answer the same contexts.
+    """
+    out = places.runs / f"{job.name}.mended.jsonl"
+    if not out.is_file():
+        groups = group_siblings(
+            read_refinements([str(places.folder(job) / "records.jsonl")])
+        )
+        part = out.with_suffix(".part")
+        with part.open("w", encoding="utf-8") as file:
+            for rows in groups.values():
+                if any(row.is_right for row in rows):
+                    append_refinements(file, rows)
+        part.replace(out)
+    return out
 
 
 def evaluations(plan: Plan, job: Job) -> dict[str, list[str]]:
