@@ -89,6 +89,19 @@ def test_what_is_wrong_with_a_run_is_told(good, bad):
     assert list(of.complaints(good)) == [] and len(list(of.complaints(good | bad))) == 1
 
 
+def test_rollouts_are_compared_by_field():
+    def text(**row):
+        return {"0.jsonl": json.dumps({"tokens": [1, 2], "advantages": [0.5, 1.0]} | row)}
+
+    compare = host_same.compare_rollouts
+    assert compare(text(), text()) == (0.0, [])
+    assert compare(text(), text(tokens=[1, 3])) == (0.0, ["tokens"])
+    apart, others = compare(text(), text(advantages=[0.5, 1.00001]))
+    assert 0 < apart < host_same.DIGITS and others == []
+    assert compare(text(), text(advantages=[0.5])) == (0.0, ["advantages"])
+    assert compare(text(), {}) == (0.0, ["files"])
+
+
 def test_the_series_is_told_in_a_table():
     rows = [row(number=0, wrong=[]), row(number=1, seconds=40.0, wrong=["took"])]
     rows += [SAME | {"number": 0, "wrong": []}, LOST | {"number": 0, "wrong": []}]

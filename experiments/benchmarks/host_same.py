@@ -1,11 +1,12 @@
 """One run, whatever computes it: trials of host_trials.py.
 
 A layout is so many processes of so many devices each. `same`: 5 iterations on a layout,
-beside those of one process of one device: rollouts equal byte for byte, metrics apart by
-1e-5 at most; and how many programs each host judged, and the bytes that were written.
-`moved`: a layout is killed in its fourth iteration, and another goes on from what is saved.
-`judging`: seconds that are waited for the judge, each process on a processor of its own,
-where the judge has far more to do than the model.
+beside those of one process of one device: rollouts equal (tokens, programs, verdicts; and
+their numbers, written with five digits, to 1e-4), metrics apart by 1e-5 at most; and how
+many programs each host judged, and the bytes that were written. `moved`: a layout is killed
+in its fourth iteration, and another goes on from what is saved. `judging`: seconds that are
+waited for the judge, each process on a processor of its own, where the judge has far more
+to do than the model.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from experiments.benchmarks.host_runs import AT, Hosts
 
 STEPS = 5
 APART = 1e-5  # of metrics, relative or absolute
+DIGITS = 1e-4  # of numbers of tokens, which are written with five digits
 CLOCKED = ("seconds/", "judge/seconds", "hosts/")
 FLAGS = [
     *("--run.total_steps", str(STEPS), "--run.save_every", "2", "--run.keep", "9"),
@@ -63,7 +65,7 @@ MOVES = list(itertools.permutations(("1x1", "2x1", "4x1", "1x8"), 2))
 class Made(NamedTuple):
     """What is left of a run."""
 
-    rollouts: dict[str, str]  # digest of each file
+    rollouts: dict[str, str]  # the text of each file
     metrics: list[dict]  # without what a clock put there
     programs: list[int]  # judged by each host
     bytes: int  # written, but for checkpoints and each host's own log
@@ -86,10 +88,7 @@ def look_at(folder: Path, processes: int) -> Made:
     files = [path for path in folder.rglob("*") if path.is_file()]
     kept = [x for x in files if not {"checkpoints", "hosts"} & set(x.parts)]
     return Made(
-        {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted((folder / "rollouts").iterdir())
-        },
+        {path.name: path.read_text() for path in sorted((folder / "rollouts").iterdir())},
         [without_clocks(row) for row in rows],
         [total - sum(others), *others],
         sum(path.stat().st_size for path in kept),
@@ -140,11 +139,43 @@ def compare(made: Made, base: Made) -> dict:
     """How far a run is from another."""
     pairs = zip(made.metrics, base.metrics)
     apart = [_apart(row.get(x), other[x]) for row, other in pairs for x in other]
+    number_apart, others = compare_rollouts(made.rollouts, base.rollouts)
     return {
-        "rollouts_equal": made.rollouts == base.rollouts,
+        "rollouts_equal": not others and number_apart <= DIGITS,
+        "rollout_bytes_equal": made.rollouts == base.rollouts,
+        "rollout_numbers_apart": number_apart,
+        "rollout_fields_apart": others,
         "rows": [len(made.metrics), len(base.metrics)],
         "metrics_apart": max(apart),
     }
+
+
+def compare_rollouts(
+    texts: dict[str, str], others: dict[str, str]
+) -> tuple[float, list[str]]:
+    """How far numbers of tokens are apart at most, and all else that differs."""
+    if texts.keys() != others.keys():
+        return 0.0, ["files"]
+    apart, fields = 0.0, set()
+    for name, text in texts.items():
+        rows, theirs = text.splitlines(), others[name].splitlines()
+        if len(rows) != len(theirs):
+            fields.add("rows")
+        for row, other in zip(map(json.loads, rows), map(json.loads, theirs)):
+            for field in row.keys() | other.keys():
+                value, their = row.get(field), other.get(field)
+                if value == their:
+                    continue
+                if _are_numbers(value) and _are_numbers(their) and len(value) == len(their):
+                    apart = max(apart, *map(_apart, value, their))
+                else:
+                    fields.add(field)
+    return apart, sorted(fields)
+
+
+def _are_numbers(value: object) -> bool:
+    """Floats of a row's tokens; numbers of tokens in the vocabulary are none."""
+    return isinstance(value, list) and any(isinstance(x, float) for x in value)
 
 
 def _apart(value: float | str | None, other: float | str | None) -> float:
