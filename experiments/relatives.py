@@ -29,6 +29,12 @@ the ablation's (ablation.py says what it keeps, refuses and resumes).
 
   ppo         vanilla PPO: whole programs, no mask, eq. 3's reward
   stepcoder   CCCS and FGO (arXiv:2402.01391)
+  rltf        REINFORCE against the greedy program, supervised text beside it, rewards on
+              tests passed and on the line of the error, and the online buffer of BUFFER
+              iterations (arXiv:2307.04349); the released code has CodeRL's critic as well
+  coderl      the same loss, where each token weighs what an error critic says of it
+              (arXiv:2207.01780)
+  rlcf        PPO by the compiler and by a discriminator; no tests (arXiv:2305.18341)
   ppocoder    PPO with syntax and data flow of the canonical solution in the reward, and an
               adaptive KL coefficient (arXiv:2301.13816)
   grpo        a group's mean and spread for the critic (arXiv:2402.03300)
@@ -39,6 +45,13 @@ the ablation's (ablation.py says what it keeps, refuses and resumes).
 
 Exploratory: dapo_static, without dynamic sampling; cispo (arXiv:2506.13585), dr_grpo
 (arXiv:2503.20783); ppo_buffer, where batches are drawn from the last iterations' rollouts.
+What the papers take apart: rltf_coarse (eq. 3 alone), rltf_fine (with the error's line),
+rltf_fresh (all rewards, no buffer); coderl_no_critic, coderl_no_baseline, coderl_no_text.
+
+Arms of HEADS first learn a head, from HEAD_TOKENS tokens of the model that all arms begin
+with. Those are not in the budget, as CodeRL's critic is trained before its RL; nor are the
+canonical solutions that arms of the algorithm coderl read beside their rollouts. Greedy
+programs for the baseline are. On APPS+ the heads are given by hand: `stepcoder head`.
 
 What papers claim of their parts (APPS, pass@1/5/1000 in %, CodeT5-770M):
 
@@ -80,6 +93,7 @@ from ablation import GRPO, Changes, put
 from stepcoder_jax import config as c
 
 PLAIN_TOKENS, GUARDED_TOKENS = 300_000, ablation.TOKENS
+HEAD_TOKENS = 60_000  # that a head is learnt from
 POINTS = 6  # validations on the way
 SEEDS = 3
 
@@ -89,9 +103,17 @@ DAPO: Changes = GRPO | {
     "grpo.average": "token",
     "grpo.kl_coef": 0.0,
 }
+CODERL: Changes = {"algorithm": "coderl"}
+RLTF: Changes = CODERL | {
+    "reward.terms": ("stepcoder", "pass_ratio", "located"),
+    "execution.tests": "run_all",
+}
 CLAIMED: dict[str, Changes] = {
     "ppo": {},
     "stepcoder": STEPCODER,
+    "rltf": RLTF,
+    "coderl": CODERL,
+    "rlcf": {"reward.terms": ("rlcf",)},
     "ppocoder": {
         "reward.terms": ("stepcoder", "structure"),
         "ppo.kl_coef": 0.1,  # where the controller begins
@@ -108,14 +130,26 @@ EXPLORATORY: dict[str, Changes] = {
     "dr_grpo": GRPO
     | {"grpo.scale_by_std": False, "grpo.average": "constant", "grpo.kl_coef": 0.0},
     "ppo_buffer": {},
+    "rltf_coarse": CODERL,
+    "rltf_fine": CODERL | {"reward.terms": ("stepcoder", "located")},
+    "rltf_fresh": RLTF,
+    "coderl_no_critic": CODERL,
+    "coderl_no_baseline": CODERL | {"coderl.baseline": "none"},
+    "coderl_no_text": CODERL | {"coderl.supervised": 0.0},
 }
+OUTCOME = ("outcome", "--coderl.critic")
+HEADS = {
+    **dict.fromkeys(("coderl", "coderl_no_baseline", "coderl_no_text"), OUTCOME),
+    "rlcf": ("pair", "--reward.rlcf_discriminator"),
+}
+JUDGED = "samples"  # the arm that learns nothing, whose programs heads are learnt from
 ARMS = CLAIMED | EXPLORATORY
 DYNAMIC = ("dapo",)
 OVERLONG = ("dapo", "dapo_static")
-BUFFERED = ("ppo_buffer",)
+BUFFERED = ("ppo_buffer", "rltf", "rltf_coarse", "rltf_fine")
 BUFFER = 4  # iterations whose rollouts stay
 COMPARISONS = (
-    *((arm, "ppo") for arm in ("stepcoder", "ppocoder", "grpo")),
+    *((arm, "ppo") for arm in ("stepcoder", "rltf", "coderl", "rlcf", "ppocoder", "grpo")),
     *((arm, "grpo") for arm in ("dapo", "gspo", "rloo")),
 )
 
@@ -131,7 +165,7 @@ TRIED = {
     "": dict.fromkeys(TUNED, (1e-4, 2e-4, 4e-4)),
     "guarded_": {arm: ablation.TRIED[arm] for arm in TUNED},
 }
-NEAREST = dict.fromkeys(("ppocoder", "ppo_buffer"), "ppo")  # the others: grpo
+NEAREST = dict.fromkeys(("ppocoder", "rlcf", "ppo_buffer"), "ppo")  # the others: grpo
 
 
 def plain() -> c.Config:
@@ -192,6 +226,8 @@ def get_config(arg: str = "") -> c.Config:
     name, at, rate = arg.partition("@")
     tier = next((x for x in TIERS if x and name.startswith(x)), "")
     arm = name.removeprefix(tier)
+    if arm == JUDGED and not at:
+        return samples(TIERS[tier](), f"runs/relatives_{arg}")
     if arm not in ARMS:
         raise c.ConfigError(
             "EXPERIMENT: expected ARM, guarded_ARM or apps_ARM with an arm of "
@@ -210,6 +246,14 @@ def get_config(arg: str = "") -> c.Config:
         config.ppo.actor.learning_rate = chosen
     except ValueError:
         raise c.ConfigError(f"EXPERIMENT: expected ARM@RATE, got {arg!r}") from None
+    return config
+
+
+def samples(config: c.Config, folder: str) -> c.Config:
+    """A run whose model stays what it was: it only leaves judged programs."""
+    config.run.folder, config.run.rollouts_every = folder, 1
+    config.algorithm, config.ppo.actor.learning_rate = "grpo", 0.0
+    config.run.total_tokens, config.evaluation.every_tokens = HEAD_TOKENS, 0
     return config
 
 
@@ -240,6 +284,8 @@ def study_of(tier: str) -> Any:
         claimed=tuple(f"{tier}{arm}" for arm in CLAIMED),
         exploratory=tuple(f"{tier}{arm}" for arm in EXPLORATORY),
         comparisons=tuple((f"{tier}{x}", f"{tier}{y}") for x, y in COMPARISONS),
+        heads={f"{tier}{arm}": head for arm, head in HEADS.items()},
+        judged=f"{tier}{JUDGED}",
         tried={f"{tier}{arm}": rates for arm, rates in TRIED[tier].items()},
         chosen={f"{tier}{arm}": rate for arm, rate in RATES[tier].items()},
         title="Relatives" + ", guarded tier" * (not is_plain),

@@ -5,7 +5,8 @@ import dataclasses
 import ablation
 import pytest
 import relatives
-from ablation_runner import command, table
+from ablation_runner import command, steps, table
+from ablation_runner.study import Job
 
 from stepcoder_jax.config import ConfigError, flatten
 
@@ -13,6 +14,11 @@ RATE = "ppo.actor.learning_rate"
 CHANGED = {
     "stepcoder": {"cccs.enabled", "fgo.mask"},
     "ppocoder": {"reward.terms", "ppo.kl_coef", "ppo.adaptive_kl_target"},
+    "rltf": {"algorithm", "reward.terms", "execution.tests", "sampling.buffer"},
+    "coderl": {"algorithm"},
+    "rlcf": {"reward.terms", "reward.rlcf_discriminator"},
+    "coderl_no_baseline": {"algorithm", "coderl.baseline"},
+    "coderl_no_text": {"algorithm", "coderl.supervised"},
     "grpo": {"algorithm"},
     "gspo": {"algorithm", "grpo.policy_loss", "grpo.kl_coef"},
     "rloo": {"algorithm", "grpo.estimator", "grpo.average"},
@@ -22,6 +28,8 @@ CHANGED = {
 
 def fields(arg):
     config = relatives.get_config(arg)
+    if arg.endswith("rlcf"):  # the runner gives the head that it has learnt
+        config.reward.rlcf_discriminator = "head"
     config.validate()
     return flatten(dataclasses.asdict(config))
 
@@ -43,9 +51,31 @@ def test_an_arm_differs_in_what_it_is_named_for(tier):
         # what is to be equal: the model, the sampler, the problems, the budget
         for name in ("model.checkpoint", "sampling.problems_per_step", "run.total_tokens"):
             assert ours[name] == ppo[name]
-        assert ours["execution.tests"] == ppo["execution.tests"]
     dynamic, static = fields(f"{tier}dapo"), fields(f"{tier}dapo_static")
     assert differ(dynamic, static) == {"sampling.extra_problems"}
+
+
+def test_an_arm_with_a_head_learns_it_first(tmp_path):
+    study = relatives.study_of("")
+    assert set(study.heads) <= set(relatives.ARMS)
+    for arm, kind, flag in (
+        ("coderl", "outcome", "--coderl.critic"),
+        ("rlcf", "pair", "--reward.rlcf_discriminator"),
+    ):
+        places, job = steps.Places(tmp_path, tmp_path / "results"), Job(arm, 3)
+        judged, head, learns, _ = list(steps.steps_of(study, places, job))
+        assert judged[3:5] == ["train", f"{study.file}:samples"]
+        assert judged[judged.index("--run.seed") + 1] == "3"
+        folder = judged[judged.index("--run.folder") + 1]
+        assert head[3:7] == ["head", folder, "--kind", kind]
+        assert learns[4] == f"{study.file}:{arm}" and learns[-2:] == [flag, head[-1]]
+        places.head(job).mkdir()  # once it is there, it stays
+        assert next(steps.steps_of(study, places, job)) == learns
+    plain = list(steps.steps_of(study, places, Job("rltf", 0)))
+    assert len(plain) == 2 and "--coderl.critic" not in plain[0]
+    samples = relatives.get_config("guarded_samples")
+    samples.validate()
+    assert samples.ppo.actor.learning_rate == 0 and samples.run.rollouts_every == 1
 
 
 def test_rates_are_those_that_were_tried_or_of_the_nearest_arm():

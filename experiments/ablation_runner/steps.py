@@ -33,6 +33,13 @@ class Places(NamedTuple):
         """The judged samples of the arm raft."""
         return self.runs / f"{job.name}.samples"
 
+    def judged(self, job: Job) -> Path:
+        """The run whose programs a head is learnt from."""
+        return self.runs / f"{job.name}.judged"
+
+    def head(self, job: Job) -> Path:
+        return self.runs / f"{job.name}.head"
+
     def log(self, job: Job) -> Path:
         """What the processes of a run say."""
         return self.runs / f"{job.name}.log"
@@ -60,6 +67,10 @@ def steps_of(study: Study, places: Places, job: Job) -> Iterator[list[str]]:
             model = config.model.checkpoint
     else:
         name = "sft" if arm in study.of_text else "train"
+        if arm in study.heads:
+            kind, flag = study.heads[arm]
+            yield from learn_head(study, places, job, kind)
+            experiment += [flag, str(places.head(job))]
         yield [*STEPCODER, name, *experiment]
     if not places.measured(job).is_file():
         command = [sys.executable, str(MEASURE), model, str(places.measured(job))]
@@ -85,6 +96,16 @@ def draw_samples(
     command += ["--template", config.prompt.template, "--out", str(out)]
     command += ["--max-prompt-length", str(config.prompt.max_prompt_length)]
     yield [*command, "--max-completion-length", str(config.sampling.max_completion_length)]
+
+
+def learn_head(study: Study, places: Places, job: Job, kind: str) -> Iterator[list[str]]:
+    """A head on the model that learning begins with, from programs that it wrote."""
+    if places.head(job).is_dir():
+        return
+    judged = str(places.judged(job))
+    run = [f"{study.file}:{study.judged}", "--run.seed", str(job.seed)]
+    yield [*STEPCODER, "train", *run, "--run.folder", judged, "--run.resume", "auto"]
+    yield [*STEPCODER, "head", judged, "--kind", kind, "--out", str(places.head(job))]
 
 
 def count_passed(results: Path) -> int:

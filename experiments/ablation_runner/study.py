@@ -33,6 +33,10 @@ class Study(NamedTuple):
     raft_samples: int = 0  # of each problem, for the arm raft
     tried: Mapping[str, tuple[float, ...]] = {}  # learning rates by arm
     chosen: Mapping[str, float] = {}  # of those
+    # arms that begin with a head, its kind and the flag that takes it; it is learnt from
+    # what the run of `judged` has judged
+    heads: Mapping[str, tuple[str, str]] = {}
+    judged: str = ""
     title: str = "Ablation"
     name: str = ""  # of the folders of runs and results; "": that of the file
     # what the curves of the primary measure are means over, of the three in DIFFICULTIES
