@@ -23,6 +23,7 @@ The run's state and folder are in runs/rl_run.py, the end of it in runs/closing.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -327,6 +328,7 @@ def conclude(
         metrics["seconds/iteration"] += time.perf_counter() - start
     # also of a row that waited, where it is not due any more: more steps are wanted
     run.pending, run.is_kept = None, False
+    metrics |= run.folder.saver.seconds()
     logger.write(step, metrics)
     if schedule.is_save_due(run.spent, run.config.run):
         run.save(best=False)
@@ -347,9 +349,11 @@ def train(config: Config) -> int:
         open_pool(settings) as pool,
         Interrupt(config.run.walltime) as interrupt,
         room(config.run.folder),
+        contextlib.ExitStack() as stack,
     ):
         require_same_level(pool)
         run = Run(config, pool)
+        stack.push(run.folder.saver.leave)
         try:
             with run.folder.starting():
                 run.judge_before()
@@ -369,6 +373,7 @@ def train(config: Config) -> int:
         except (Stopped, JudgeFailsError, OwnRewardError, OthersError) as end:
             if not run.is_kept:
                 run.save(best=False)
+            run.folder.saver.wait()
             if isinstance(end, OwnRewardError | OthersError):
                 raise
             saved = f"saved iteration {int(run.state.step)} in {run.folder.path}"

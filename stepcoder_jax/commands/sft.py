@@ -95,17 +95,18 @@ def conclude(run: Run, logger: Logger | HostLog, row: dict[str, Any]) -> dict[st
         row = row | run.validate()
     else:
         row = row | run.not_validated()
+    row = row | run.folder.saver.seconds()
     run.pending, run.is_kept = None, False
     logger.write(run.step - 1, row)
     if run.due(settings.run.save_every):
-        run.folder.save_model(run.step, run.model(), settings.run.keep, best=False)
-        run.save_state()
+        run.save()
     return row
 
 
 def close(run: Run) -> None:
     """Write the model at the end, judge it on test, draw the curves."""
     path, count = run.folder.path, run.config.evaluation.test_problems
+    run.folder.saver.wait()
     run.folder.write_end(run.model())
     if run.judging is not None and count:
         graded = run.judging.grade(run.params, "test", count, "test")
@@ -233,6 +234,7 @@ def run(config: Config) -> int:
         room(config.run.folder),
         contextlib.ExitStack() as stack,
     ):
+        stack.push(folder.saver.leave)
         with folder.starting():
             sharding.on_first(lambda: folder.open(config))
             if not resumed:
@@ -254,6 +256,7 @@ def run(config: Config) -> int:
         except Stopped:
             if not job.is_kept:
                 job.save_state()
+            job.folder.saver.wait()
             if jax.process_index() == 0:
                 print(
                     f"saved update {job.step} of {job.num_steps} in {folder.path}; go on "

@@ -17,6 +17,7 @@ from stepcoder_jax.runs.rl_run import Run
 
 def close(run: Run) -> None:
     """Judge the best checkpoint on test, draw the curves, say what happened."""
+    run.folder.saver.wait()
     after: list[Graded] = []
     best, count = run.folder.latest(best=True), run.config.evaluation.test_problems
     if count:

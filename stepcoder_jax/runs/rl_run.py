@@ -28,7 +28,6 @@ from stepcoder_jax.results.drawing import beside
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs import problem_set, schedule
 from stepcoder_jax.runs.disk import contexts, sources
-from stepcoder_jax.runs.disk.interrupt import timed_save
 from stepcoder_jax.runs.disk.run_folder import RunFolder, versions
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.greedy import grade, pass_rate, scores, unmeasured, whole_tasks
@@ -200,9 +199,9 @@ class Run:
         }
 
     def save(self, best: bool) -> None:
-        """Write a checkpoint of the present state."""
+        """Begin a checkpoint of the present state; `folder.saver` writes it."""
         keep = self.config.run.keep
-        with part("save", int(self.state.step)), timed_save():
+        with part("save", int(self.state.step)):
             kept = None if best else self.kept_back  # nobody goes on from the best one
             arrays = None if kept is None else buffer.to_arrays(kept)
             self.folder.save(self.state, self.curriculum, self.record(), keep, best, arrays)

@@ -25,7 +25,6 @@ from stepcoder_jax.records import InputError, Problem
 from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs.disk import sources
 from stepcoder_jax.runs.disk.checkpoint import Saved
-from stepcoder_jax.runs.disk.interrupt import timed_save
 from stepcoder_jax.runs.disk.run_folder import versions
 from stepcoder_jax.runs.disk.sft_folder import Model, SFTFolder
 from stepcoder_jax.runs.generate import Coder
@@ -187,7 +186,13 @@ class Run:
         step = jax.device_put(np.int32(self.step), self.whole)
         return TextState(step, lora.split(self.params)[0], self.opt_state)
 
-    def save_state(self) -> None:
+    def save(self) -> None:
+        """Begin to save the model, and the state."""
+        keep = self.config.run.keep
+        self.save_state(self.folder.begin_model(self.step, self.model(), keep, best=False))
+
+    def save_state(self, *first: Callable[[], None]) -> None:
+        """Begin to save the state; `folder.saver` writes it, after what is `first`."""
         record = {
             "seconds": time.monotonic() - self.start,
             "versions": versions(),
@@ -195,8 +200,8 @@ class Run:
             "pending": self.pending,
         }
         saved = Saved(self.state(), {"best": np.array(self.best)}, record)
-        with part("save", self.step), timed_save():
-            self.folder.save_state(saved)
+        with part("save", self.step):
+            self.folder.save_state(saved, *first)
         self.is_kept = True
 
     def model(self) -> Model:
@@ -251,6 +256,7 @@ class Run:
         found = finite.describe(finite.name_unsound(unsound))
         if not self.is_kept:
             self.save_state()
+        self.folder.saver.wait()
         raise NotFiniteError(
             f"update {self.step}: {found}; the state before it is in {self.folder.states}, "
             "and --run.resume runs it again; begin again with a lower sft.learning_rate"
@@ -272,7 +278,7 @@ class Run:
         found, rate, value = self.measure()
         if (rate, -value) > self.best:
             self.best = (rate, -value)
-            self.folder.save_model(self.step, self.model(), keep=1, best=True)
+            self.folder.save_best(self.step, self.model())
         return found
 
     def not_validated(self) -> dict[str, float]:

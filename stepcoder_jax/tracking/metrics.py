@@ -40,6 +40,12 @@ def _rows(*rows: tuple[str, str, str]) -> tuple[Metric, ...]:
     return tuple(Metric(*row) for row in rows)
 
 
+# of saves, beside which a run goes on
+SAVES = (
+    ("seconds/save_blocked", SECONDS, "for which the run stood still since the row before"),
+    ("seconds/save", SECONDS, "of the save that ended since then, from copy to seal"),
+)
+
 KINDS = {
     "rl": Kind(
         "Of each iteration of `stepcoder train`",
@@ -123,6 +129,7 @@ KINDS = {
             ("seconds/update", SECONDS, "scores, advantages and updates"),
             ("seconds/iteration", SECONDS, "all of it, a validation included"),
             ("hosts/slowest", "index", "of the host whose parts took longest; 0 alone"),
+            *SAVES,
         ),
     ),
     "ppo": Kind(
@@ -252,6 +259,7 @@ KINDS = {
             ("padding", SHARE, "places of the batch without a token"),
             ("tokens_per_second", "tokens / s", "of the update"),
             ("seconds/update", SECONDS, "of the update"),
+            *SAVES,
         ),
     ),
     "validation": Kind(

@@ -362,7 +362,7 @@ def test_weights_that_are_not_finite_are_never_written(first, tmp_path):
     shape = ModelConfig(**weights.hf_config.read_shape(first))
     model = Model(shape, params, get_config().sampling, (1,), tokenizer)
     for write in (
-        lambda: folder.save_model(1, model, 1, False),
+        lambda: folder.begin_model(1, model, 1, False),
         lambda: folder.write_end(model),
     ):
         with pytest.raises(CheckpointError, match="trunk/norm/scale holds a number"):

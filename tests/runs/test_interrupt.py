@@ -16,7 +16,8 @@ from stepcoder_jax.execution import Pool
 from stepcoder_jax.feedback import prompts
 from stepcoder_jax.records import Mode, Problem, Program, Task, TestCase
 from stepcoder_jax.runs import generate
-from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped, breakable, timed_save
+from stepcoder_jax.runs.disk.interrupt import Interrupt, Stopped, breakable
+from stepcoder_jax.runs.disk.saver import Saver
 from stepcoder_jax.runs.generate import Coder
 from stepcoder_jax.runs.hosts import walltime
 from stepcoder_jax.sampling.slots import Completion
@@ -131,6 +132,7 @@ def test_each_save_says_how_long_the_next_may_take(monkeypatch):
     monkeypatch.setattr(walltime, "end_of_allocation", lambda _: time.time() + 1000)
     with Interrupt():
         assert signal.getitimer(signal.ITIMER_REAL)[0] == pytest.approx(850, abs=5)
-        with timed_save():
-            time.sleep(0.01)
+        saver = Saver()
+        saver.start(lambda: lambda: time.sleep(0.01))
+        saver.wait()
         assert signal.getitimer(signal.ITIMER_REAL)[0] == pytest.approx(1000, abs=5)

@@ -9,6 +9,7 @@ replaces is <step>.former until then. Those made before there were seals open as
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import json
@@ -16,7 +17,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -28,12 +29,13 @@ from orbax.checkpoint import v1 as ocp
 from stepcoder_jax.devices import sharding
 from stepcoder_jax.pytrees import TextState, TrainState
 from stepcoder_jax.records import InputError
-from stepcoder_jax.runs.disk import seals
+from stepcoder_jax.runs.disk import loops, seals
 from stepcoder_jax.runs.disk.seals import DamagedError
 
 PARTS = ("state", "arrays", "record")
 FORMAT = "sealed"  # told in the record of a checkpoint that has a seal
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class CheckpointError(InputError):
@@ -52,11 +54,21 @@ class Saved(NamedTuple, Generic[State]):
 
 
 def save(folder: str | Path, step: int, saved: Saved, keep: int) -> None:
-    """Write the checkpoint of iteration `step` and drop all but the newest `keep`.
+    """`begin`, and what it returns: when this returns, all is on disk."""
+    begin(folder, step, saved, keep)()
+    sharding.on_first(lambda: None)  # nobody goes on before it is in place
 
-    An existing checkpoint of this step is replaced. Returns when all is on disk. Raises
-    CheckpointError, and leaves those before as they are, for a state with a number that
-    is not finite, and where there is no room.
+
+def begin(
+    folder: str | Path, step: int, saved: Saved, keep: int, is_best: bool = False
+) -> Callable[[], None]:
+    """Begin the checkpoint of iteration `step`; what is returned ends it, on any thread.
+
+    When this returns the state is copied, and may be donated. An existing checkpoint of
+    this step is replaced, all but the newest `keep` are dropped, and with `is_best` later
+    ones too: they are of a run that was taken up again before them. Each host writes its
+    own part of the arrays. Either raises CheckpointError, and leaves those before as they
+    are: for a state with a number that is not finite, and where nothing can be written.
     """
     check_finite(saved.state, f"the checkpoint of step {step}")
     root = Path(folder).absolute()
@@ -67,39 +79,42 @@ def save(folder: str | Path, step: int, saved: Saved, keep: int) -> None:
         for left in (*root.glob("*.part"), *root.glob("*.part.orbax-checkpoint-tmp*")):
             shutil.rmtree(left)
 
-    def finish() -> None:
-        seals.seal(part)
-        _put_in_place(part)
-        numbers = [number for number in numbered(root) if number <= step]
-        for old in numbers[:-keep]:
-            shutil.rmtree(root / str(old))
-
-    def write() -> None:
+    with _writing(root):
         sharding.on_first(clear)
-        ocp.save_checkpointables(
+        response = ocp.save_checkpointables_async(
             part,
             {
                 "state": _as_stored(saved.state),
-                "arrays": saved.arrays,
+                "arrays": jax.tree.map(np.array, saved.arrays),
                 # as one string: a tree would lose empty lists and turn tuples into dicts
                 "record": {"json": json.dumps(saved.record), "format": FORMAT},
             },
         )
-        sharding.on_first(finish)
 
-    _with_room(root, write)
+    def finish() -> None:
+        with _writing(root):
+            response.result()
+            if jax.process_index():
+                return
+            seals.seal(part)
+            _put_in_place(part)
+            numbers = [number for number in numbered(root) if is_best or number <= step]
+            kept = [step] if is_best else numbers[-keep:]
+            for old in set(numbers) - set(kept):
+                shutil.rmtree(root / str(old))
+
+    return finish
 
 
 def save_best(folder: str | Path, step: int, saved: Saved) -> None:
     """Write `saved` as the best checkpoint, in place of all former ones."""
-    root = Path(folder).absolute() / "best"
-    save(root, step, saved, keep=1)
+    begin_best(folder, step, saved)()
+    sharding.on_first(lambda: None)
 
-    def drop() -> None:  # later ones: of a run that was taken up again before them
-        for other in set(numbered(root)) - {step}:
-            shutil.rmtree(root / str(other))
 
-    sharding.on_first(drop)
+def begin_best(folder: str | Path, step: int, saved: Saved) -> Callable[[], None]:
+    """As `begin`, of the best checkpoint."""
+    return begin(Path(folder) / "best", step, saved, keep=1, is_best=True)
 
 
 def check_finite(tree: Any, what: str) -> None:
@@ -152,27 +167,32 @@ def _take_back(root: Path) -> None:
             former.rename(former.with_suffix(""))
 
 
-def _with_room(root: Path, write: Callable[[], None]) -> None:
-    """Let `write` write in `root`; CheckpointError in one line where the disk is full."""
+@contextlib.contextmanager
+def _writing(root: Path) -> Iterator[None]:
+    """Something writes in `root`; CheckpointError in one line where it cannot."""
     # each of Orbax's threads logs what is raised here, and some after it
-    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    loggers = [
+        logging.getLogger(name) for name in ("absl", "asyncio", "concurrent.futures")
+    ]
     for logger in loggers:
         logger.disabled = True
     try:
-        write()
+        yield
         for logger in loggers:
             logger.disabled = False
     except (OSError, ValueError) as error:  # TensorStore's are ValueErrors
         code = getattr(error, "errno", None)
         said = re.search(r"os_error_code='(\d+)'", str(error))
         code = int(said[1]) if said else code
-        if code not in FULL:
+        if code not in (*FULL, *FORBIDDEN):
             raise
         for left in root.glob("*.part*"):
             shutil.rmtree(left, ignore_errors=True)
+        what = "no room for a checkpoint" if code in FULL else "a checkpoint is not written"
+        mend = "make room" if code in FULL else "make the folder writable"
         raise CheckpointError(
-            f"{root}: no room for a checkpoint ({os.strerror(code)}); those before are "
-            "left as they are; make room, then go on with --run.resume"
+            f"{root}: {what} ({os.strerror(code)}); those before are left as they are; "
+            f"{mend}, then go on with --run.resume"
         ) from None
 
 
@@ -310,7 +330,8 @@ def _read_record(path: Path) -> dict[str, Any]:
 def _load(path: Path, parts: dict[str, Any]) -> Any:
     """Parts of a checkpoint; DamagedError for files that cannot be read."""
     try:
-        return ocp.load_checkpointables(path, parts)
+        with loops.ending():
+            return ocp.load_checkpointables(path, parts)
     except (OSError, ValueError, KeyError, TypeError) as error:
         said = " ".join(str(error).split())[:200]
         raise DamagedError(f"checkpoint {path} cannot be read: {said}") from error
@@ -345,7 +366,8 @@ def _find(folder: str | Path, step: int, whole: bool = True) -> Path:
 
 def _metadata(path: Path) -> Any:
     try:
-        return ocp.checkpointables_metadata(path).metadata
+        with loops.ending():
+            return ocp.checkpointables_metadata(path).metadata
     except (OSError, ValueError, KeyError, TypeError) as error:
         said = " ".join(str(error).split())[:200]
         raise DamagedError(f"checkpoint {path} cannot be read: {said}") from error

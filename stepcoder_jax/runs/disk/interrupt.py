@@ -129,15 +129,6 @@ class Interrupt:
 
 
 @contextlib.contextmanager
-def timed_save() -> Iterator[None]:
-    """A save, by whose duration the next one begins before the allocation's end."""
-    start = time.monotonic()
-    yield
-    if Interrupt.active is not None:
-        Interrupt.active.save_takes(time.monotonic() - start)
-
-
-@contextlib.contextmanager
 def breakable() -> Iterator[None]:
     """Work that a signal may give up at any point: Stopped is raised in it.
 

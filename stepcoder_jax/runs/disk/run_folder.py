@@ -37,6 +37,7 @@ from stepcoder_jax.results.summary import Graded
 from stepcoder_jax.runs.disk import checkpoint, model_folder, preflight, sources
 from stepcoder_jax.runs.disk.checkpoint import Saved
 from stepcoder_jax.runs.disk.interrupt import Stopped
+from stepcoder_jax.runs.disk.saver import Saver
 from stepcoder_jax.runs.disk.seals import DamagedError
 from stepcoder_jax.runs.hosts.channel import at_end
 from stepcoder_jax.tracking.trackers import EVENTS, WANDB
@@ -116,6 +117,7 @@ class Folder:
         self.checkpoints = self.path / "checkpoints"
         self.config_file = self.path / self.config_name
         self.limits_file = self.path / "limits.json"
+        self.saver = Saver()
         self.made: list[Path] | None = None  # folders, by a start of a run; the last first
         self.at_start = [
             "limits.json",
@@ -269,20 +271,21 @@ class RunFolder(Folder):
         best: bool,
         buffer: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write the checkpoint of iteration state.step; beside the latest if `best`.
+        """Begin the checkpoint of iteration state.step; beside the latest if `best`.
 
-        With LoRA it has the adapters alone: their base is the reference of this folder.
-        `buffer` are the arrays of `posing.buffer`, where a run has one.
+        `saver` writes it, and says when it is there. With LoRA it has the adapters alone:
+        their base is the reference of this folder. `buffer` are the arrays of
+        `posing.buffer`, where a run has one.
         """
         state = state._replace(actor=lora.split(state.actor)[0])
         arrays: dict[str, Any] = curriculum._asdict()
         if buffer is not None:
             arrays[BUFFER] = buffer
-        saved = Saved(state, arrays, record)
+        place = (self.checkpoints, int(state.step), Saved(state, arrays, record))
         if best:
-            checkpoint.save_best(self.checkpoints, int(state.step), saved)
+            self.saver.start(lambda: checkpoint.begin_best(*place))
         else:
-            checkpoint.save(self.checkpoints, int(state.step), saved, keep)
+            self.saver.start(lambda: checkpoint.begin(*place, keep))
 
     def restore(
         self, step: int | None, abstract_state: TrainState, best: bool

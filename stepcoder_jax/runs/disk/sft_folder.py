@@ -9,12 +9,15 @@ metrics.jsonl, events/, curves.png, after.json, limits.json     as in a run of R
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax
 
 from stepcoder_jax.config import ConfigError, ModelConfig, SamplingConfig
 from stepcoder_jax.devices import sharding
@@ -25,6 +28,12 @@ from stepcoder_jax.runs.disk import checkpoint, model_folder, sources
 from stepcoder_jax.runs.disk.checkpoint import Saved
 from stepcoder_jax.runs.disk.run_folder import Folder, put_aside, tell
 from stepcoder_jax.runs.disk.seals import DamagedError
+
+Finish = Callable[[], None]
+
+
+def _nothing() -> None:
+    """What there is to write on a host that writes nothing."""
 
 
 class SFTFolder(Folder):
@@ -57,9 +66,22 @@ class SFTFolder(Folder):
         """The tokenizer that the run here was started with."""
         return sources.load_tokenizer(ModelConfig(tokenizer=str(self.path)))
 
-    def save_state(self, saved: Saved[TextState]) -> None:
-        """Keep what a resume needs, and what was kept before it."""
-        checkpoint.save(self.states, int(saved.state.step), saved, keep=2)
+    def save_state(self, saved: Saved[TextState], finish: Finish = _nothing) -> None:
+        """Begin to keep what a resume needs, and what was kept before it.
+
+        `finish` is done first. `saver` writes it all, and says when it is there.
+        """
+
+        def begin() -> Callable[[], None]:
+            end = checkpoint.begin(self.states, int(saved.state.step), saved, keep=2)
+
+            def write() -> None:
+                finish()
+                end()
+
+            return write
+
+        self.saver.start(begin)
 
     def restore_state(
         self, abstract_state: TextState, step: int | None
@@ -75,11 +97,11 @@ class SFTFolder(Folder):
             sharding.on_first(lambda: put_aside(self.states, place))
         return saved
 
-    def save_model(self, step: int, model: Model, keep: int, best: bool) -> None:
-        """Write the model of update `step` as a Hugging Face folder, and drop older ones.
+    def begin_model(self, step: int, model: Model, keep: int, best: bool) -> Finish:
+        """Copy the model of update `step`; what is returned makes a Hugging Face folder.
 
-        `keep` of them stay; of the best ones the newest. A folder appears under its name
-        once it is whole.
+        It drops older ones: `keep` of them stay, of the best ones the newest. A folder
+        appears under its name once it is whole.
         """
         checkpoint.check_finite(model.params, f"the model of update {step}")
         root = self.best if best else self.checkpoints
@@ -87,6 +109,10 @@ class SFTFolder(Folder):
         part = path.with_suffix(".part")
         keep = 1 if best else keep
         gathered = model.gather()
+        if jax.process_index():
+            return _nothing
+        # the run's own must not be read by two threads at once
+        gathered = gathered._replace(tokenizer=copy.deepcopy(model.tokenizer))
 
         def write() -> None:
             for former in (part, path):
@@ -96,7 +122,11 @@ class SFTFolder(Folder):
             for old in models_in(root)[:-keep] if keep else models_in(root):
                 shutil.rmtree(root / str(old))
 
-        sharding.on_first(write)
+        return write
+
+    def save_best(self, step: int, model: Model) -> None:
+        """Begin to keep the best model so far; `saver` writes it."""
+        self.saver.start(lambda: self.begin_model(step, model, keep=1, best=True))
 
     def find_model(self, step: int | None) -> tuple[Path, str]:
         """A model's folder, and what it is: of `step`, else the best, else the last.

@@ -20,8 +20,10 @@ def stop(run: Run, left: LeftOut) -> NoReturn:
     decode = run.coder.tokenizer.decode
     sharding.on_first(lambda: dump.write(run.config, found, rows, batch, decode))
     dump.folder.save(run.state, run.curriculum, run.record(), keep=1, best=False)
+    dump.folder.saver.wait()
     if found.update == 0 and not run.is_kept:
         run.save(best=False)
+    run.folder.saver.wait()
     raise NotFiniteError(
         f"{found}; the state before it and its rows are in {dump.path}, `stepcoder replay "
         f"{dump.path}` runs it again; begin again with a lower ppo.actor.learning_rate, or "

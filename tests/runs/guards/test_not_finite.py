@@ -52,6 +52,7 @@ def test_what_is_found_and_run_again(left, tmp_path, capsys):
     dump.write(config, found, rows, batch, lambda tokens: " ".join(map(str, tokens)))
     curriculum = cccs.CurriculumState(*(np.zeros(2) for _ in cccs.CurriculumState._fields))
     dump.folder.save(error.state, curriculum, {"step": 0}, keep=1, best=False)
+    dump.folder.saver.wait()
     texts = [
         json.loads(line) for line in (dump.path / "rows.jsonl").read_text().split("\n")[:-1]
     ]
