@@ -127,7 +127,7 @@ ROOMS = {
             *("runs/shares", "tracking"),
             *LEAVES,
         ),
-        (*ARRAYS, "orbax", "transformers", "tqdm"),
+        (*ARRAYS, "orbax", "uvloop", "transformers", "tqdm"),
     ),
     "runs/posing": Room(
         ("config", "runs/shares", "feedback", "pytrees", "records"), ("numpy",)

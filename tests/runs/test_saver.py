@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import importlib
 import logging
 import os
 import signal
@@ -203,7 +204,8 @@ def test_a_process_ends_after_its_save_but_for_a_second_ctrl_c(tmp_path, kind, c
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
-    assert newest(tmp_path) == (left, [])
+    checkpoint.check(tmp_path, left)
+    assert checkpoint.numbered(tmp_path) == [left]
     # nothing of Orbax's threads, which Python leaves without their pools at its end
     assert "RuntimeError" not in done.stderr and "Exception ignored" not in done.stderr
 
@@ -227,7 +229,8 @@ def test_what_ends_a_run_waits_for_its_save(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "a save failed, too: no luck\n"
 
 
-def test_what_cannot_be_read_leaves_no_loop_with_work_in_it():
+@pytest.mark.parametrize("new_loop", ["asyncio", "uvloop"])
+def test_what_cannot_be_read_leaves_no_loop_with_work_in_it(new_loop):
     """A read that fails among others, as Orbax has it: the others end first."""
     ended = []
 
@@ -241,10 +244,13 @@ def test_what_cannot_be_read_leaves_no_loop_with_work_in_it():
         await asyncio.gather(*map(read, range(3)))
 
     with loops.ending():
-        loop = asyncio.new_event_loop()
+        loop = importlib.import_module(new_loop).new_event_loop()
         with pytest.raises(ValueError, match="torn"):
             loop.run_until_complete(read_all())
         assert not ended
         loop.close()
     assert sorted(ended) == [1, 2] and loop.is_closed()
-    assert not isinstance(asyncio.new_event_loop(), loops.EndingLoop)
+    for name in ("asyncio", "uvloop"):  # as before
+        loop = importlib.import_module(name).new_event_loop()
+        assert not isinstance(loop, loops.EndingLoop | loops.EndingUVLoop)
+        loop.close()

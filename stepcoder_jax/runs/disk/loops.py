@@ -10,15 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from typing import Any
+
+import uvloop
 
 
-class EndingLoop(asyncio.SelectorEventLoop):
-    """A loop whose `close` waits for the tasks that are left in it."""
+class _Ending:
+    """`close` waits for the tasks that are left."""
 
-    def close(self) -> None:
+    def close(self: Any) -> None:
         if not self.is_closed() and (left := asyncio.all_tasks(self)):
             self.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-        super().close()
+        super().close()  # type: ignore[misc]
+
+
+class EndingLoop(_Ending, asyncio.SelectorEventLoop):
+    """Such a loop of Python's."""
+
+
+class EndingUVLoop(_Ending, uvloop.Loop):
+    """Such a loop of uvloop's, which Orbax takes within another loop."""
 
 
 class _Policy(asyncio.DefaultEventLoopPolicy):
@@ -29,9 +40,11 @@ class _Policy(asyncio.DefaultEventLoopPolicy):
 @contextlib.contextmanager
 def ending() -> Iterator[None]:
     """New event loops are such ones. For one thread at a time: the setting is Python's."""
-    former = asyncio.get_event_loop_policy()
+    policy, new_loop = asyncio.get_event_loop_policy(), uvloop.new_event_loop
     asyncio.set_event_loop_policy(_Policy())
+    uvloop.new_event_loop = EndingUVLoop  # Orbax asks for no policy here
     try:
         yield
     finally:
-        asyncio.set_event_loop_policy(former)
+        asyncio.set_event_loop_policy(policy)
+        uvloop.new_event_loop = new_loop
