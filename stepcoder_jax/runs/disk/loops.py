@@ -28,7 +28,7 @@ class EndingLoop(_Ending, asyncio.SelectorEventLoop):
     """Such a loop of Python's."""
 
 
-class EndingUVLoop(_Ending, uvloop.Loop):
+class EndingUVLoop(_Ending, uvloop.Loop):  # type: ignore[misc]
     """Such a loop of uvloop's, which Orbax takes within another loop."""
 
 
