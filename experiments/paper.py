@@ -64,8 +64,8 @@ experiments/benchmarks/plans.py makes them.
   slice    prepare    read    fill  resize  advance   learn  most    of  received  seconds
   v5e-64       8.8   (9.3)   (9.1)  (11.3)    (9.1)    11.0  11.3  15.8     467.8       23
   v5p-16      32.9  (53.1)  (52.6)  (70.4)   (52.8)  (41.1)  70.4  95.7         -       48
-  v6e-32    (11.3)  (14.9)  (14.7)  (19.2)   (14.8)  (12.0)  19.2  31.2         -       18
-  v5p-128   (43.7)  (30.8)  (31.3)  (33.5)   (31.3)  (43.4)  43.7  95.7         -       24
+  v6e-32      11.4  (14.9)  (14.7)    19.2   (14.8)  (12.0)  19.2  31.2         -       18
+  v5p-128     30.5  (30.8)  (31.3)    33.5   (31.3)  (43.4)  43.4  95.7         -       24
 
   v5e-64   8 x 8 chips of 16 GB, fsdp 16 x tensor 4: a whole copy of the weights for
            decoding (12.6 GiB) does not fit beside the rest, a quarter of it does

@@ -37,7 +37,7 @@ cuDNN's attention, layers computed again in the backward pass (remat), two rows 
 On v5e-16 (fsdp 8 x tensor 2, splash attention) by the plan, as in paper.py:
 
   slice   prepare   read   fill  resize  advance  learn  most    of  received  seconds
-  v5e-16    (4.5)  (8.3)  (8.2)  (11.5)    (8.2)  (5.0)  11.5  15.8         -       20
+  v5e-16      4.4  (8.3)  (8.2)    11.5    (8.2)  (5.0)  11.5  15.8         -       20
 
 All else is paper.py's.
 """

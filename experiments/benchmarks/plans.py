@@ -52,6 +52,7 @@ NAMES += ["advance"]
 ORDER = ["init", "prepare", "empty", "read", "fill", "resize", "advance", "learn"]
 ORDER += ["gather"]
 SHOWN = ("prepare", "read", "fill", "resize", "advance", "learn")
+MAIN = ("prepare", "read", "advance", "learn")  # the largest of each of plan.PARTS
 KEPT = 12  # collectives of a program that a row keeps, and the sum of the rest
 
 
@@ -143,10 +144,21 @@ def compile_row(name: str, wanted: list[str]) -> None:
 
 
 def plan_of(name: str) -> plan.Plan:
-    """The plan of a row, by what has been compiled of it."""
+    """The plan of a row, by what has been compiled of it.
+
+    Of a part whose largest program is not there, the others would say that it moves little.
+    """
     config, topology = config_of(ROWS[name]), chips.parse(ROWS[name].topology)
-    shapes = counting.Shapes(config)
-    return plan.without_knobs(config, topology, shapes, compiled_of(load(name)))
+    shapes, found = counting.Shapes(config), compiled_of(load(name))
+    there = {one.name for one in found}
+    told = {
+        one
+        for main, part in zip(MAIN, plan.PARTS.values())
+        if main in there
+        for one in part
+    }
+    compiled = [one for one in found if one.name in told]
+    return plan.without_knobs(config, topology, shapes, compiled)
 
 
 def summary(name: str) -> dict[str, Any]:
@@ -202,9 +214,9 @@ def counts(names: list[str]) -> str:
     """The count beside XLA's peak and beside its sum, what lies beside both included."""
     rows = []
     for name in names:
-        made = plan_of(name)
-        for one in made.compiled:
-            need, peak = made.needs[one.name], one.peak + one.beside
+        found = load(name)
+        for one in compiled_of(found):
+            need, peak = found["plan"]["counted"][one.name], one.peak + one.beside
             off = (
                 f"{100 * (need / peak - 1):+.0f} %",
                 f"{100 * (need / one.total - 1):+.0f} %",

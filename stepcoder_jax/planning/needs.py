@@ -4,7 +4,9 @@ Letters: S state, A its actor, R reference, D the decoding copy, W the cache of 
 full width, P that of the prompts read at a time, both with their logits.
 
   init     A + S
-  prepare  S + R + 2 D: the copy is gathered before it is laid out
+  prepare  S + R + 2 D: the copy is gathered before it is laid out. So the compiler does it
+           but for 33B on 64 chips, where it gathers few matrices at a time and this is 43 %
+           too much
   read     S + R + D + 2 P + a layer's MLP gathered, and W (an empty one, narrower, where
            all rollouts have a slot from the start): P is there by layers, then by rows
   fill     S + R + D + W + P, all prompts' keys of one layer, and those that slots take
