@@ -385,9 +385,10 @@ def test_a_failed_input_is_named_and_leaves_its_arms_out(fake, monkeypatch, capf
 
 
 @pytest.mark.long
-def test_real_chains_become_records(fake, capfd):
+def test_real_chains_become_records(fake, capfd, monkeypatch):
     """All commands of the study: what arms share, SFT, RL, a model that teaches itself."""
-    scales = {"": TINY}
+    monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # one device
+    scales = {"": TINY._replace(rounds=2, told=("random",))}
     argv = ["run", "--arms", "rl_tests", "self", "explanations", "--seeds", "0"]
     assert command.main(fake, scales, argv) == 0, capfd.readouterr()
     kept = {
@@ -400,13 +401,8 @@ def test_real_chains_become_records(fake, capfd):
     assert kept["records-0"]["yield"]["mended"] > 0
     teacher = kept["teacher-0"]["evaluations"]
     assert len(teacher["test"]["chains"].split(" ")) == 6
-    assert len(teacher["samples"]["refinement"]["equal_budget"]["rows"]) == 6
-    assert {x["feedback"] for x in teacher.values()} == {
-        "test",
-        "none",
-        "verdict",
-        "random",
-    }
+    assert len(teacher["samples"]["refinement"]["equal_budget"]["rows"]) == 4
+    assert {x["feedback"] for x in teacher.values()} == {"test", "random"}
     assert kept["rl_tests-0"]["updates"] == 1
     assert "split/copied" in kept["rl_tests-0"]["learning"]
     assert command.main(fake, scales, ["table"]) == 0
