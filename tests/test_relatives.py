@@ -67,7 +67,7 @@ def test_an_arm_with_a_head_learns_it_first(tmp_path):
         assert judged[3:5] == ["train", f"{study.file}:samples"]
         assert judged[judged.index("--run.seed") + 1] == "3"
         folder = judged[judged.index("--run.folder") + 1]
-        assert head[3:7] == ["head", folder, "--kind", kind]
+        assert head[3:9] == ["head", folder, "--kind", kind, "--seed", "3"]
         assert learns[4] == f"{study.file}:{arm}" and learns[-2:] == [flag, head[-1]]
         places.head(job).mkdir()  # once it is there, it stays
         assert next(steps.steps_of(study, places, job)) == learns

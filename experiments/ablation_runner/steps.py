@@ -105,7 +105,8 @@ def learn_head(study: Study, places: Places, job: Job, kind: str) -> Iterator[li
     judged = str(places.judged(job))
     run = [f"{study.file}:{study.judged}", "--run.seed", str(job.seed)]
     yield [*STEPCODER, "train", *run, "--run.folder", judged, "--run.resume", "auto"]
-    yield [*STEPCODER, "head", judged, "--kind", kind, "--out", str(places.head(job))]
+    learnt = ["--kind", kind, "--seed", str(job.seed), "--out", str(places.head(job))]
+    yield [*STEPCODER, "head", judged, *learnt]
 
 
 def count_passed(results: Path) -> int:
