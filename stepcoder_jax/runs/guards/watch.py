@@ -61,7 +61,7 @@ class Watch:
         return (
             f"KL to the reference is {kl:.3g} nats per token, above ppo.kl_warning "
             f"{self.bound:g}: the policy is far from where it began; lower "
-            "ppo.actor.learning_rate, or raise ppo.kl_coef (grpo.kl_coef)"
+            "ppo.actor.learning_rate, or raise ppo.kl_coef (grpo.kl_coef; coderl has none)"
         )
 
     def _collapsed(self) -> str:
