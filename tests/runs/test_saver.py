@@ -116,7 +116,7 @@ def test_a_save_that_fails_is_told_once_and_the_one_before_stays(
     assert said in str(error.value) and "\n" not in str(error.value)
     assert [path.name for path in tmp_path.iterdir()] == ["1"]
     assert newest(tmp_path) == (1, [])
-    for name in ("absl", "asyncio"):
+    for name in ("absl", "asyncio", "concurrent.futures"):
         logging.getLogger(name).disabled = False
     saver.start(lambda: checkpoint.begin(tmp_path, 2, saved(2), keep=1))
     saver.wait()
@@ -144,7 +144,7 @@ def test_a_disk_that_is_full(small_disk):
         saver.wait()
     assert newest(small_disk) == (1, [])
     assert [path.name for path in small_disk.iterdir()] == ["1"]
-    for name in ("absl", "asyncio"):
+    for name in ("absl", "asyncio", "concurrent.futures"):
         logging.getLogger(name).disabled = False
 
 
