@@ -43,7 +43,9 @@ status() {
   fi
   # a number of before a reboot may be another program's
   if [[ -s "$job/pid" && "$(<"$job/boot")" == "$(<"$boot")" ]]; then pid="$(<"$job/pid")"; fi
-  if [[ -n "$pid" ]] && kill -0 "$pid" 2>/dev/null; then
+  # the shell outlives the trainer until it has written the code
+  # shellcheck disable=SC2046 # no word where there is no such file
+  if [[ -n "$pid" ]] && kill -0 "$pid" $(cat "$job/shell" 2>/dev/null) 2>/dev/null; then
     echo "running $pid"
   elif [[ -e "$job/log" ]]; then
     echo lost
@@ -84,6 +86,7 @@ start() {
   # A session of its own, which no end of ssh reaches. The inner shell keeps the code.
   # shellcheck disable=SC2016 # variables of the inner shell
   JOB="$job" STEPCODER_DISTRIBUTED=1 setsid bash -c '
+    echo $$ >"$JOB/shell"
     "$@" &
     echo $! >"$JOB/pid"
     code=0
@@ -105,7 +108,7 @@ stop() {
   if [[ "$now" == running* ]]; then
     pid="${now#running }"
     touch "$job/stopped"
-    kill -TERM "$pid"
+    kill -TERM "$pid" 2>/dev/null || true # it may have ended just now
     while [[ "$(status)" == running* ]]; do
       if [[ "$SECONDS" -ge "$end" ]]; then
         say "process $pid has not ended after $1 s"

@@ -31,7 +31,7 @@ def main() -> None:
         "processes": jax.process_count(),
         "held": split.addressable_shards[0].data.tolist(),
         "gathered": sharding.to_host({"split": split, "total": total, "own": rows}),
-        "agreed": [(str(x.dtype), np.asarray(x).tolist()) for x in agreed],
+        "agreed": [(str(x.dtype), np.asarray(x).tolist()) for x in agreed if x is not None],
         "acted": acted,
     }
     print(json.dumps(seen, default=np.ndarray.tolist))

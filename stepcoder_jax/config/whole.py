@@ -64,12 +64,17 @@ class Config(Section):
         return self.sampling.rollouts_per_problem if in_groups else 1
 
     @property
+    def takes_returns(self) -> bool:
+        """Whether the loss takes a program's return as it is: learning/returns/."""
+        return self.algorithm == "coderl"
+
+    @property
     def learnt_rows(self) -> int:
         """Rows that an iteration learns from: rollouts, and behind them written programs.
 
         There are as many of these, where the algorithm learns some.
         """
-        is_mixed = self.algorithm == "coderl" and self.coderl.supervised > 0
+        is_mixed = self.takes_returns and self.coderl.supervised > 0
         return self.batch_size * (2 if is_mixed else 1)
 
     @classmethod

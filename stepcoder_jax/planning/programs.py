@@ -63,7 +63,7 @@ def rollout_arrays(steps: Steps) -> tuple[Rollout, Feedback]:
     scores = array(jnp.float32, columns)
     tokens = array(jnp.int32, length)
     explains = bool(config.data.contexts) and config.prompt.variant == "explain"
-    is_coderl, ours = config.algorithm == "coderl", config.coderl
+    is_coderl, ours = config.takes_returns, config.coderl
     return (
         Rollout(tokens, number, number, flag, scores, scores, array(bool)),
         Feedback(

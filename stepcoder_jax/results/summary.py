@@ -123,7 +123,7 @@ def advice(
             )
         compiled, now = ([has_compiled(row) for row in side] for side in (before, after))
         if np.mean(compiled) - np.mean(now) > 0.02:
-            has_kl = config.algorithm != "coderl"
+            has_kl = not config.takes_returns
             more = f" or raise {config.algorithm}.kl_coef" * has_kl
             tips.append(
                 f"Fewer programs compile than before: lower ppo.actor.learning_rate{more}."

@@ -58,21 +58,30 @@ words = sys.argv[1:]
 with open(state / "calls", "a") as calls:
     print(*words[2:5], file=calls)
 flags = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
+def put(file, text):
+    "All or nothing: another of these may be reading it."
+    part = file.with_name(f"{{file.name}}.{{os.getpid()}}")
+    part.write_text(text)
+    part.replace(file)
+def text(file):
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        return ""
 def left(name):
     "Counts a file down: whether it was above 0."
-    file = state / name
-    number = int(file.read_text()) if file.exists() else 0
-    file.write_text(str(number - 1))
+    number = int(text(state / name) or 0)
+    put(state / name, str(number - 1))
     return number > 0
 if left("offline"):
     sys.exit("the network is unreachable")
-now = slice_file.read_text().strip() if slice_file.exists() else ""
+now = text(slice_file)
 verb = words[3]
 if words[2] == "queued-resources":
     if verb == "create":
         if left("refused"):
             sys.exit("no such type")
-        slice_file.write_text("WAITING_FOR_RESOURCES")
+        put(slice_file, "WAITING_FOR_RESOURCES")
         for host in hosts:
             host.mkdir()
     elif verb == "delete":
@@ -84,11 +93,11 @@ if words[2] == "queued-resources":
     else:
         if now == "WAITING_FOR_RESOURCES":
             now = "FAILED" if left("failing") else "ACTIVE"
-            slice_file.write_text(now)
+            put(slice_file, now)
         print(now)
 elif verb == "describe":
     machines = state / "machines"
-    print(machines.read_text() if machines.exists() else "READY")
+    print(text(machines) or "READY")
     machines.unlink(missing_ok=True)
 elif now != "ACTIVE":
     sys.exit(255)
@@ -132,11 +141,11 @@ touch "$STATE/requeued"
 """
 
 
-def wait_for(condition: Callable[[], object], run: subprocess.Popen) -> None:
-    """Until it holds, while `run` goes on."""
+def wait_for(condition: Callable[[], object], run: subprocess.Popen | None = None) -> None:
+    """Until it holds, while `run`, where there is one, goes on."""
     end = time.monotonic() + 60
     while not condition():
-        assert run.poll() is None, "it has ended"
+        assert run is None or run.poll() is None, "it has ended"
         assert time.monotonic() < end
         time.sleep(0.02)
 

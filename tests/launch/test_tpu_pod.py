@@ -37,6 +37,11 @@ class Pod(StandIns):
     def pod(self, verb, *words):
         return self.run(self.checkout / "launch" / "tpu_pod.sh", verb, *words)
 
+    def are_ready(self):
+        """Whether each host of the slice has a trainer that a signal would end well."""
+        running = self.pod("status", *SLICE).stdout.count("running")
+        return running == 2 and all(self.read(f"host{i}/ready") for i in (0, 1))
+
     def starts(self):
         """What was started on host 0 of each slice, the first slice first."""
         gone = sorted(self.state.glob("gone*"))[::2]
@@ -70,6 +75,7 @@ def test_each_verb_of_a_slice_in_its_turn(pod):
     assert started.returncode == 0, started.stderr
     # nothing of it hangs on the terminal: `start` is over, and it runs
     assert pod.pod("status", *SLICE).stdout.count("running") == 2
+    wait_for(pod.are_ready)
     assert pod.read("host1/starts") == [FIRST]
     twice = pod.pod("start", *SLICE, *COMMAND)
     assert twice.returncode == 2 and "it runs already here" in twice.stderr
@@ -77,8 +83,8 @@ def test_each_verb_of_a_slice_in_its_turn(pod):
     assert stopped.stdout.splitlines() == ["stopped 75"] * 2, stopped.stderr
     pod.write("plan", "0 7")
     assert pod.pod("start", *SLICE, *COMMAND).returncode == 0
+    wait_for(lambda: pod.pod("status", *SLICE).stdout.count("ended 7") == 2)
     assert "ending with 7" in pod.pod("logs", *SLICE, "--worker", "1").stdout
-    assert pod.pod("status", *SLICE).stdout.count("ended 7") == 2
     assert pod.pod("delete", *SLICE).returncode == 0
     assert pod.pod("status", *SLICE).stdout == "pod is MISSING\n"
 
@@ -134,6 +140,7 @@ def test_a_slice_whose_machines_are_taken_is_had_again(pod):
     run = pod.begin(pod.checkout / "launch" / "tpu_pod.sh", "run", *ASKED, *COMMAND)
     wait_for(lambda: len(pod.starts()) == 2 and pod.starts()[1], run)
     assert pod.starts() == [[FIRST], [AGAIN]]
+    wait_for(pod.are_ready, run)
     # whoever asks again finds it running, and waits
     stopped = pod.pod("stop", *SLICE)
     assert stopped.stdout.count("stopped 75") == 2
@@ -145,7 +152,7 @@ def test_what_waits_for_a_run_may_end_and_begin_again(pod):
     pod.write("plan", "long")
     script = pod.checkout / "launch" / "tpu_pod.sh"
     run = pod.begin(script, "run", *ASKED, *COMMAND)
-    wait_for(lambda: pod.read("host1/starts"), run)
+    wait_for(pod.are_ready, run)
     run.terminate()
     run.communicate(timeout=30)
     again = pod.begin(script, "run", *ASKED, *COMMAND)

@@ -320,7 +320,7 @@ def test_the_command_by_shapes(capsys):
     ("words", "message"),
     [
         (("--topology", "v5e:9x9", "--analytic"), "there is no 'v5e:9x9'; there are v4:"),
-        (("--topology", "v5e:8x8", "--analytic"), "nearest: --mesh.fsdp 64"),
+        (("--topology", "v5e:8x8", "--analytic"), "nearest: --ppo.num_micro_batches 4"),
         (
             ("--topology", "h100:8", "--mesh.fsdp", "3"),
             "needs a multiple of 3.*nearest: --",

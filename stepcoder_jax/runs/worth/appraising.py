@@ -64,7 +64,7 @@ class Appraiser(NamedTuple):
     def has_baseline(self) -> bool:
         """Whether rewards are judged against greedy programs."""
         config = self.config
-        return config.algorithm == "coderl" and config.coderl.baseline == "greedy"
+        return config.takes_returns and config.coderl.baseline == "greedy"
 
     def find_baseline(self, tasks: Sequence[Task]) -> Baseline:
         """The greedy program's reward for each task.
