@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -25,11 +25,16 @@ def start(study: Study, argv: Sequence[str]) -> int:
 
 
 def main(study: Study, argv: Sequence[str]) -> int:
-    """The exit code: 0; 1 where a run failed or is left; 2 for bad input; 130: stopped."""
+    """The exit code, see `carry_out`."""
     given = parse(study, argv)
     commands = {"run": run, "tune": tune, "table": tabulate}
+    return carry_out(study, given, lambda: commands[given.command](study, given))
+
+
+def carry_out(study: Study, given: argparse.Namespace, command: Callable[[], int]) -> int:
+    """The exit code: 0; 1 where a run failed or is left; 2 for bad input; 130: stopped."""
     try:
-        return commands[given.command](study, given)
+        return command()
     except InputError as error:
         print(f"{study.file.name} {given.command}: {error}", file=sys.stderr)
         return _BAD_INPUT

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from stepcoder_jax.records import InputError
 from stepcoder_jax.results.drawing.beside import Beside, own, read
 from stepcoder_jax.results.drawing.curves import read_start, smooth
 from stepcoder_jax.results.estimates import normal_difference
@@ -88,7 +89,7 @@ def minutes_to(metrics: list[dict[str, Any]], share: float) -> float:
     return math.nan
 
 
-def draw(folders: list[Path], out: Path) -> None:
+def draw(folders: list[Path], others: Beside | None, out: Path) -> None:
     """Greedy validation and rollouts that pass, over generated tokens, a line per run.
 
     Of K = 9 alone, beside other runs, where the config names some (`evaluation.beside`).
@@ -99,15 +100,15 @@ def draw(folders: list[Path], out: Path) -> None:
     colours = dict(zip(arms, ("#2563eb", "#16a34a", "#9333ea", "#64748b"), strict=False))
     figure = Figure(figsize=(9, 3.4), dpi=130, layout="constrained")
     left, right = figure.subplots(1, 2)
-    others = others_of(folders[0])
     metric = others.metric if others else "validation/pass@1"
     for i, run in enumerate(others.runs if others else ()):
         label = f"{others.name} ({len(others.runs)})" if others and not i else None
         left.plot(run.tokens / 1e3, 100 * run.values, color="#f97316", label=label, lw=1.2)
-    for folder in folders:
+    for place, folder in enumerate(folders):
         arm = folder.name.rpartition("_")[0]
         metrics = read_metrics(folder / "metrics.jsonl")
-        label = arm.replace("_", " ") if folder.name.endswith("_0") else None
+        is_first = arm not in (x.name.rpartition("_")[0] for x in folders[:place])
+        label = arm.replace("_", " ") if is_first else None
         tokens, values = own(metrics, read_start(folder), metric)
         style = {"color": colours[arm], "label": label, "lw": 1.4}
         left.plot(np.divide(tokens, 1e3), np.multiply(100, values), "o-", **style)
@@ -145,11 +146,16 @@ def main(argv: list[str]) -> int:
             f"RUN: no after.json in {unfinished[0]}; wait until it is done", file=sys.stderr
         )
         return 2
+    try:
+        others = others_of(folders[0])
+    except InputError as error:
+        print(f"RUN: {error}", file=sys.stderr)
+        return 2
     print(HEADER)
     print("|" + " --- |" * HEADER.count(" | ") + " --- |")
     for folder in folders:
         print(row(folder))
-    draw(folders, Path(argv[0]))
+    draw(folders, others, Path(argv[0]))
     return 0
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from ablation_runner import digest, resuming
+from ablation_runner.command import carry_out
 from ablation_runner.digest import Parts
-from ablation_runner.jobs import STOPPED, Stop
 from ablation_runner.record import read_all
 from ablation_runner.resuming import Course
 from ablation_runner.steps import Places
@@ -42,18 +41,10 @@ def start(study: Study, scales: Mapping[str, Scale], argv: Sequence[str]) -> int
 
 
 def main(study: Study, scales: Mapping[str, Scale], argv: Sequence[str]) -> int:
-    """The exit code: 0; 1 where a run failed or is left; 2 for bad input; 130: stopped."""
+    """The exit code, see `carry_out`."""
     given = parse(study, argv)
-    try:
-        if given.command == "table":
-            return tabulate(study, scales, given)
-        return run(study, scales, given)
-    except InputError as error:
-        print(f"{study.file.name} {given.command}: {error}", file=sys.stderr)
-        return _BAD_INPUT
-    except Stop:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return STOPPED[0]
+    command = tabulate if given.command == "table" else run
+    return carry_out(study, given, lambda: command(study, scales, given))
 
 
 def parse(study: Study, argv: Sequence[str]) -> argparse.Namespace:
