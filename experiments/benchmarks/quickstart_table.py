@@ -96,7 +96,7 @@ def draw(folders: list[Path], others: Beside | None, out: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    arms = list(dict.fromkeys(folder.name.rpartition("_")[0] for folder in folders))
+    arms = list(dict.fromkeys(arm_of(folder) for folder in folders))
     colours = dict(zip(arms, ("#2563eb", "#16a34a", "#9333ea", "#64748b"), strict=False))
     figure = Figure(figsize=(9, 3.4), dpi=130, layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -105,9 +105,9 @@ def draw(folders: list[Path], others: Beside | None, out: Path) -> None:
         label = f"{others.name} ({len(others.runs)})" if others and not i else None
         left.plot(run.tokens / 1e3, 100 * run.values, color="#f97316", label=label, lw=1.2)
     for place, folder in enumerate(folders):
-        arm = folder.name.rpartition("_")[0]
+        arm = arm_of(folder)
         metrics = read_metrics(folder / "metrics.jsonl")
-        is_first = arm not in (x.name.rpartition("_")[0] for x in folders[:place])
+        is_first = arm not in map(arm_of, folders[:place])
         label = arm.replace("_", " ") if is_first else None
         tokens, values = own(metrics, read_start(folder), metric)
         style = {"color": colours[arm], "label": label, "lw": 1.4}
@@ -126,6 +126,11 @@ def draw(folders: list[Path], others: Beside | None, out: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
     figure.savefig(out, facecolor="white")
+
+
+def arm_of(folder: Path) -> str:
+    """ARM of a folder ARM_SEED, else the whole name."""
+    return folder.name.rpartition("_")[0] or folder.name
 
 
 def others_of(folder: Path) -> Beside | None:
